@@ -1,0 +1,40 @@
+# `make demo` and `make test` make the environment (.venv) if it is missing, then do their job.
+# A fresh machine needs Python >= 3.11 with venv, gcc, make and a package registry.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint bench slow clean help
+
+help:            ## what there is
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# fastMRI without its declared requirements (Lightning, torchvision), plus what its data modules import.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt requests pandas runstats tqdm pyyaml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt fastmri
+	touch $@
+
+demo: $(STAMP)   ## reconstruct a real MR slice from 8-fold undersampled k-space; report in demo-output/
+	$(BIN)/mrisps demo --output demo-output
+
+lint: $(STAMP)   ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(STAMP) lint   ## lint, types and all quick tests
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)   ## full slices and training: minutes
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## fast solver against the paper solver, side by side
+	$(BIN)/python benchmarks/solver_speed.py
+
+clean:           ## remove the environment and what the demo wrote
+	rm -rf $(VENV) demo-output

@@ -1,0 +1,3 @@
+"""Smooth-plus-sparse MR image reconstruction."""
+
+__version__ = "0.1.0"
