@@ -1,0 +1,131 @@
+"""The record that a raw-data reader gives: one slice of k-space and what the file says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+
+__all__ = ["Acquisition", "Scalar"]
+
+Scalar = str | float | int | bool
+"""What an attribute of a file may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """One slice: k-space, and what the file states about it. Nothing here is guessed.
+
+    Parameters
+    ----------
+    kspace
+        complex64, (coil, y, x). Centred: the zero frequency is at [n_y // 2, n_x // 2]. Zero where nothing was
+        acquired. Rows are the readout direction, as in fastMRI; undersampling along x leaves out whole columns.
+    source
+        The file.
+    slice_index
+        Number of the slice in the file, from 0.
+    n_slices
+        How many slices the file has.
+    mask
+        bool, (x,) for whole columns or (y, x), centred like ``kspace``, true where acquired. None: the file does not
+        say.
+    target
+        float32, (y, x): the reference image, possibly a central crop. None: the file has none.
+    image_is_real
+        The file states that the underlying image is real.
+    contrast
+        The file's name for it, for example ``"CORPD_FBK"``.
+    recon_shape
+        (y, x): size of the central crop that the file asks a reconstruction to have. None: the file does not say.
+    attributes
+        Further attributes of the file.
+
+    Raises
+    ------
+    FileError
+        A field has the wrong shape or type, is empty, or is not finite; k-space is zero everywhere; the mask acquires
+        nothing, or k-space is not zero where the mask says that nothing was acquired.
+    """
+
+    kspace: NDArray[np.complex64]
+    source: Path
+    slice_index: int = 0
+    n_slices: int = 1
+    mask: NDArray[np.bool_] | None = None
+    target: NDArray[np.float32] | None = None
+    image_is_real: bool = False
+    contrast: str | None = None
+    recon_shape: tuple[int, int] | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", Path(self.source))
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        if not 0 <= self.slice_index < self.n_slices:
+            raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {self.slice_index}")
+        self._check_kspace()
+        if self.mask is not None:
+            self._check_mask(self.mask)
+        if self.target is not None:
+            self._check_target(self.target)
+        if self.recon_shape is not None and min(self.recon_shape) < 1:
+            raise self._error("recon_shape", f"expected two positive numbers, got {self.recon_shape}")
+
+    @property
+    def n_coils(self) -> int:
+        """Number of coils."""
+        return int(self.kspace.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size of the encoded image (y, x)."""
+        return int(self.kspace.shape[1]), int(self.kspace.shape[2])
+
+    def full_mask(self) -> NDArray[np.bool_] | None:
+        """Give the mask as bool (y, x), or None where the file does not state one."""
+        return None if self.mask is None else np.broadcast_to(self.mask, self.shape).copy()
+
+    def _error(self, name: str, message: str) -> FileError:
+        where = f" (slice {self.slice_index})" if self.n_slices > 1 else ""
+        return FileError(self.source, message + where, field=name)
+
+    def _check_kspace(self) -> None:
+        kspace = self.kspace
+        if not isinstance(kspace, np.ndarray) or kspace.ndim != 3 or kspace.dtype != np.complex64:
+            raise self._error("kspace", f"expected complex64 (coil, y, x), got {_describe(kspace)}")
+        if kspace.size == 0:
+            raise self._error("kspace", f"is empty: shape {kspace.shape}")
+        if not np.isfinite(kspace).all():
+            n_bad = int(np.count_nonzero(~np.isfinite(kspace)))
+            raise self._error("kspace", f"{n_bad} of {kspace.size} samples are NaN or infinite")
+        if not kspace.any():
+            raise self._error("kspace", "every sample is zero")
+
+    def _check_mask(self, mask: NDArray[np.bool_]) -> None:
+        n_y, n_x = self.shape
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape not in ((n_x,), (n_y, n_x)):
+            raise self._error("mask", f"expected bool ({n_x},) or ({n_y}, {n_x}), got {_describe(mask)}")
+        if not mask.any():
+            raise self._error("mask", "is zero everywhere: nothing was acquired")
+        n_outside = int(np.count_nonzero((self.kspace != 0).any(axis=0) & ~mask))
+        if n_outside:
+            raise self._error(
+                "kspace", f"{n_outside} samples are not zero where the mask says that nothing was acquired"
+            )
+
+    def _check_target(self, target: NDArray[np.float32]) -> None:
+        if not isinstance(target, np.ndarray) or target.ndim != 2 or target.dtype != np.float32 or target.size == 0:
+            raise self._error("target", f"expected float32 (y, x), got {_describe(target)}")
+        if not np.isfinite(target).all():
+            raise self._error("target", "has NaN or infinite pixels")
+
+
+def _describe(array: object) -> str:
+    if isinstance(array, np.ndarray):
+        return f"{array.dtype} {array.shape}"
+    return type(array).__name__
