@@ -1,0 +1,892 @@
+"""fastMRI's HDF5 layout: raw k-space in, reconstructions out.
+
+Axes on disk are (slice, y, x) for single-coil and (slice, coil, y, x) for multi-coil k-space. The first image axis,
+here y, is the readout, which the ISMRMRD header calls x; its y is the phase-encoding direction, here x, where lines are
+left out.
+
+Source: J. Zbontar et al., *fastMRI: An Open Dataset and Benchmarks for Accelerated MRI*, arXiv 1811.08839, section 4,
+and the reading code of the package ``fastmri`` 0.3.0 (``fastmri.data.mri_data``, ``fastmri.evaluate``).
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TypeAlias
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
+
+__all__ = [
+    "FastmriFile",
+    "FastmriSummary",
+    "IsmrmrdHeader",
+    "JsonValue",
+    "ReconstructionWriter",
+    "Sampling",
+    "read_volume",
+    "sampling_from_zeros",
+    "summarize",
+    "write_kspace",
+    "write_reconstruction",
+]
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+"""What goes into a JSON attribute. Numbers that are not finite become null."""
+
+FORMAT_VERSION = 1
+"""Version of the layout of our own output files, attribute ``mrisps_format``."""
+
+_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+_MAX_HEADER_BYTES = 1 << 20
+_TARGETS = ("reconstruction_esc", "reconstruction_rss")
+
+
+@dataclass(frozen=True)
+class IsmrmrdHeader:
+    """What we use of the ISMRMRD header. Triples are in the header's own order (x, y, z): x is the readout, our rows.
+
+    Parameters
+    ----------
+    encoded_matrix
+        Samples of the encoded space.
+    recon_matrix
+        Pixels of the image that is to be cut out of it.
+    encoded_fov_mm, recon_fov_mm
+        Fields of view in mm; None if the header has none, or zeros, which stand for unknown.
+    line_limits
+        (minimum, maximum, center) of the phase-encoding counter.
+    trajectory
+        For example ``"cartesian"``.
+    n_coils
+        Receiver channels.
+    field_strength_t
+        In tesla.
+    """
+
+    encoded_matrix: tuple[int, int, int]
+    recon_matrix: tuple[int, int, int]
+    encoded_fov_mm: tuple[float, float, float] | None = None
+    recon_fov_mm: tuple[float, float, float] | None = None
+    line_limits: tuple[int, int, int] | None = None
+    trajectory: str | None = "cartesian"
+    n_coils: int | None = None
+    field_strength_t: float | None = None
+
+    @classmethod
+    def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":
+        """Make the header of k-space of this size (y, x) whose fields of view are unknown."""
+        recon = shape if recon_shape is None else recon_shape
+        limits = (0, shape[1] - 1, shape[1] // 2)
+        return cls((shape[0], shape[1], 1), (recon[0], recon[1], 1), line_limits=limits)
+
+    @classmethod
+    def from_xml(cls, text: bytes) -> "IsmrmrdHeader":
+        """Read the first encoding of an ISMRMRD XML header.
+
+        Raises
+        ------
+        ValueError
+            The text is longer than 1 MiB, is no XML, declares a document type (entities could then fill the memory), or
+            lacks a matrix size.
+        """
+        root = _parse_xml(text)
+        limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
+        line_limits = [_number(root, (*limits, name)) for name in ("minimum", "maximum", "center")]
+        trajectory = _find(root, ("encoding", "trajectory"))
+        n_coils = _number(root, ("acquisitionSystemInformation", "receiverChannels"))
+        return cls(
+            encoded_matrix=_matrix(root, "encodedSpace"),
+            recon_matrix=_matrix(root, "reconSpace"),
+            encoded_fov_mm=_field_of_view(root, "encodedSpace"),
+            recon_fov_mm=_field_of_view(root, "reconSpace"),
+            line_limits=_int_triple(line_limits),
+            trajectory=trajectory,
+            n_coils=None if n_coils is None else int(n_coils),
+            field_strength_t=_number(root, ("acquisitionSystemInformation", "systemFieldStrength_T")),
+        )
+
+    def to_xml(self) -> bytes:
+        """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
+        root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
+        if self.n_coils is not None or self.field_strength_t is not None:
+            system = ElementTree.SubElement(root, "acquisitionSystemInformation")
+            if self.field_strength_t is not None:
+                ElementTree.SubElement(system, "systemFieldStrength_T").text = repr(float(self.field_strength_t))
+            if self.n_coils is not None:
+                ElementTree.SubElement(system, "receiverChannels").text = str(self.n_coils)
+        conditions = ElementTree.SubElement(root, "experimentalConditions")
+        ElementTree.SubElement(conditions, "H1resonanceFrequency_Hz").text = "0"
+        encoding = ElementTree.SubElement(root, "encoding")
+        spaces = (
+            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
+            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
+        )
+        for name, matrix, fov in spaces:
+            space = ElementTree.SubElement(encoding, name)
+            for tag, values in (("matrixSize", matrix), ("fieldOfView_mm", fov or (0.0, 0.0, 0.0))):
+                element = ElementTree.SubElement(space, tag)
+                for axis, value in zip("xyz", values, strict=True):
+                    ElementTree.SubElement(element, axis).text = repr(value)
+        limits = ElementTree.SubElement(encoding, "encodingLimits")
+        if self.line_limits is not None:
+            line = ElementTree.SubElement(limits, "kspace_encoding_step_1")
+            for tag, value in zip(("minimum", "maximum", "center"), self.line_limits, strict=True):
+                ElementTree.SubElement(line, tag).text = str(value)
+        ElementTree.SubElement(encoding, "trajectory").text = self.trajectory or "other"
+        text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+        return text
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much of k-space was acquired.
+
+    Parameters
+    ----------
+    n_acquired, n_total
+        Columns, or single samples where the pattern is two-dimensional.
+    columns
+        Whether these numbers count columns.
+    n_center
+        Columns without a gap around the central one (0 for a two-dimensional pattern).
+    stated
+        True: the file has a mask that says so. False: counted from where k-space is not zero.
+    """
+
+    n_acquired: int
+    n_total: int
+    columns: bool
+    n_center: int
+    stated: bool
+
+    @property
+    def acceleration(self) -> float:
+        """Total over acquired; infinite if nothing was acquired."""
+        return self.n_total / self.n_acquired if self.n_acquired else math.inf
+
+    @property
+    def is_full(self) -> bool:
+        """Whether everything was acquired."""
+        return self.n_acquired == self.n_total
+
+    def __str__(self) -> str:
+        unit = "columns" if self.columns else "samples"
+        verb = "acquired (mask in the file)" if self.stated else "non-zero (no mask in the file)"
+        center = f", {self.n_center} of them around the centre" if self.columns and not self.is_full else ""
+        amount = "fully sampled" if self.is_full else f"acceleration {self.acceleration:.2f}"
+        return f"{self.n_acquired} of {self.n_total} {unit} are {verb}{center}: {amount}"
+
+
+def sampling_from_zeros(kspace: NDArray[np.complex64]) -> Sampling:
+    """Count the columns of (..., y, x) k-space that are not zero: a description for people, never a mask.
+
+    A column of zeros may have been left out, be outside the encoded range, or have been measured as zero.
+    """
+    acquired = (kspace != 0).any(axis=tuple(range(kspace.ndim - 1)))  # (x,)
+    return _sampling(acquired, stated=False)
+
+
+@dataclass(frozen=True, eq=False)
+class FastmriSummary:
+    """What is in a file, for people.
+
+    Parameters
+    ----------
+    path, n_bytes
+        The file and its size.
+    kind
+        ``"k-space"``, or ``"reconstruction"`` for a file with images only.
+    n_slices, n_coils, shape
+        Of the k-space (shape is (y, x)), or of the reconstruction (n_coils is then 0).
+    dtype
+        Element type on disk.
+    contrast, header, recon_shape, image_is_real
+        As the file states; see `Acquisition`.
+    sampling
+        From the mask, else counted from the zeros of the middle slice; None for a reconstruction.
+    target
+        Name of the reference images, or None.
+    datasets
+        Every data set: (shape, element type).
+    attributes
+        All scalar attributes but the two below.
+    provenance, certificate
+        The JSON texts of one of our own outputs, or None.
+    notes
+        What is missing or unusual.
+    """
+
+    path: Path
+    n_bytes: int
+    kind: str
+    n_slices: int
+    n_coils: int
+    shape: tuple[int, int]
+    dtype: str
+    contrast: str | None
+    header: IsmrmrdHeader | None
+    recon_shape: tuple[int, int] | None
+    image_is_real: bool
+    sampling: Sampling | None
+    target: str | None
+    datasets: Mapping[str, tuple[tuple[int, ...], str]]
+    attributes: Mapping[str, Scalar]
+    provenance: str | None
+    certificate: str | None
+    notes: tuple[str, ...]
+
+
+class FastmriFile:
+    """A fastMRI file opened for reading. Slices are read when asked for.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+    n_slices, n_coils : int
+    shape : tuple of int
+        (y, x) of one slice.
+    multicoil : bool
+        Whether the file has a coil axis.
+    dtype : str
+        Element type on disk.
+    contrast : str or None
+        Attribute ``acquisition``.
+    header : IsmrmrdHeader or None
+    recon_shape : tuple of int or None
+        (y, x) from the header. As in fastMRI, both become the width where the encoded image is narrower than the crop.
+    mask : ndarray of bool or None
+        (x,) or (y, x); None if the file has no data set ``mask``.
+    target_name : str or None
+        The data set with the reference images.
+    image_is_real : bool
+        Attribute ``image_is_real``, which is ours; false if there is none.
+    attributes : Mapping
+        All scalar attributes.
+    notes : tuple of str
+
+    Raises
+    ------
+    FileError
+        The file is no HDF5 file or is truncated; ``kspace`` is missing, empty, not complex or has the wrong number of
+        axes; the mask has the wrong length, other values than 0 and 1, or acquires nothing; the header is no valid XML.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._file = Hdf5Reader(path)
+        try:
+            self._read_metadata()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "FastmriFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._file.close()
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice.
+
+        Parameters
+        ----------
+        index
+            From 0 to n_slices - 1.
+
+        Raises
+        ------
+        FileError
+            There is no such slice; it cannot be read; it has NaN or infinite samples, is zero everywhere, or is not
+            zero where the mask says that nothing was acquired.
+        """
+        if not 0 <= index < self.n_slices:
+            raise FileError(self.path, f"expected 0 to {self.n_slices - 1}, got {index}", field="slice")
+        kspace = self._file.read("kspace", index)
+        target = None if self.target_name is None else self._file.read(self.target_name, index)
+        with np.errstate(
+            over="ignore"
+        ):  # complex128 too large for complex64 becomes infinite, which Acquisition refuses
+            return Acquisition(
+                kspace=kspace.astype(np.complex64).reshape(self.n_coils, *self.shape),
+                source=self.path,
+                slice_index=index,
+                n_slices=self.n_slices,
+                mask=self.mask,
+                target=None if target is None else target.astype(np.float32),
+                image_is_real=self.image_is_real,
+                contrast=self.contrast,
+                recon_shape=self.recon_shape,
+                attributes=self.attributes,
+            )
+
+    def slices(self) -> Iterator[Acquisition]:
+        """Read all slices, one after the other."""
+        for index in range(self.n_slices):
+            yield self.read_slice(index)
+
+    def summary(self) -> FastmriSummary:
+        """Describe the file. Reads one slice if the file states no mask."""
+        if self.mask is not None:
+            sampling = _sampling(self.mask, stated=True)
+        else:
+            sampling = sampling_from_zeros(self._file.read("kspace", self.n_slices // 2).astype(np.complex64))
+        return _summary(
+            self._file,
+            kind="k-space",
+            n_slices=self.n_slices,
+            n_coils=self.n_coils,
+            shape=self.shape,
+            dtype=self.dtype,
+            header=self.header,
+            recon_shape=self.recon_shape,
+            image_is_real=self.image_is_real,
+            sampling=sampling,
+            target=self.target_name,
+            notes=self.notes,
+        )
+
+    def _read_metadata(self) -> None:
+        file = self._file
+        self.path = file.path
+        shape = file.shape("kspace")
+        if len(shape) not in (3, 4):
+            raise FileError(self.path, f"expected (slice, y, x) or (slice, coil, y, x), got {shape}", field="kspace")
+        if 0 in shape:
+            raise FileError(self.path, f"is empty: shape {shape}", field="kspace")
+        if file.dtype("kspace").kind != "c":
+            raise FileError(self.path, f"expected complex numbers, got {file.dtype('kspace')}", field="kspace")
+        self.dtype = str(file.dtype("kspace"))
+        self.multicoil = len(shape) == 4
+        self.n_slices = shape[0]
+        self.n_coils = shape[1] if self.multicoil else 1
+        self.shape = (shape[-2], shape[-1])
+        self.mask = self._read_mask()
+        attributes, others = file.attributes()
+        self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
+        self.contrast = _text(attributes.get("acquisition"))
+        self.image_is_real = _flag(self.path, "image_is_real", attributes.get("image_is_real", False))
+        notes = [f"attribute {name} is neither text nor a number, left out" for name in others]
+        self.header = _read_header(file)
+        self.recon_shape: tuple[int, int] | None = None
+        if self.header is None:
+            notes.append("no ismrmrd_header: encoding, field of view and crop are unknown")
+        else:
+            self.recon_shape = self._recon_shape(self.header)
+            encoded = self.header.encoded_matrix
+            if encoded[:2] != self.shape:
+                notes.append(f"header says {encoded[0]} x {encoded[1]}, k-space is {self.shape[0]} x {self.shape[1]}")
+        self.target_name = self._find_target()
+        if self.target_name is None:
+            notes.append("no reference images")
+        if self.mask is None:
+            notes.append("no mask")
+        self.notes = tuple(notes)
+
+    def _read_mask(self) -> NDArray[np.bool_] | None:
+        if not self._file.has("mask"):
+            return None
+        expected = ((self.shape[1],), self.shape)
+        shape, dtype = self._file.shape("mask"), self._file.dtype("mask")
+        if shape not in expected or dtype.kind not in "buif":
+            message = f"expected numbers of shape {expected[0]} or {expected[1]}, got {dtype} {shape}"
+            raise FileError(self.path, message, field="mask")
+        values = self._file.read("mask")
+        mask = values != 0
+        if not (mask == values).all():
+            raise FileError(self.path, "expected only 0 and 1", field="mask")
+        if not mask.any():
+            raise FileError(self.path, "is zero everywhere: nothing was acquired", field="mask")
+        return np.asarray(mask, dtype=np.bool_)
+
+    def _recon_shape(self, header: IsmrmrdHeader) -> tuple[int, int]:
+        n_x = self.shape[1]
+        recon = (header.recon_matrix[0], header.recon_matrix[1])
+        return (n_x, n_x) if recon[1] > n_x else recon
+
+    def _find_target(self) -> str | None:
+        order = _TARGETS[::-1] if self.multicoil else _TARGETS
+        name = next((name for name in order if self._file.has(name)), None)
+        if name is not None:
+            shape, dtype = self._file.shape(name), self._file.dtype(name)
+            if len(shape) != 3 or shape[0] != self.n_slices or 0 in shape or dtype.kind not in "fiu":
+                message = f"expected real ({self.n_slices}, y, x), got {dtype} {shape}"
+                raise FileError(self.path, message, field=name)
+        return name
+
+
+def summarize(path: Path | str) -> FastmriSummary:
+    """Describe a fastMRI file, or one with reconstructions only such as our own outputs.
+
+    Raises
+    ------
+    FileError
+        See `FastmriFile`; there is neither ``kspace`` nor ``reconstruction``.
+    """
+    with Hdf5Reader(path) as file:
+        if not file.has("kspace") and file.has("reconstruction"):
+            shape = file.shape("reconstruction")
+            if len(shape) != 3 or 0 in shape:
+                raise FileError(file.path, f"expected (slice, y, x), got {shape}", field="reconstruction")
+            return _summary(
+                file,
+                kind="reconstruction",
+                n_slices=shape[0],
+                n_coils=0,
+                shape=(shape[1], shape[2]),
+                dtype=str(file.dtype("reconstruction")),
+                header=_read_header(file),
+                recon_shape=None,
+                image_is_real=False,
+                sampling=None,
+                target=None,
+                notes=(),
+            )
+    with FastmriFile(path) as fastmri_file:
+        return fastmri_file.summary()
+
+
+def read_volume(path: Path | str, names: Sequence[str]) -> NDArray[np.float32]:
+    """Read the images (slice, y, x) under the first of these names that the file has.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read, has none of the names, or the images are not real, three-dimensional and finite.
+    """
+    with Hdf5Reader(path) as file:
+        name = next((name for name in names if file.has(name)), None)
+        if name is None:
+            raise FileError(file.path, f"is missing; the file has: {', '.join(file.names())}", field=" or ".join(names))
+        shape, dtype = file.shape(name), file.dtype(name)
+        if len(shape) != 3 or 0 in shape or dtype.kind not in "fiu":
+            raise FileError(file.path, f"expected real (slice, y, x), got {dtype} {shape}", field=name)
+        volume = file.read(name).astype(np.float32)
+        if not np.isfinite(volume).all():
+            raise FileError(file.path, "has NaN or infinite pixels", field=name)
+        return volume
+
+
+class ReconstructionWriter:
+    """Writes reconstructions slice after slice, in the layout that ``fastmri.evaluate`` reads.
+
+    The data set ``reconstruction`` is float32 (slice, y, x): the image, or its magnitude if it is complex, which then
+    goes whole into ``image`` as complex64. The file appears under its name when the ``with`` block ends well and every
+    slice was written; until then, and after any exception, what was there before is untouched.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    n_slices
+        How many slices there will be.
+    attributes
+        Attributes of the file, for example ``acquisition``, ``max``, ``norm`` and ``patient_id`` of the input.
+    provenance
+        How the images were made; written as JSON into the attribute ``provenance``.
+    header
+        Written as ``ismrmrd_header``.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        n_slices: int,
+        *,
+        attributes: Mapping[str, Scalar] | None = None,
+        provenance: Mapping[str, JsonValue] | None = None,
+        header: IsmrmrdHeader | None = None,
+    ) -> None:
+        if n_slices < 1:
+            raise ValueError(f"n_slices: expected at least 1, got {n_slices}")
+        self.path = Path(path)
+        self.n_slices = n_slices
+        self._attributes = dict(attributes or {})
+        self._provenance = provenance
+        self._header = header
+        self._layout: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
+        self._certificates: dict[int, Mapping[str, JsonValue] | None] = {}
+        self._file = Hdf5Writer(self.path)
+
+    def __enter__(self) -> "ReconstructionWriter":
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._file.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        return self._file.__exit__(kind, error, trace)
+
+    def write_slice(
+        self,
+        index: int,
+        image: NDArray[np.float32] | NDArray[np.complex64],
+        extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]] | None = None,
+        certificate: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Write one slice.
+
+        Parameters
+        ----------
+        index
+            From 0 to n_slices - 1; each once, in any order.
+        image
+            (y, x), real or complex.
+        extras
+            Further images of the slice by the name of their data set, such as ``smooth`` or ``cost_map``; the same
+            names, shapes and types for every slice.
+        certificate
+            What the solver says about this slice. The attribute ``certificate`` is the JSON list of all of them.
+
+        Raises
+        ------
+        ValueError
+            An argument does not fit the above, or to the first slice.
+        FileError
+            The image is not finite, or the disk is full.
+        """
+        if not 0 <= index < self.n_slices or index in self._certificates:
+            raise ValueError(f"index: expected 0 to {self.n_slices - 1}, each once, got {index}")
+        parts = self._parts(image, extras or {})
+        layout = {name: (part.shape, part.dtype) for name, part in parts.items()}
+        if not self._layout:
+            for name, (shape, dtype) in layout.items():
+                self._file.create(name, (self.n_slices, *shape), dtype)
+            self._layout = layout
+        elif layout != self._layout:
+            raise ValueError(f"image, extras: expected as for the first slice {self._layout}, got {layout}")
+        for name, part in parts.items():
+            self._file.write_part(name, index, part)
+        self._certificates[index] = certificate
+
+    def _parts(
+        self,
+        image: NDArray[np.float32] | NDArray[np.complex64],
+        extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]],
+    ) -> dict[str, NDArray[np.generic]]:
+        if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "fc":
+            raise ValueError(f"image: expected real or complex (y, x), got {image.dtype} {image.shape}")
+        if not np.isfinite(image).all():
+            raise FileError(self.path, "has NaN or infinite pixels, not written", field="reconstruction")
+        parts: dict[str, NDArray[np.generic]] = {}
+        if image.dtype.kind == "c":
+            parts = {"reconstruction": np.abs(image).astype(np.float32), "image": image.astype(np.complex64)}
+        else:
+            parts = {"reconstruction": image.astype(np.float32)}
+        for name, extra in extras.items():
+            if name in parts or not name.isidentifier():
+                raise ValueError(f"extras: expected names like cost_map, other than {tuple(parts)}, got {name!r}")
+            if extra.size == 0 or extra.dtype.kind not in "fcbiu":
+                raise ValueError(f"extras: {name}: expected an array of numbers, got {extra.dtype} {extra.shape}")
+            parts[name] = extra
+        return parts
+
+    def _finish(self) -> None:
+        if len(self._certificates) < self.n_slices:
+            missing = [index for index in range(self.n_slices) if index not in self._certificates]
+            raise ValueError(f"slices not written: {missing}")
+        from mrisps import __version__
+
+        self._file.set_attributes({**self._attributes, "mrisps_format": FORMAT_VERSION, "mrisps_version": __version__})
+        if self._provenance is not None:
+            self._file.set_attributes({"provenance": _to_json(self._provenance)})
+        if any(certificate is not None for certificate in self._certificates.values()):
+            in_order = [self._certificates[index] for index in range(self.n_slices)]
+            self._file.set_attributes({"certificate": _to_json(in_order)})
+        if self._header is not None:
+            self._file.write("ismrmrd_header", self._header.to_xml())
+
+
+def write_reconstruction(
+    path: Path | str,
+    image: NDArray[np.float32] | NDArray[np.complex64],
+    *,
+    extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]] | None = None,
+    attributes: Mapping[str, Scalar] | None = None,
+    provenance: Mapping[str, JsonValue] | None = None,
+    certificates: Sequence[Mapping[str, JsonValue]] | None = None,
+    header: IsmrmrdHeader | None = None,
+) -> None:
+    """Write a whole reconstruction at once; see `ReconstructionWriter`.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    image
+        (slice, y, x), real or complex.
+    extras
+        Further images, each (slice, ...), by the name of their data set.
+    attributes, provenance, header
+        See `ReconstructionWriter`.
+    certificates
+        One a slice.
+
+    Raises
+    ------
+    ValueError
+        The arguments do not fit together.
+    FileError
+        The file cannot be written.
+    """
+    if image.ndim != 3 or len(image) == 0:
+        raise ValueError(f"image: expected (slice, y, x), got shape {image.shape}")
+    extras = extras or {}
+    for name, extra in extras.items():
+        if extra.ndim < 1 or len(extra) != len(image):
+            raise ValueError(f"extras: {name}: expected {len(image)} slices, got shape {extra.shape}")
+    if certificates is not None and len(certificates) != len(image):
+        raise ValueError(f"certificates: expected {len(image)}, got {len(certificates)}")
+    with ReconstructionWriter(path, len(image), attributes=attributes, provenance=provenance, header=header) as writer:
+        for index in range(len(image)):
+            parts = {name: extra[index] for name, extra in extras.items()}
+            writer.write_slice(index, image[index], parts, None if certificates is None else certificates[index])
+
+
+def write_kspace(
+    path: Path | str,
+    kspace: NDArray[np.complex64],
+    *,
+    target: NDArray[np.float32] | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    header: IsmrmrdHeader | None = None,
+    contrast: str | None = None,
+    image_is_real: bool = False,
+    attributes: Mapping[str, Scalar] | None = None,
+) -> None:
+    """Write raw data in fastMRI's layout, readable by `FastmriFile` and by ``fastmri.data.SliceDataset``.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    kspace
+        complex64 (slice, y, x) or (slice, coil, y, x), centred, zero where nothing was acquired.
+    target
+        float32 (slice, y, x): reference images; their maximum and norm go into the attributes ``max`` and ``norm``.
+    mask
+        bool (x,) or (y, x).
+    header
+        Without one, it is made from the shapes, with unknown fields of view.
+    contrast
+        Attribute ``acquisition``.
+    image_is_real
+        Our own attribute of that name.
+    attributes
+        Further attributes, for example ``patient_id``; these win over the ones above.
+
+    Raises
+    ------
+    ValueError
+        An array has the wrong number of axes.
+    FileError
+        The content is none that `FastmriFile` would read, or the file cannot be written.
+    """
+    if kspace.ndim not in (3, 4) or kspace.dtype.kind != "c" or len(kspace) == 0:
+        message = f"kspace: expected complex (slice, y, x) or (slice, coil, y, x), got {kspace.dtype} {kspace.shape}"
+        raise ValueError(message)
+    if target is not None and (target.ndim != 3 or len(target) != len(kspace)):
+        raise ValueError(f"target: expected ({len(kspace)}, y, x), got shape {target.shape}")
+    kspace = kspace.astype(np.complex64, copy=False)
+    shape = (kspace.shape[-2], kspace.shape[-1])
+    for index in range(len(kspace)):  # the same checks as in reading
+        Acquisition(
+            kspace=kspace[index].reshape(-1, *shape),
+            source=Path(path),
+            slice_index=index,
+            n_slices=len(kspace),
+            mask=mask,
+            target=None if target is None else target[index].astype(np.float32, copy=False),
+        )
+    if header is None:
+        header = IsmrmrdHeader.for_shape(shape, None if target is None else (target.shape[1], target.shape[2]))
+    stated: dict[str, Scalar] = {"image_is_real": image_is_real}
+    if contrast is not None:
+        stated["acquisition"] = contrast
+    if target is not None:
+        stated |= {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
+    with Hdf5Writer(path) as file:
+        file.write("kspace", kspace)
+        file.write("ismrmrd_header", header.to_xml())
+        if mask is not None:
+            file.write("mask", mask.astype(np.float32))
+        if target is not None:
+            file.write(_TARGETS[kspace.ndim == 4], target.astype(np.float32, copy=False))
+        file.set_attributes(stated | dict(attributes or {}))
+
+
+def _sampling(mask: NDArray[np.bool_], *, stated: bool) -> Sampling:
+    if mask.ndim == 2 and (mask == mask[0]).all():
+        mask = mask[0]
+    columns = mask.ndim == 1
+    n_center = 0
+    if columns:
+        center = len(mask) // 2
+        left = np.flatnonzero(~mask[:center])
+        right = np.flatnonzero(~mask[center:])
+        first = 0 if left.size == 0 else int(left[-1]) + 1
+        last = len(mask) if right.size == 0 else center + int(right[0])
+        n_center = max(0, last - first) if mask[center] else 0
+    return Sampling(int(np.count_nonzero(mask)), int(mask.size), columns, n_center, stated)
+
+
+def _summary(
+    file: Hdf5Reader,
+    *,
+    kind: str,
+    n_slices: int,
+    n_coils: int,
+    shape: tuple[int, int],
+    dtype: str,
+    header: IsmrmrdHeader | None,
+    recon_shape: tuple[int, int] | None,
+    image_is_real: bool,
+    sampling: Sampling | None,
+    target: str | None,
+    notes: tuple[str, ...],
+) -> FastmriSummary:
+    attributes, _ = file.attributes()
+    provenance = _text(attributes.pop("provenance", None))
+    certificate = _text(attributes.pop("certificate", None))
+    return FastmriSummary(
+        path=file.path,
+        n_bytes=file.path.stat().st_size,
+        kind=kind,
+        n_slices=n_slices,
+        n_coils=n_coils,
+        shape=shape,
+        dtype=dtype,
+        contrast=_text(attributes.get("acquisition")),
+        header=header,
+        recon_shape=recon_shape,
+        image_is_real=image_is_real,
+        sampling=sampling,
+        target=target,
+        datasets=MappingProxyType(file.layout()),
+        attributes=MappingProxyType(attributes),
+        provenance=provenance,
+        certificate=certificate,
+        notes=notes,
+    )
+
+
+def _read_header(file: Hdf5Reader) -> IsmrmrdHeader | None:
+    if not file.has("ismrmrd_header"):
+        return None
+    text = file.read("ismrmrd_header")
+    value = text.reshape(-1)[0] if text.size == 1 else None  # scalar or (1,): both occur
+    if isinstance(value, str):
+        value = value.encode("utf-8")
+    if not isinstance(value, bytes):
+        raise FileError(file.path, f"expected one text, got {text.dtype} {text.shape}", field="ismrmrd_header")
+    try:
+        return IsmrmrdHeader.from_xml(value)
+    except ValueError as error:
+        raise FileError(file.path, str(error), field="ismrmrd_header") from error
+
+
+def _parse_xml(text: bytes) -> ElementTree.Element:
+    if len(text) > _MAX_HEADER_BYTES:
+        raise ValueError(f"expected at most {_MAX_HEADER_BYTES} bytes of XML, got {len(text)}")
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a document type declaration is not allowed")
+
+    scan = expat.ParserCreate()
+    scan.StartDoctypeDeclHandler = refuse
+    try:
+        scan.Parse(text, True)
+        return ElementTree.fromstring(text)
+    except (expat.ExpatError, ElementTree.ParseError) as error:
+        raise ValueError(f"is no valid XML: {error}") from error
+
+
+def _find(root: ElementTree.Element, path: Sequence[str]) -> str | None:
+    element = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in path))
+    return None if element is None or element.text is None else element.text.strip()
+
+
+def _number(root: ElementTree.Element, path: Sequence[str]) -> float | None:
+    text = _find(root, path)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{'.'.join(path)}: expected a number, got {text[:40]!r}")
+    return value
+
+
+def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
+    matrix = _int_triple([_number(root, ("encoding", space, "matrixSize", axis)) for axis in "xyz"])
+    if matrix is None or not all(1 <= n <= 1 << 16 for n in matrix):
+        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {matrix}")
+    return matrix
+
+
+def _field_of_view(root: ElementTree.Element, space: str) -> tuple[float, float, float] | None:
+    x, y, z = (_number(root, ("encoding", space, "fieldOfView_mm", axis)) for axis in "xyz")
+    if not x or not y or z is None:
+        return None
+    return x, y, z
+
+
+def _int_triple(values: Sequence[float | None]) -> tuple[int, int, int] | None:
+    first, second, third = values
+    if first is None or second is None or third is None:
+        return None
+    return int(first), int(second), int(third)
+
+
+def _text(value: Scalar | None) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _flag(path: Path, name: str, value: Scalar) -> bool:
+    if value not in (True, False):
+        raise FileError(path, f"expected true or false, got {value!r}", field=f"attribute {name}")
+    return bool(value)
+
+
+def _to_json(value: JsonValue) -> str:
+    return json.dumps(_finite(value), allow_nan=False, sort_keys=True)
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return value
