@@ -1,0 +1,172 @@
+"""Grey images in PNG, TIFF and NPY files, for denoising and super-resolution.
+
+Integer files are scaled by what their type can hold, never by what the image has: uint8 by 1/255, uint16 by 1/65535.
+Floating-point files are taken as they are.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.atomic import write_bytes
+
+__all__ = ["IMAGE_SUFFIXES", "read_image", "write_image"]
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+"""File name endings, in small letters, that `read_image` and `write_image` know."""
+
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow's convert("L")
+
+# What a damaged picture makes Pillow raise, besides OSError (which UnidentifiedImageError is).
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, TypeError, IndexError, KeyError)
+
+
+def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.float32]:
+    """Read a grey image.
+
+    Parameters
+    ----------
+    path
+        A PNG, TIFF or NPY file.
+    color_to_grey
+        Convert a colour image (ITU-R BT.601 luma; an opaque alpha channel is dropped) instead of refusing it.
+
+    Returns
+    -------
+    ndarray
+        float32 (y, x); integer types scaled to [0, 1].
+
+    Raises
+    ------
+    FileError
+        The file is missing, damaged, of another format, not a single grey image, of an unexpected type, or not finite.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise FileError(path, f"expected a file name ending in {', '.join(IMAGE_SUFFIXES)}, got {suffix or 'none'!r}")
+    if not path.is_file():
+        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+    pixels = _scaled(path, _read_npy(path) if suffix == ".npy" else _read_picture(path, suffix))
+    if pixels.ndim == 3 and pixels.shape[-1] in (2, 3, 4):
+        pixels = _to_grey(path, pixels, color_to_grey)
+    if pixels.ndim != 2 or pixels.size == 0:
+        raise FileError(path, f"expected one grey image (y, x), got shape {pixels.shape}")
+    with np.errstate(over="ignore"):
+        image = pixels.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise FileError(path, "has NaN or infinite pixels")
+    return image
+
+
+def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8, 16] = 8) -> None:
+    """Write a grey image, atomically.
+
+    Parameters
+    ----------
+    path
+        Ending in ``.png`` (integers; values are clipped to [0, 1]), ``.tif``, ``.tiff`` or ``.npy`` (float32, as it
+        is).
+    image
+        Real (y, x).
+    bits
+        Of a PNG file.
+
+    Raises
+    ------
+    ValueError
+        The image is not real, two-dimensional and finite, or the file name has another ending.
+    FileError
+        The file cannot be written; what was there before still is.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
+        raise ValueError(f"image: expected real (y, x), got {image.dtype} {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError("image: has NaN or infinite pixels")
+    if suffix == ".png":
+        write_bytes(path, _png(image, bits))
+    elif suffix in (".tif", ".tiff"):
+        write_bytes(path, _tiff(image))
+    elif suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, image.astype(np.float32), allow_pickle=False)
+        write_bytes(path, buffer.getvalue())
+    else:
+        raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
+
+
+def _read_npy(path: Path) -> NDArray[np.generic]:
+    try:
+        # mapped: a header that claims more than the file has is an error instead of an allocation
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        raise FileError(path, f"is no readable NPY file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise FileError(path, "is an NPZ archive, expected one NPY array")
+    return array
+
+
+def _read_picture(path: Path, suffix: str) -> NDArray[np.generic]:
+    from PIL import Image
+
+    picture_format = "PNG" if suffix == ".png" else "TIFF"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata, which are not used
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=(picture_format,)) as picture:
+                n_pages = getattr(picture, "n_frames", 1)
+                if n_pages != 1:
+                    raise FileError(path, f"expected one image, got {n_pages}")
+                if picture.mode == "P":
+                    return np.asarray(picture.convert("RGBA" if "transparency" in picture.info else "RGB"))
+                return np.asarray(picture)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise FileError(path, f"claims too many pixels: {error}") from error
+    except _DAMAGED as error:
+        raise FileError(path, f"is no readable {picture_format} image: {error}") from error
+
+
+def _scaled(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
+    top = {"b1": 1, "u1": 255, "u2": 65535, "f2": 1, "f4": 1, "f8": 1}.get(pixels.dtype.str[1:])
+    if top is None:
+        raise FileError(path, f"expected uint8, uint16 or floating-point pixels, got {pixels.dtype}")
+    scaled: NDArray[np.float64] = pixels.astype(np.float64) / top
+    return scaled
+
+
+def _to_grey(path: Path, pixels: NDArray[np.float64], color_to_grey: bool) -> NDArray[np.float64]:
+    n_channels = pixels.shape[-1]
+    if not color_to_grey:
+        message = f"is a colour image or has transparency ({n_channels} channels); ask for conversion to grey to use it"
+        raise FileError(path, message)
+    if n_channels in (2, 4) and (pixels[..., -1] != 1).any():
+        raise FileError(path, "is partly transparent, expected an opaque image")
+    return pixels[..., 0] if n_channels == 2 else pixels[..., :3] @ np.asarray(_GREY_WEIGHTS)
+
+
+def _png(image: NDArray[np.float32], bits: Literal[8, 16]) -> bytes:
+    from PIL import Image
+
+    top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+    levels = np.rint(np.clip(image.astype(np.float64), 0, 1) * top).astype(dtype)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _tiff(image: NDArray[np.float32]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image.astype(np.float32)).save(buffer, format="TIFF")
+    return buffer.getvalue()

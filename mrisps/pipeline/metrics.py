@@ -1,0 +1,277 @@
+"""Image quality in fastMRI's definitions, with the data range always stated.
+
+Source: the package ``fastmri`` 0.3.0 (``fastmri.evaluate``): PSNR and SSIM are scikit-image's, SSIM is taken slice by
+slice and averaged, and both images are cropped to the centre before.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.fastmri import read_volume
+from mrisps.io.images import IMAGE_SUFFIXES, read_image
+
+__all__ = ["Evaluation", "FileScore", "center_crop", "evaluate_files", "nmse", "psnr", "ssim"]
+
+Real = NDArray[np.float32] | NDArray[np.float64]
+DataRange = float | Literal["target-max"]
+"""A number, or ``"target-max"``: the maximum of each file's target, which is what ``fastmri.evaluate`` takes."""
+
+_T = TypeVar("_T", bound=np.generic)
+
+_TARGET_NAMES = ("reconstruction_esc", "reconstruction_rss", "reconstruction")
+
+
+def psnr(image: Real, target: Real, *, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB.
+
+        10 log10(data_range^2 / mean((image - target)^2))
+
+    Parameters
+    ----------
+    image, target
+        Real arrays of one shape; a volume has one value, not the mean over its slices.
+    data_range
+        The peak.
+
+    Returns
+    -------
+    float
+        Infinite for equal images.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, an array is empty, complex or not finite, or the data range is not positive.
+    """
+    _check(image, target, data_range)
+    error = float(np.mean(np.square(np.subtract(image, target, dtype=np.float64))))
+    return math.inf if error == 0 else 10 * math.log10(data_range**2 / error)
+
+
+def ssim(image: Real, target: Real, *, data_range: float) -> float:
+    """Structural similarity: the mean over slices of scikit-image's (7 x 7 uniform window, sample covariance).
+
+    Parameters
+    ----------
+    image, target
+        Real arrays of one shape, (y, x) or (slice, y, x), at least 7 x 7 pixels. Computed in their own precision, as
+        fastMRI does.
+    data_range
+        Range of the values that are possible.
+
+    Raises
+    ------
+    ValueError
+        As `psnr`; or the images are too small or have the wrong number of axes.
+    """
+    from skimage.metrics import structural_similarity
+
+    _check(image, target, data_range)
+    if image.ndim not in (2, 3) or min(image.shape[-2:]) < 7:
+        raise ValueError(f"image: expected (y, x) or (slice, y, x) of at least 7 x 7 pixels, got {image.shape}")
+    slices = image.reshape(-1, *image.shape[-2:])
+    references = target.reshape(slices.shape)
+    total = 0.0
+    for reference, part in zip(references, slices, strict=True):
+        total += float(structural_similarity(reference, part, data_range=data_range))  # type: ignore[no-untyped-call]
+    return total / len(slices)
+
+
+def nmse(image: Real, target: Real) -> float:
+    """Normalised mean squared error, |image - target|^2 / |target|^2. It has no data range.
+
+    Raises
+    ------
+    ValueError
+        As `psnr`; or the target is zero everywhere.
+    """
+    _check(image, target, 1.0)
+    norm = float(np.sum(np.square(target, dtype=np.float64)))
+    if norm == 0:
+        raise ValueError("target: is zero everywhere")
+    return float(np.sum(np.square(np.subtract(image, target, dtype=np.float64)))) / norm
+
+
+def center_crop(image: NDArray[_T], shape: tuple[int, int]) -> NDArray[_T]:
+    """Cut the central part out of the last two axes, as ``fastmri.data.transforms.center_crop``.
+
+    Raises
+    ------
+    ValueError
+        The part is empty or larger than the image.
+    """
+    n_y, n_x = image.shape[-2:]
+    if not (0 < shape[0] <= n_y and 0 < shape[1] <= n_x):
+        raise ValueError(f"shape: expected at most ({n_y}, {n_x}) and at least (1, 1), got {shape}")
+    top, left = (n_y - shape[0]) // 2, (n_x - shape[1]) // 2
+    return image[..., top : top + shape[0], left : left + shape[1]]
+
+
+@dataclass(frozen=True)
+class FileScore:
+    """The scores of one file.
+
+    Parameters
+    ----------
+    name
+        File name of the target.
+    n_slices
+        Number of slices.
+    shape
+        (y, x) that was compared, after cropping.
+    data_range
+        The number that was used.
+    psnr, ssim, nmse
+        PSNR in dB.
+    """
+
+    name: str
+    n_slices: int
+    shape: tuple[int, int]
+    data_range: float
+    psnr: float
+    ssim: float
+    nmse: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one or several files, and their means over files (not over slices), as in ``fastmri.evaluate``."""
+
+    scores: tuple[FileScore, ...]
+
+    @property
+    def psnr(self) -> float:
+        """Mean PSNR in dB."""
+        return _mean([score.psnr for score in self.scores])
+
+    @property
+    def ssim(self) -> float:
+        """Mean SSIM."""
+        return _mean([score.ssim for score in self.scores])
+
+    @property
+    def nmse(self) -> float:
+        """Mean NMSE."""
+        return _mean([score.nmse for score in self.scores])
+
+
+def evaluate_files(
+    prediction: Path | str,
+    target: Path | str,
+    *,
+    data_range: DataRange,
+    crop: tuple[int, int] | None = None,
+    border: int = 0,
+) -> Evaluation:
+    """Compare a file with its reference, or each file of a folder of references with the file of that name.
+
+    HDF5 files: the prediction is the data set ``reconstruction``, the target ``reconstruction_esc``,
+    ``reconstruction_rss`` or ``reconstruction``. PNG, TIFF and NPY files are grey images.
+
+    Parameters
+    ----------
+    prediction, target
+        Two files, two folders, or a folder of predictions and one target file. Files in the prediction folder that have
+        no target are left out.
+    data_range
+        A number, or ``"target-max"`` for the maximum of each cropped target volume.
+    crop
+        (y, x) of the centre that is compared. None: fastMRI's rule for HDF5 files, the square as wide as the target, or
+        the whole image where that is higher than wide or not from an HDF5 file.
+    border
+        Pixels to leave out at every edge, after cropping.
+
+    Raises
+    ------
+    FileError
+        A file is missing or cannot be read, or the two do not fit.
+    ValueError
+        The data range is neither positive nor ``"target-max"``, or the border is negative.
+    """
+    if border < 0:
+        raise ValueError(f"border: expected at least 0, got {border}")
+    if data_range != "target-max":
+        _check_range(data_range)
+    pairs = _pairs(Path(prediction), Path(target))
+    return Evaluation(tuple(_score(*pair, data_range, crop, border) for pair in pairs))
+
+
+def _pairs(prediction: Path, target: Path) -> list[tuple[Path, Path]]:
+    for path in (prediction, target):
+        if not path.exists():
+            raise FileError(path, "does not exist")
+    if target.is_file():
+        return [(prediction / target.name if prediction.is_dir() else prediction, target)]
+    if prediction.is_file():
+        raise FileError(prediction, f"expected a folder, as the target {target} is one")
+    targets = sorted(path for path in target.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not targets:
+        raise FileError(target, "has no files")
+    missing = [path.name for path in targets if not (prediction / path.name).is_file()]
+    if missing:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise FileError(prediction, f"{len(missing)} of {len(targets)} predictions are missing: {listed}")
+    return [(prediction / path.name, path) for path in targets]
+
+
+def _score(
+    prediction: Path, target: Path, data_range: DataRange, crop: tuple[int, int] | None, border: int
+) -> FileScore:
+    reference = _read(target, _TARGET_NAMES)
+    image = _read(prediction, ("reconstruction",))
+    if len(image) != len(reference):
+        raise FileError(prediction, f"expected {len(reference)} slices as in {target}, got {len(image)}")
+    if crop is None:
+        n_y, n_x = reference.shape[-2:]
+        crop = (n_x, n_x) if target.suffix.lower() not in IMAGE_SUFFIXES and n_y >= n_x else (n_y, n_x)
+    for path, volume in ((target, reference), (prediction, image)):
+        if volume.shape[-2] < crop[0] or volume.shape[-1] < crop[1]:
+            raise FileError(path, f"expected at least {crop[0]} x {crop[1]} pixels, got {volume.shape[-2:]}")
+    if 2 * border + 7 > min(crop):
+        raise FileError(target, f"a border of {border} leaves fewer than 7 x 7 of {crop[0]} x {crop[1]} pixels")
+    inner = (crop[0] - 2 * border, crop[1] - 2 * border)
+    reference, image = center_crop(center_crop(reference, crop), inner), center_crop(center_crop(image, crop), inner)
+    peak = float(reference.max()) if data_range == "target-max" else data_range
+    if peak <= 0:
+        raise FileError(target, f"has no positive maximum to be the data range: {peak}")
+    return FileScore(
+        name=target.name,
+        n_slices=len(reference),
+        shape=inner,
+        data_range=peak,
+        psnr=psnr(image, reference, data_range=peak),
+        ssim=ssim(image, reference, data_range=peak),
+        nmse=nmse(image, reference),
+    )
+
+
+def _read(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_image(path)[np.newaxis]
+    return read_volume(path, names)
+
+
+def _check(image: Real, target: Real, data_range: float) -> None:
+    if image.shape != target.shape or image.size == 0:
+        raise ValueError(f"image: expected the target's shape {target.shape}, not empty, got {image.shape}")
+    for name, array in (("image", image), ("target", target)):
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite real numbers, got {array.dtype} {array.shape}")
+    _check_range(data_range)
+
+
+def _check_range(data_range: DataRange) -> None:
+    if not isinstance(data_range, int | float) or not 0 < data_range < math.inf:
+        raise ValueError(f"data_range: expected a positive number, got {data_range!r}")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
