@@ -1,1 +1,42 @@
-"""TODO."""
+"""Linear operators: what was measured, as a map from the image to the data.
+
+An operator knows the shape (without batch axis), dtype and device of both sides and checks what it is given; ``A(x)``
+or ``A.forward(x)``, ``A.adjoint(y)`` and ``A.normal(x)`` apply it, ``A.H``, ``A @ B`` and ``c * A`` make new ones,
+``A.norm()`` is its spectral norm, and gradients flow through the adjoint. Where ``A^H A`` is a convolution,
+``A.normal_transfer_function()`` says which: that is all a solver asks to be fast.
+
+======================= ======================================== ================== ==============================
+operator                ``A x``                                  images             ``A^H A``
+======================= ======================================== ================== ==============================
+`Identity`              ``x``: denoising                         real or complex    identity
+`Fourier`               centred orthonormal Fourier transform    complex            identity
+`FourierSubsampling`    ``M F x``: single-coil Cartesian MRI     real or complex    convolution (the mask)
+`BlurDownsample`        Gaussian blur, every 4th sample          real or complex    no convolution
+``A @ B``, ``c * A``    composition, scaling                     as ``B``, ``A``    a convolution where known
+======================= ======================================== ================== ==============================
+
+`SamplingMask` says which part of k-space is acquired; `make_mask` makes one of `MASK_KINDS`, `mask_from_array` and
+`mask_from_file` take one from elsewhere. A new operator is a subclass of `LinearOperator` with `_forward` and
+`_adjoint`.
+"""
+
+from mrisps.operators.blur_downsample import BlurDownsample
+from mrisps.operators.fourier import Fourier, fft2c, ifft2c
+from mrisps.operators.linear import Identity, LinearOperator
+from mrisps.operators.sampling import MASK_KINDS, SamplingMask, make_mask, mask_from_array, mask_from_file
+from mrisps.operators.subsampling import FourierSubsampling
+
+__all__ = [
+    "MASK_KINDS",
+    "BlurDownsample",
+    "Fourier",
+    "FourierSubsampling",
+    "Identity",
+    "LinearOperator",
+    "SamplingMask",
+    "fft2c",
+    "ifft2c",
+    "make_mask",
+    "mask_from_array",
+    "mask_from_file",
+]
