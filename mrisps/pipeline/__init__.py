@@ -1,0 +1,1 @@
+"""From files and a recipe to a reconstruction and its quality."""
