@@ -1,0 +1,225 @@
+"""The paper's MRI slices, one npz archive each, to fastMRI's layout.
+
+The archives hold k-space with the zero frequency in the corner, kspace = fft2(image, norm="ortho") + noise of a real
+image. fastMRI's layout, and everything here, has it in the centre, kspace_c = fftshift(fft2(ifftshift(image))). The
+image itself is the same array in both. Shifting the image by n // 2 multiplies its spectrum by a phase, so with the
+frequency f = 0 ... n - 1
+
+    kspace_c = fftshift( kspace * exp(2 pi i f_y (n_y // 2) / n_y) * exp(2 pi i f_x (n_x // 2) / n_x) ),
+
+which for even sizes is a checkerboard of +1 and -1: nothing is rounded, and what was zero stays zero.
+"""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Scalar
+from mrisps.io.fastmri import write_kspace
+
+__all__ = ["Acceleration", "PaperSlice", "convert_paper_slice", "convert_paper_slices", "read_paper_slice"]
+
+Acceleration = Literal[8, 16]
+
+_CENTER_FRACTION = {8: 0.04, 16: 0.02}
+_CONTRAST = {"pd": "CORPD_FBK", "pdfs": "CORPDFS_FBK"}  # the folder's name to fastMRI's attribute ``acquisition``
+_MAX_ARRAY_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class PaperSlice:
+    """One slice as the paper has it, centred.
+
+    Parameters
+    ----------
+    kspace
+        complex64 (y, x), centred, fully sampled.
+    target
+        float32 (320, 320) central crop of the reference image; other sizes occur in tests only.
+    masks
+        bool (x,), centred, by acceleration.
+    """
+
+    kspace: NDArray[np.complex64]
+    target: NDArray[np.float32]
+    masks: dict[Acceleration, NDArray[np.bool_]]
+
+
+def read_paper_slice(path: Path | str) -> PaperSlice:
+    """Read one npz archive of the paper and centre it.
+
+    Raises
+    ------
+    FileError
+        The file is no NPZ archive or damaged; ``kspace``, ``target``, ``mask_acc8`` or ``mask_acc16`` is missing or has
+        the wrong type or shape, is not finite, or is zero everywhere.
+    """
+    path = Path(path)
+    kspace = _array(path, "kspace")
+    if kspace.ndim != 2 or kspace.size == 0 or kspace.dtype.kind != "c":
+        raise FileError(path, f"expected complex (y, x), got {kspace.dtype} {kspace.shape}", field="kspace")
+    target = _array(path, "target")
+    if target.ndim != 2 or target.size == 0 or target.dtype.kind != "f" or not _fits(target.shape, kspace.shape):
+        message = f"expected real (y, x) of at most {kspace.shape}, got {target.dtype} {target.shape}"
+        raise FileError(path, message, field="target")
+    for name, array in (("kspace", kspace), ("target", target)):
+        if not np.isfinite(array).all():
+            raise FileError(path, "has NaN or infinite values", field=name)
+        if not array.any():
+            raise FileError(path, "is zero everywhere", field=name)
+    return PaperSlice(
+        kspace=_centered(kspace),
+        target=target.astype(np.float32),
+        masks={8: _mask(path, "mask_acc8", kspace.shape[1]), 16: _mask(path, "mask_acc16", kspace.shape[1])},
+    )
+
+
+def convert_paper_slice(
+    source: Path | str, destination: Path | str, *, acceleration: Acceleration | None, contrast: str | None = None
+) -> None:
+    """Write one of the paper's slices as a fastMRI file with one slice.
+
+    Parameters
+    ----------
+    source
+        The npz archive.
+    destination
+        The HDF5 file to be written, atomically.
+    acceleration
+        8 or 16: k-space is zero outside the paper's mask, which goes into the data set ``mask``. None: all of k-space.
+    contrast
+        Attribute ``acquisition``. None: ``CORPD_FBK`` or ``CORPDFS_FBK`` if the archive lies in a folder ``pd`` or
+        ``pdfs``.
+
+    Raises
+    ------
+    ValueError
+        There is no mask for this acceleration.
+    FileError
+        The archive cannot be read (see `read_paper_slice`) or the file cannot be written.
+    """
+    source = Path(source)
+    if acceleration not in (None, 8, 16):
+        raise ValueError(f"acceleration: expected 8, 16 or None, got {acceleration!r}")
+    record = read_paper_slice(source)
+    attributes: dict[str, Scalar] = {"patient_id": source.stem, "converted_from": source.name}
+    kspace, mask = record.kspace, None
+    if acceleration is not None:
+        mask = record.masks[acceleration]
+        kspace = np.where(mask, kspace, np.complex64(0))
+        attributes |= {"acceleration": acceleration, "center_fraction": _CENTER_FRACTION[acceleration]}
+    write_kspace(
+        destination,
+        kspace[np.newaxis],
+        target=record.target[np.newaxis],
+        mask=mask,
+        contrast=_CONTRAST.get(source.absolute().parent.name) if contrast is None else contrast,
+        image_is_real=True,
+        attributes=attributes,
+    )
+
+
+def convert_paper_slices(
+    source: Path | str,
+    destination: Path | str,
+    *,
+    acceleration: Acceleration | None,
+    progress: Callable[[int, int, Path], None] | None = None,
+) -> tuple[Path, ...]:
+    """Convert every npz archive in a folder and its subfolders, which the destination will have too.
+
+    Parameters
+    ----------
+    source
+        A folder, or one archive.
+    destination
+        A folder, made if it is missing.
+    acceleration
+        See `convert_paper_slice`.
+    progress
+        Called after each file with (files done, files in all, path written).
+
+    Returns
+    -------
+    tuple of Path
+        The files written, in order.
+
+    Raises
+    ------
+    FileError
+        The folder has no archives, or one of them failed; those converted before it are there.
+    """
+    source, destination = Path(source), Path(destination)
+    if source.is_file():
+        archives, root = [source], source.parent
+    else:
+        archives, root = sorted(source.rglob("*.npz")), source
+    if not archives:
+        raise FileError(source, "has no npz archives" if source.is_dir() else "does not exist")
+    written: list[Path] = []
+    for archive in archives:
+        path = destination / archive.relative_to(root).with_suffix(".h5")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(path.parent, f"cannot be made: {error.strerror}") from error
+        convert_paper_slice(archive, path, acceleration=acceleration)
+        written.append(path)
+        if progress is not None:
+            progress(len(written), len(archives), path)
+    return tuple(written)
+
+
+def _centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
+    phase_y, phase_x = (_shift_phase(n) for n in kspace.shape)
+    centered: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x
+    return np.fft.fftshift(centered).astype(np.complex64)
+
+
+def _shift_phase(n: int) -> NDArray[np.complex128]:
+    """Spectrum of a shift by n // 2: exp(2 pi i f (n // 2) / n)."""
+    frequencies = np.arange(n)
+    if n % 2 == 0:
+        return (1 - 2 * (frequencies % 2)).astype(np.complex128)
+    phase: NDArray[np.complex128] = np.exp(2j * np.pi * frequencies * (n // 2) / n)
+    return phase
+
+
+def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:
+    values = _array(path, name)
+    if values.shape != (n_x,) or values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
+        raise FileError(path, f"expected {n_x} integers 0 or 1, got {values.dtype} {values.shape}", field=name)
+    if not values.any():
+        raise FileError(path, "is zero everywhere: nothing was acquired", field=name)
+    return np.fft.fftshift(values.astype(np.bool_))
+
+
+def _array(path: Path, name: str) -> NDArray[np.generic]:
+    if not path.is_file():
+        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                raise FileError(path, f"is missing; the archive has: {', '.join(archive.namelist())}", field=name)
+            n_bytes = archive.getinfo(f"{name}.npy").file_size
+            if n_bytes > _MAX_ARRAY_BYTES:  # a small archive may expand to any size
+                raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {n_bytes}", field=name)
+            with archive.open(f"{name}.npy") as member:
+                content = io.BytesIO(member.read(n_bytes))
+            return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise FileError(path, f"cannot be read: {error}", field=name) from error
+    except zipfile.BadZipFile as error:
+        raise FileError(path, f"is no readable NPZ archive: {error}") from error
+
+
+def _fits(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
+    return all(a <= b for a, b in zip(inner, outer, strict=True))
