@@ -1,0 +1,466 @@
+"""Lists of a dataset's files with their checksums: what to download, and whether what is there is what was meant.
+
+A manifest is a TOML file; `data_manifests/` has those of the data that the project refers to but may not redistribute.
+Files of the split ``"test"`` are held out: nothing touches them unless the caller says ``include_test=True``.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import tomllib
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeVar
+
+from mrisps.errors import FileError
+from mrisps.io.atomic import atomic_path, write_text
+
+__all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests", "sha256_of"]
+
+HELD_OUT = "test"
+"""The split that is not used without being asked for."""
+
+_MAX_MANIFEST_BYTES = 1 << 26
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One file of a dataset.
+
+    Parameters
+    ----------
+    path
+        Relative to the root of the dataset, with forward slashes; the same below the manifest's URL.
+    sha256
+        64 hexadecimal digits.
+    split
+        For example ``"val"``; ``"test"`` is held out.
+    size
+        In bytes.
+    contrast
+        For example ``"pd"``.
+    acceleration
+        Of an undersampled acquisition.
+    n_slices
+        Number of slices in the file.
+
+    Raises
+    ------
+    ValueError
+        A field is not what it should be; the path is absolute or leaves the root.
+    """
+
+    path: str
+    sha256: str
+    split: str
+    size: int | None = None
+    contrast: str | None = None
+    acceleration: int | None = None
+    n_slices: int | None = None
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.path).parts
+        if (
+            not parts
+            or self.path != "/".join(parts)
+            or {"..", "/", "~"} & set(parts)
+            or re.search(r"[\\:\x00]", self.path)
+        ):
+            raise ValueError(f"path: expected a plain relative path with forward slashes, got {self.path!r}")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256: expected 64 hexadecimal digits in small letters, got {self.sha256!r}")
+        if not self.split:
+            raise ValueError("split: is empty")
+        for name in ("size", "acceleration", "n_slices"):
+            value = getattr(self, name)
+            if value is not None and value < (0 if name == "size" else 1):
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """What `Manifest.verify` found for one file."""
+
+    file: ManifestFile
+    path: Path
+    state: Literal["ok", "missing", "wrong size", "wrong checksum"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a dataset, where they come from and under which terms.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    description
+        What the files are.
+    url
+        Where they are published: this and the path of a file make its address. It ends with a slash.
+    licence
+        Licence or terms of use.
+    files
+        In order; no path twice.
+
+    Raises
+    ------
+    ValueError
+        A field is not what it should be.
+    """
+
+    name: str
+    description: str
+    url: str
+    licence: str
+    files: tuple[ManifestFile, ...]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"https?://[^\s?#]+/", self.url):
+            raise ValueError(f"url: expected http(s)://.../ with a slash at the end, got {self.url!r}")
+        seen: set[str] = set()
+        for index, file in enumerate(self.files):
+            if file.path in seen:
+                raise ValueError(f"files[{index}].path: {file.path} is there twice")
+            seen.add(file.path)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that files belong to."""
+        return tuple(sorted({file.split for file in self.files}))
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The contrasts of the files."""
+        return tuple(sorted({file.contrast for file in self.files if file.contrast is not None}))
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Manifest":
+        """Read a TOML manifest.
+
+        Raises
+        ------
+        FileError
+            The file cannot be read or is no TOML; a key is unknown, missing, or has a wrong value: the key is named.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > _MAX_MANIFEST_BYTES:
+                raise FileError(path, f"is larger than {_MAX_MANIFEST_BYTES} bytes")
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileError(path, f"cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
+            raise FileError(path, f"is no valid TOML: {error}") from error
+        _check_keys(path, "", table, {field.name for field in fields(cls)})
+        entries = _get(path, "", table, "files", list)
+        files = tuple(_file(path, f"files[{index}].", entry) for index, entry in enumerate(entries))
+        try:
+            return cls(
+                name=_get(path, "", table, "name", str),
+                description=_get(path, "", table, "description", str),
+                url=_get(path, "", table, "url", str),
+                licence=_get(path, "", table, "licence", str),
+                files=files,
+            )
+        except ValueError as error:
+            raise _field_error(path, "", error) from error
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path | str,
+        *,
+        name: str,
+        description: str,
+        url: str,
+        licence: str,
+        split_of: Callable[[PurePosixPath], str | None],
+        contrast_of: Callable[[PurePosixPath], str | None] | None = None,
+        acceleration_of: Callable[[PurePosixPath], int | None] | None = None,
+    ) -> "Manifest":
+        """Make the manifest of a folder; every file is read once for its checksum, none is decoded.
+
+        Parameters
+        ----------
+        folder
+            The root of the dataset.
+        name, description, url, licence
+            See `Manifest`.
+        split_of
+            Gives the split of a path relative to the folder; None leaves the file out.
+        contrast_of, acceleration_of
+            Likewise; None where there is none.
+
+        Raises
+        ------
+        FileError
+            The folder or a file cannot be read, or no file is left.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileError(folder, "is not a folder")
+        files: list[ManifestFile] = []
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            relative = PurePosixPath(path.relative_to(folder).as_posix())
+            split = split_of(relative)
+            if split is None:
+                continue
+            files.append(
+                ManifestFile(
+                    path=str(relative),
+                    sha256=sha256_of(path),
+                    split=split,
+                    size=path.stat().st_size,
+                    contrast=None if contrast_of is None else contrast_of(relative),
+                    acceleration=None if acceleration_of is None else acceleration_of(relative),
+                )
+            )
+        if not files:
+            raise FileError(folder, "has no files for a manifest")
+        return cls(name=name, description=description, url=url, licence=licence, files=tuple(files))
+
+    def write(self, path: Path | str) -> None:
+        """Write the manifest as TOML, one line a file, atomically.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written.
+        """
+        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "description", "url", "licence")]
+        lines.append("files = [")
+        for file in self.files:
+            values = ((field.name, getattr(file, field.name)) for field in fields(file))
+            pairs = (f"{key} = {_toml(value)}" for key, value in values if value is not None)
+            lines.append(f"    {{ {', '.join(pairs)} }},")
+        lines.append("]")
+        write_text(path, "\n".join(lines) + "\n")
+
+    def select(
+        self,
+        *,
+        split: str | None = None,
+        contrast: str | None = None,
+        acceleration: int | None = None,
+        include_test: bool = False,
+    ) -> "Manifest":
+        """Give the manifest of some of the files.
+
+        Parameters
+        ----------
+        split, contrast, acceleration
+            What the files must have; None takes all.
+        include_test
+            Without it, files of the split ``"test"`` are never among them.
+
+        Raises
+        ------
+        ValueError
+            ``split="test"`` without ``include_test``, or no file is left.
+        """
+        if split == HELD_OUT and not include_test:
+            raise ValueError(
+                f"split: {HELD_OUT!r} is held out; pass include_test=True if this is the final measurement"
+            )
+        files = tuple(
+            file
+            for file in self._usable(include_test)
+            if split in (None, file.split)
+            and contrast in (None, file.contrast)
+            and acceleration in (None, file.acceleration)
+        )
+        if not files:
+            raise ValueError(
+                f"split, contrast, acceleration: no file has ({split}, {contrast}, {acceleration}); "
+                f"splits: {', '.join(self.splits)}; contrasts: {', '.join(self.contrasts)}"
+            )
+        return replace(self, files=files)
+
+    def verify(self, root: Path | str, *, include_test: bool = False) -> Iterator[FileStatus]:
+        """Check the files below ``root`` one after the other against size and checksum."""
+        for file in self._usable(include_test):
+            path = Path(root) / file.path
+            yield FileStatus(file, path, _state(file, path))
+
+    def fetch(
+        self,
+        root: Path | str,
+        *,
+        mirrors: Sequence[Path | str] = (),
+        include_test: bool = False,
+        progress: Callable[[int, int, Path], None] | None = None,
+    ) -> tuple[Path, ...]:
+        """Have all files below ``root``: keep those that are right, copy or download the others.
+
+        Parameters
+        ----------
+        root
+            The folder, made if it is missing.
+        mirrors
+            Tried in order before the manifest's own URL: folders of this machine, or http(s) addresses that end with a
+            slash. A file whose checksum is not right is not taken.
+        include_test
+            Also the files of the split ``"test"``.
+        progress
+            Called after each file with (files done, files in all, path).
+
+        Returns
+        -------
+        tuple of Path
+            The files, in the manifest's order; each has the right checksum.
+
+        Raises
+        ------
+        FileError
+            A file is to be had nowhere: each place is named with what was wrong. What was there before still is.
+        """
+        files = self._usable(include_test)
+        paths: list[Path] = []
+        for file in files:
+            path = Path(root) / file.path
+            if _state(file, path) != "ok":
+                _obtain(file, path, (*mirrors, self.url))
+            paths.append(path)
+            if progress is not None:
+                progress(len(paths), len(files), path)
+        return tuple(paths)
+
+    def _usable(self, include_test: bool) -> tuple[ManifestFile, ...]:
+        return tuple(file for file in self.files if include_test or file.split != HELD_OUT)
+
+
+def builtin_manifests() -> dict[str, Path]:
+    """Find the manifests that come with the package, by name."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "data_manifests", package.parent / "data_manifests"):  # installed, or in the repository
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def sha256_of(path: Path | str) -> str:
+    """Compute the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}") from error
+
+
+def _state(file: ManifestFile, path: Path) -> Literal["ok", "missing", "wrong size", "wrong checksum"]:
+    if not path.is_file():
+        return "missing"
+    if file.size is not None and path.stat().st_size != file.size:
+        return "wrong size"
+    return "ok" if sha256_of(path) == file.sha256 else "wrong checksum"
+
+
+def _obtain(file: ManifestFile, path: Path, places: Sequence[Path | str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(path.parent, f"cannot be made: {error.strerror}") from error
+    failures: list[str] = []
+    for place in places:
+        if isinstance(place, str) and re.match(r"https?://", place):
+            failure = _download(file, path, place)
+        else:
+            failure = _copy(file, path, Path(place))
+        if failure is None:
+            return
+        failures.append(f"{place}: {failure}")
+    raise FileError(path, "cannot be had. " + "; ".join(failures))
+
+
+def _copy(file: ManifestFile, path: Path, mirror: Path) -> str | None:
+    """Copy from a folder; give the reason if it did not work."""
+    source = mirror / file.path
+    state = _state(file, source)
+    if state != "ok":
+        return state
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return None
+
+
+def _download(file: ManifestFile, path: Path, base: str) -> str | None:
+    """Download with pooch, which checks and renames; give the reason if it did not work."""
+    import pooch
+
+    url = base + urllib.parse.quote(file.path)
+    with _quiet(pooch.get_logger()):
+        try:
+            pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=path.name, path=path.parent)
+        except (OSError, ValueError) as error:  # what requests raises is an OSError; a wrong checksum is a ValueError
+            return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _file(path: Path, prefix: str, entry: object) -> ManifestFile:
+    if not isinstance(entry, dict):
+        raise FileError(path, f"expected a table, got {type(entry).__name__}", field=prefix.rstrip("."))
+    _check_keys(path, prefix, entry, {field.name for field in fields(ManifestFile)})
+    try:
+        return ManifestFile(
+            path=_get(path, prefix, entry, "path", str),
+            sha256=_get(path, prefix, entry, "sha256", str),
+            split=_get(path, prefix, entry, "split", str),
+            size=_get(path, prefix, entry, "size", int) if "size" in entry else None,
+            contrast=_get(path, prefix, entry, "contrast", str) if "contrast" in entry else None,
+            acceleration=_get(path, prefix, entry, "acceleration", int) if "acceleration" in entry else None,
+            n_slices=_get(path, prefix, entry, "n_slices", int) if "n_slices" in entry else None,
+        )
+    except ValueError as error:
+        raise _field_error(path, prefix, error) from error
+
+
+def _check_keys(path: Path, prefix: str, table: Mapping[str, object], known: set[str]) -> None:
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise FileError(path, f"is unknown; known are {', '.join(sorted(known))}", field=prefix + unknown[0])
+
+
+def _get(path: Path, prefix: str, table: Mapping[str, object], key: str, kind: type[_T]) -> _T:
+    if key not in table:
+        raise FileError(path, "is missing", field=prefix + key)
+    value = table[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise FileError(path, f"expected {kind.__name__}, got {type(value).__name__}", field=prefix + key)
+    return value
+
+
+def _field_error(path: Path, prefix: str, error: ValueError) -> FileError:
+    """Turn "key: message" of a dataclass into the error of the file."""
+    key, _, message = str(error).partition(": ")
+    return FileError(path, message, field=prefix + key)
+
+
+def _toml(value: str | int) -> str:
+    # A JSON text is a basic string of TOML, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
