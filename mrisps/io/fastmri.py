@@ -343,11 +343,15 @@ class FastmriFile:
             yield self.read_slice(index)
 
     def summary(self) -> FastmriSummary:
-        """Describe the file. Reads one slice if the file states no mask."""
+        """Describe the file. Reads the middle slice, to count what is not zero."""
+        index = self.n_slices // 2
+        counted = sampling_from_zeros(self._file.read("kspace", index).astype(np.complex64))
+        sampling, notes = counted, list(self.notes)
         if self.mask is not None:
             sampling = _sampling(self.mask, stated=True)
-        else:
-            sampling = sampling_from_zeros(self._file.read("kspace", self.n_slices // 2).astype(np.complex64))
+            n_empty = sampling.n_acquired - counted.n_acquired
+            if sampling.columns and n_empty > 0:
+                notes.append(f"{n_empty} of the columns that the mask calls acquired are zero in slice {index}")
         return _summary(
             self._file,
             kind="k-space",
@@ -360,7 +364,7 @@ class FastmriFile:
             image_is_real=self.image_is_real,
             sampling=sampling,
             target=self.target_name,
-            notes=self.notes,
+            notes=tuple(notes),
         )
 
     def _read_metadata(self) -> None:

@@ -8,6 +8,10 @@ frequency f = 0 ... n - 1
     kspace_c = fftshift( kspace * exp(2 pi i f_y (n_y // 2) / n_y) * exp(2 pi i f_x (n_x // 2) / n_x) ),
 
 which for even sizes is a checkerboard of +1 and -1: nothing is rounded, and what was zero stays zero.
+
+The archives do not have all of k-space: in the 20 validation slices about half of the columns are zero, and about a
+quarter of the columns that the masks call acquired are among them. The paper's reconstructions take these zeros as
+measured values, and so do files converted with an acceleration; `FastmriFile.summary` counts them.
 """
 
 import io
@@ -41,7 +45,7 @@ class PaperSlice:
     Parameters
     ----------
     kspace
-        complex64 (y, x), centred, fully sampled.
+        complex64 (y, x), centred, all columns that the archive has.
     target
         float32 (320, 320) central crop of the reference image; other sizes occur in tests only.
     masks
@@ -94,7 +98,8 @@ def convert_paper_slice(
     destination
         The HDF5 file to be written, atomically.
     acceleration
-        8 or 16: k-space is zero outside the paper's mask, which goes into the data set ``mask``. None: all of k-space.
+        8 or 16: k-space is zero outside the paper's mask, which goes into the data set ``mask``. None: all that the
+        archive has.
     contrast
         Attribute ``acquisition``. None: ``CORPD_FBK`` or ``CORPDFS_FBK`` if the archive lies in a folder ``pd`` or
         ``pdfs``.
