@@ -10,7 +10,7 @@ frequency f = 0 ... n - 1
 which for even sizes is a checkerboard of +1 and -1: nothing is rounded, and what was zero stays zero.
 
 The archives do not have all of k-space: in the 20 validation slices about half of the columns are zero, and about a
-quarter of the columns that the masks call acquired are among them. The paper's reconstructions take these zeros as
+third of the columns that the masks call acquired are among them. The paper's reconstructions take these zeros as
 measured values, and so do files converted with an acceleration; `FastmriFile.summary` counts them.
 """
 
