@@ -27,7 +27,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import operator
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,6 +61,14 @@ _FORMAT = "mrisps.SamplingMask"
 _FORMAT_VERSION = 1
 _DRAWING_WIDTH = 100
 
+# What sigpy.mri.poisson uses: rejected candidates a sample, and the error of the acceleration that ends the search.
+_POISSON_ATTEMPTS = 30
+_POISSON_TOLERANCE = 0.1
+# The slope is then known to 1e-6 of its range, far below what changes a mask.
+_POISSON_STEPS = 20
+# Discs of radius one lie at an acceleration of about 1.7: below this it is worth seconds to look how densely they can.
+_POISSON_DENSEST = 2.0
+
 Seed = int | tuple[int, ...]
 Pattern = npt.NDArray[np.bool_]
 
@@ -78,13 +85,12 @@ class SamplingMask:
         ``(y, x)`` of the k-space.
     pattern
         True where acquired; ``(x,)`` for a mask of columns, or ``(y, x)``; centred. Kept as a read-only copy.
+    n_acs_lines
+        Columns that are fully sampled in the centre; for a pattern ``(y, x)`` samples along x.
     acceleration
         Nominal acceleration: what was asked for. None where that is not known.
     center_fraction
         Fraction of the columns (2D: of each axis) that was asked for in the centre. None where that is not known.
-    n_acs_lines
-        Columns that are fully sampled in the centre. None: counted, which is the longest acquired run of columns
-        through the zero frequency (2D: of samples on the row of the zero frequency).
     seed
         Seed of the random choices. None where there are none, or it is not known.
     offset
@@ -106,9 +112,9 @@ class SamplingMask:
     kind: str
     shape: tuple[int, int]
     pattern: Pattern
+    n_acs_lines: int
     acceleration: float | None = None
     center_fraction: float | None = None
-    n_acs_lines: int | None = None
     seed: Seed | None = None
     offset: int | None = None
     std: float | None = None
@@ -136,14 +142,12 @@ class SamplingMask:
             if value is not None:
                 _check_positive(name, value)
         _check_tolerance(self.tolerance)
-        n_acs_lines = _central_run(pattern) if self.n_acs_lines is None else self.n_acs_lines
-        if not (_is_integer(n_acs_lines) and 0 <= n_acs_lines <= shape[1]):
-            raise ValueError(f"n_acs_lines: expected an integer in [0, {shape[1]}], got {n_acs_lines}")
+        if not (_is_integer(self.n_acs_lines) and 0 <= self.n_acs_lines <= shape[1]):
+            raise ValueError(f"n_acs_lines: expected an integer in [0, {shape[1]}], got {self.n_acs_lines}")
         set_field = object.__setattr__
         set_field(self, "shape", shape)
         # On immutable memory: an array that merely has its write flag cleared could get it back.
         set_field(self, "pattern", np.frombuffer(pattern.tobytes(), dtype=np.bool_).reshape(pattern.shape))
-        set_field(self, "n_acs_lines", n_acs_lines)
         for name in ("acceleration", "center_fraction", "std", "power", "tolerance"):
             value = getattr(self, name)
             set_field(self, name, None if value is None else float(value))
@@ -262,9 +266,9 @@ class SamplingMask:
             kind=record["kind"],
             shape=shape,
             pattern=_unpacked(record["pattern"], pattern_shape),
+            n_acs_lines=record["n_acs_lines"],
             acceleration=record["acceleration"],
             center_fraction=record["center_fraction"],
-            n_acs_lines=record["n_acs_lines"],
             seed=seed,
             offset=record["offset"],
             std=record["std"],
@@ -303,7 +307,7 @@ class SamplingMask:
         nominal = "" if self.acceleration is None else f" (nominal {self.acceleration:g})"
         realised = f"{self.realised_acceleration:.2f}"
         lines.append(f"  acceleration  {realised}{nominal}, {self.n_acquired} of {self.pattern.size} {unit}")
-        lines.append(f"  centre        {self.n_acs_lines} fully sampled {unit}{'' if self.is_columns else ' along x'}")
+        lines.append(f"  centre        {self.n_acs_lines} {unit}{'' if self.is_columns else ' along x'}, fully sampled")
         lines.append(f"  sha256        {self.sha256}")
         lines.append(f"  columns       {self.drawing()}")
         if self.misses_nominal and self.acceleration is not None:
@@ -451,16 +455,16 @@ def make_mask(
         pattern, n_acs_lines = _fastmri_pattern(kind, n_columns, acceleration, n_acs_lines, seed, offset)
     if not pattern.any():
         raise ValueError(
-            f"acceleration: {acceleration:g} with center_fraction {center_fraction:g} acquires none of the "
-            f"{n_columns} columns"
+            f"acceleration: {acceleration:g} with center_fraction {center_fraction:g} acquires nothing of "
+            f"{shape[0]} x {n_columns}"
         )
     return SamplingMask(
         kind=kind,
         shape=shape,
         pattern=pattern,
+        n_acs_lines=n_acs_lines,
         acceleration=acceleration,
         center_fraction=center_fraction,
-        n_acs_lines=n_acs_lines,
         seed=seed,
         offset=offset,
         std=std,
@@ -549,27 +553,50 @@ def _density_pattern(
 
 
 def _poisson_pattern(shape: tuple[int, int], acceleration: float, center_fraction: float, seed: Seed) -> Pattern:
-    """SigPy's variable-density Poisson disc."""
+    """SigPy's variable-density Poisson disc.
+
+    The density falls with the distance r from the centre as ``1 / (1 + slope r)``, and the slope is found by bisection,
+    as in ``sigpy.mri.poisson``. That function itself never returns where its tolerance is out of reach (few samples, or
+    denser than discs can lie), so the search is here, and ends with the closest it has seen.
+    """
     if not isinstance(seed, int):
         raise ValueError(f"seed: expected one integer for kind 'poisson', got {seed}")
-    n_centre = tuple(round(size * center_fraction) for size in shape)
     if acceleration == 1:
         return np.ones(shape, dtype=np.bool_)
-    if math.prod(n_centre) * acceleration > math.prod(shape) or any(map(operator.ge, n_centre, shape)):
+    n_y, n_x = shape
+    centre_y, centre_x = (round(size * center_fraction) for size in shape)
+    if centre_y * centre_x * acceleration > n_y * n_x or centre_y >= n_y or centre_x >= n_x:
         raise ValueError(
-            f"center_fraction: {n_centre[0]} x {n_centre[1]} samples in the centre are more than the "
-            f"{math.prod(shape) / acceleration:.0f} of acceleration {acceleration:g}"
+            f"center_fraction: {centre_y} x {centre_x} samples in the centre are too many for acceleration "
+            f"{acceleration:g}, which has {n_y * n_x / acceleration:.1f} in all"
         )
-    import sigpy.mri
+    from sigpy.mri.samp import _poisson
 
-    try:
-        pattern = sigpy.mri.poisson(shape, acceleration, calib=n_centre, dtype=np.float64, seed=seed)
-    except ValueError as error:
-        raise ValueError(
-            f"acceleration: no Poisson disc pattern of {shape[0]} x {shape[1]} with acceleration {acceleration:g} and "
-            f"center_fraction {center_fraction:g} was found"
-        ) from error
-    return np.asarray(pattern, dtype=np.bool_)
+    y = np.maximum(np.abs(np.arange(n_y) - n_y / 2) - centre_y / 2, 0)[:, None]
+    x = np.maximum(np.abs(np.arange(n_x) - n_x / 2) - centre_x / 2, 0)
+    distance = np.sqrt((x / x.max()) ** 2 + (y / y.max()) ** 2)
+
+    def draw(slope: float) -> tuple[float, Pattern]:
+        radius_y, radius_x = (np.clip((1 + distance * slope) * size / max(shape), 1, None) for size in shape)
+        drawn = _poisson(n_x, n_y, _POISSON_ATTEMPTS, radius_x, radius_y, (centre_y, centre_x), seed)
+        pattern = (drawn != 0) & (distance < 1)
+        return pattern.size / max(int(pattern.sum()), 1), pattern
+
+    closest, pattern = math.inf, np.zeros(shape, dtype=np.bool_)
+    if acceleration < _POISSON_DENSEST:
+        closest, pattern = draw(0.0)
+        if closest >= acceleration:
+            return pattern
+    low, high = 0.0, float(max(shape))
+    for _ in range(_POISSON_STEPS):
+        slope = (low + high) / 2
+        realised, candidate = draw(slope)
+        if abs(realised - acceleration) < abs(closest - acceleration):
+            closest, pattern = realised, candidate
+        if abs(realised - acceleration) < _POISSON_TOLERANCE:
+            break
+        low, high = (slope, high) if realised < acceleration else (low, slope)
+    return pattern
 
 
 def _centre_columns(n_columns: int, n_acs_lines: int) -> Pattern:
@@ -605,7 +632,8 @@ def mask_from_array(
     Returns
     -------
     SamplingMask
-        Of kind ``"array"``; its ACS lines are counted.
+        Of kind ``"array"``; its ACS lines are the acquired run of columns through the zero frequency (for an array
+        ``(y, x)``: of samples on the row of the zero frequency).
 
     Raises
     ------
@@ -621,6 +649,7 @@ def mask_from_array(
         kind="array",
         shape=shape,
         pattern=pattern,
+        n_acs_lines=_central_run(pattern),
         acceleration=acceleration,
         center_fraction=center_fraction,
         seed=seed,
@@ -734,7 +763,7 @@ def _binary(array: npt.ArrayLike | torch.Tensor) -> Pattern:
 
 
 def _central_run(pattern: Pattern) -> int:
-    """Length of the longest acquired run of columns through the zero frequency."""
+    """Length of the acquired run of columns, or of samples on the central row, through the zero frequency."""
     row = pattern if pattern.ndim == 1 else pattern[pattern.shape[0] // 2]
     centre = len(row) // 2
     if not row[centre]:
