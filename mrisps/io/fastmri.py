@@ -345,7 +345,8 @@ class FastmriFile:
     def summary(self) -> FastmriSummary:
         """Describe the file. Reads the middle slice, to count what is not zero."""
         index = self.n_slices // 2
-        counted = sampling_from_zeros(self._file.read("kspace", index).astype(np.complex64))
+        with np.errstate(over="ignore", invalid="ignore"):  # counting, not checking
+            counted = sampling_from_zeros(self._file.read("kspace", index).astype(np.complex64))
         sampling, notes = counted, list(self.notes)
         if self.mask is not None:
             sampling = _sampling(self.mask, stated=True)
@@ -482,7 +483,8 @@ def read_volume(path: Path | str, names: Sequence[str]) -> NDArray[np.float32]:
         shape, dtype = file.shape(name), file.dtype(name)
         if len(shape) != 3 or 0 in shape or dtype.kind not in "fiu":
             raise FileError(file.path, f"expected real (slice, y, x), got {dtype} {shape}", field=name)
-        volume = file.read(name).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            volume = file.read(name).astype(np.float32)
         if not np.isfinite(volume).all():
             raise FileError(file.path, "has NaN or infinite pixels", field=name)
         return volume

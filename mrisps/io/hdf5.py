@@ -158,7 +158,8 @@ class Hdf5Reader:
         try:
             yield
         except _H5PY_ERRORS as error:
-            raise FileError(self.path, f"cannot be read: {error}", field=field) from error
+            why = error.args[0] if isinstance(error, KeyError) and error.args else error  # str(KeyError) adds quotes
+            raise FileError(self.path, f"cannot be read: {why}", field=field) from error
         except MemoryError as error:
             raise FileError(self.path, "does not fit into memory", field=field) from error
 

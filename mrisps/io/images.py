@@ -6,6 +6,7 @@ Floating-point files are taken as they are.
 
 import io
 import struct
+import tokenize
 import warnings
 import zlib
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
         pixels = _to_grey(path, pixels, color_to_grey)
     if pixels.ndim != 2 or pixels.size == 0:
         raise FileError(path, f"expected one grey image (y, x), got shape {pixels.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         image = pixels.astype(np.float32)
     if not np.isfinite(image).all():
         raise FileError(path, "has NaN or infinite pixels")
@@ -106,9 +107,11 @@ def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8
 
 def _read_npy(path: Path) -> NDArray[np.generic]:
     try:
-        # mapped: a header that claims more than the file has is an error instead of an allocation
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header written by Python 2
+            # mapped: a header that claims more than the file has is an error instead of an allocation
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, tokenize.TokenError) as error:
         raise FileError(path, f"is no readable NPY file: {error}") from error
     if not isinstance(array, np.ndarray):
         raise FileError(path, "is an NPZ archive, expected one NPY array")
@@ -140,7 +143,8 @@ def _scaled(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
     top = {"b1": 1, "u1": 255, "u2": 65535, "f2": 1, "f4": 1, "f8": 1}.get(pixels.dtype.str[1:])
     if top is None:
         raise FileError(path, f"expected uint8, uint16 or floating-point pixels, got {pixels.dtype}")
-    scaled: NDArray[np.float64] = pixels.astype(np.float64) / top
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        scaled: NDArray[np.float64] = pixels.astype(np.float64) / top
     return scaled
 
 

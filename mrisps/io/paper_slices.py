@@ -15,6 +15,9 @@ measured values, and so do files converted with an acceleration; `FastmriFile.su
 """
 
 import io
+import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -36,6 +39,13 @@ Acceleration = Literal[8, 16]
 _CENTER_FRACTION = {8: 0.04, 16: 0.02}
 _CONTRAST = {"pd": "CORPD_FBK", "pdfs": "CORPDFS_FBK"}  # the folder's name to fastMRI's attribute ``acquisition``
 _MAX_ARRAY_BYTES = 1 << 28
+
+# What damaged zip and npy content raises, besides BadZipFile. NotImplementedError: unknown compression; RuntimeError:
+# encryption; MemoryError: a header that claims more than there is.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError),
+    *(NotImplementedError, RuntimeError, MemoryError, struct.error, tokenize.TokenError, zlib.error),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +195,7 @@ def convert_paper_slices(
 
 def _centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
     phase_y, phase_x = (_shift_phase(n) for n in kspace.shape)
-    centered: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x
+    centered: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x  # (y, x)
     return np.fft.fftshift(centered).astype(np.complex64)
 
 
@@ -219,11 +229,13 @@ def _array(path: Path, name: str) -> NDArray[np.generic]:
                 raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {n_bytes}", field=name)
             with archive.open(f"{name}.npy") as member:
                 content = io.BytesIO(member.read(n_bytes))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header written by Python 2
             return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise FileError(path, f"cannot be read: {error}", field=name) from error
     except zipfile.BadZipFile as error:
         raise FileError(path, f"is no readable NPZ archive: {error}") from error
+    except _DAMAGED as error:
+        raise FileError(path, f"cannot be read: {error}", field=name) from error
 
 
 def _fits(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:

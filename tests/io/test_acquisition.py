@@ -1,0 +1,78 @@
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition
+
+KSPACE = np.ones((2, 4, 6), dtype=np.complex64)
+COLUMNS = np.array([1, 1, 0, 1, 1, 0], dtype=np.bool_)
+
+
+def acquisition() -> Acquisition:
+    return Acquisition(KSPACE * COLUMNS, Path("a.h5"), 1, 3, mask=COLUMNS, target=np.ones((4, 4), np.float32))
+
+
+def test_fields() -> None:
+    record = acquisition()
+    assert (record.n_coils, record.shape) == (2, (4, 6))
+    full = record.full_mask()
+    assert full is not None
+    np.testing.assert_array_equal(full, np.tile(COLUMNS, (4, 1)))
+    assert replace(record, mask=None).full_mask() is None
+    with pytest.raises(FrozenInstanceError):
+        record.slice_index = 0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        record.attributes["a"] = 1  # type: ignore[index]
+
+
+def test_mask_of_samples() -> None:
+    mask = np.ones((4, 6), dtype=np.bool_)
+    np.testing.assert_array_equal(Acquisition(KSPACE, Path("a.h5"), mask=mask).full_mask(), mask)
+
+
+BAD_KSPACE = {
+    "expected complex64 (coil, y, x), got complex64 (4, 6)": KSPACE[0],
+    "expected complex64 (coil, y, x), got complex128 (2, 4, 6)": KSPACE.astype(np.complex128),
+    "expected complex64 (coil, y, x), got float64 (2, 4, 6)": np.ones((2, 4, 6)),
+    "is empty: shape (2, 0, 6)": KSPACE[:, :0],
+    "1 of 48 samples are NaN or infinite": np.where(np.arange(48).reshape(2, 4, 6) == 7, np.nan, KSPACE),
+    "every sample is zero": 0 * KSPACE,
+}
+
+
+@pytest.mark.parametrize("message", BAD_KSPACE)
+def test_bad_kspace(message: str) -> None:
+    with pytest.raises(FileError) as caught:
+        Acquisition(BAD_KSPACE[message], Path("a.h5"))
+    assert str(caught.value) == f"a.h5: kspace: {message}"
+
+
+BAD_MASK = {
+    "mask: expected bool (6,) or (4, 6), got bool (4,)": np.ones(4, np.bool_),
+    "mask: expected bool (6,) or (4, 6), got float32 (6,)": np.ones(6, np.float32),
+    "mask: is zero everywhere: nothing was acquired": np.zeros(6, np.bool_),
+    "kspace: 4 samples are not zero where the mask says that nothing was acquired": np.arange(6) != 3,
+}
+
+
+@pytest.mark.parametrize("message", BAD_MASK)
+def test_bad_mask(message: str) -> None:
+    with pytest.raises(FileError) as caught:
+        replace(acquisition(), mask=BAD_MASK[message])
+    assert str(caught.value) == f"a.h5: {message} (slice 1)"
+
+
+@pytest.mark.parametrize("target", [np.ones((4, 4)), np.ones(4, np.float32), np.full((4, 4), np.inf, np.float32)])
+def test_bad_target(target: np.ndarray) -> None:
+    with pytest.raises(FileError, match=r"a\.h5: target: "):
+        replace(acquisition(), target=target)
+
+
+def test_bad_numbers() -> None:
+    with pytest.raises(FileError, match="slice: expected 0 to 2, got 3"):
+        replace(acquisition(), slice_index=3)
+    with pytest.raises(FileError, match="recon_shape"):
+        replace(acquisition(), recon_shape=(0, 4))
