@@ -1,0 +1,170 @@
+"""Weights on disk: our own safetensors format, and the reading of the authors' checkpoints.
+
+Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_atoms`` (n, p, p), ``log_thresholds`` (n,),
+``beta`` (); header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
+:class:`~mrisps.model.smooth_plus_sparse.ModelConfig` and ``lam``), ``source`` (free text).
+"""
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mrisps.errors import FileError
+from mrisps.model.smooth_plus_sparse import ModelConfig, SmoothPlusSparse
+
+__all__ = ["load_model", "save_model"]
+
+FORMAT = "mrisps-weights"
+VERSION = "1"
+TENSORS = ("raw_free_atoms", "raw_synthesis_atoms", "log_thresholds", "beta")
+MAX_BYTES = 256 * 2**20
+
+
+def save_model(model: SmoothPlusSparse, path: Path, source: str = "") -> None:
+    """Write a model as ``.safetensors``, atomically.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written; an earlier file of that name is then untouched.
+    """
+    tensors = {name: getattr(model, name).detach().cpu().contiguous() for name in TENSORS}
+    config = json.dumps({**asdict(model.config), "lam": model.lam}, sort_keys=True)
+    metadata = {"format": FORMAT, "version": VERSION, "config": config, "source": source}
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise FileError(path, f"cannot write: {error.strerror or error}") from error
+    temporary = Path(name)
+    try:
+        os.close(handle)
+        save_file(tensors, temporary, metadata=metadata)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise FileError(path, f"cannot write: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: Path) -> SmoothPlusSparse:
+    """Read a model from ``.safetensors`` or from one of the authors' ``.pth`` files.
+
+    Raises
+    ------
+    FileError
+        Names the file and, where there is one, the tensor or key that is wrong.
+    """
+    try:
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            start = stream.read(9)
+    except OSError as error:
+        raise FileError(path, f"cannot read weights: {error.strerror or error}") from error
+    if size > MAX_BYTES:
+        raise FileError(path, f"{size} bytes are too many for weights (at most {MAX_BYTES})")
+    if start[:4] == b"PK\x03\x04":
+        return _load_authors(path)
+    if len(start) == 9 and start[8:] == b"{":
+        return _load_safetensors(path)
+    raise FileError(path, "neither mrisps weights (.safetensors) nor one of the authors' checkpoints (.pth)")
+
+
+def _load_safetensors(path: Path) -> SmoothPlusSparse:
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = dict(stream.metadata() or {})
+            names = set(stream.keys())
+            if metadata.get("format") != FORMAT:
+                raise FileError(path, f"expected {FORMAT!r}, got {metadata.get('format')!r}", field="format")
+            if metadata.get("version") != VERSION:
+                raise FileError(path, f"expected {VERSION!r}, got {metadata.get('version')!r}", field="version")
+            if names != set(TENSORS):
+                raise FileError(path, f"expected the tensors {sorted(TENSORS)}, got {sorted(names)}")
+            tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in TENSORS}
+    except SafetensorError as error:
+        raise FileError(path, f"damaged safetensors file: {error}") from error
+    try:
+        config = json.loads(metadata.get("config", ""))
+    except json.JSONDecodeError as error:
+        raise FileError(path, f"not JSON: {error}", field="config") from error
+    return _build(path, config, tensors)
+
+
+def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> SmoothPlusSparse:
+    if not isinstance(config, dict):
+        raise FileError(path, "expected a JSON object", field="config")
+    kinds = {field.name: type(field.default) for field in fields(ModelConfig)} | {"lam": float}
+    if set(config) != set(kinds):
+        raise FileError(path, f"expected the keys {sorted(kinds)}, got {sorted(map(str, config))}", field="config")
+    for key, kind in kinds.items():
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise FileError(path, f"expected {kind.__name__}, got {value!r}", field=f"config.{key}")
+    lam = config.pop("lam")
+    try:
+        return SmoothPlusSparse(ModelConfig(**config), lam=lam, **tensors)
+    except ValueError as error:
+        raise FileError(path, str(error)) from error
+
+
+def _load_authors(path: Path) -> SmoothPlusSparse:
+    """``{"state_dict", "optimizer", "config"}`` as the authors' trainer saves it."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileError(path, f"not a checkpoint that holds tensors and settings only: {reason}") from error
+    sizes, prox, state = (
+        _section(path, content, *keys)
+        for keys in (("config", "dict_params"), ("config", "prox_params"), ("state_dict",))
+    )
+    prox_type = prox.get("prox_type")
+    if prox_type not in ("l1norm", "l0norm"):
+        raise FileError(path, f"expected 'l1norm' or 'l0norm', got {prox_type!r}", field="config.prox_params.prox_type")
+    convex = prox_type == "l1norm"
+    tensors = {}
+    for ours, theirs in (
+        ("raw_free_atoms", "free_atoms"),
+        ("raw_synthesis_atoms", "atoms"),
+        ("log_thresholds", "prox.scaling_lmbda"),
+        ("beta", "beta"),
+    ):
+        tensor = state.get(theirs)
+        if not isinstance(tensor, Tensor):
+            raise FileError(path, "expected a tensor", field=f"state_dict.{theirs}")
+        tensors[ours] = tensor
+    config: dict[str, object] = {
+        "patch_size": sizes.get("atom_size"),
+        "n_free_atoms": sizes.get("nb_free_atoms"),
+        "n_synthesis_atoms": sizes.get("nb_atoms"),
+        "regulariser": "CPR" if convex else "NCPR",
+        "exponent": prox.get("order"),
+        "group_size": prox.get("groupsize") if convex else 1,
+        "bjorck_iterations": 15,
+        "lam": prox.get("lambda_init"),
+    }
+    for name in ("raw_free_atoms", "raw_synthesis_atoms"):
+        if tensors[name].ndim == 4:
+            tensors[name] = tensors[name][:, 0]  # (n, 1, p, p) -> (n, p, p)
+    # Their convex threshold is lam exp(-s_i), their non-convex one lam exp(+s_i); ours is always lam exp(+log_threshold_i).
+    tensors["log_thresholds"] = tensors["log_thresholds"].flatten() * (-1 if convex else 1)
+    return _build(path, config, tensors)
+
+
+def _section(path: Path, content: object, *keys: str) -> Mapping[str, object]:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping):
+        raise FileError(path, "missing, or not a dictionary", field=".".join(keys))
+    return content

@@ -1,0 +1,199 @@
+"""The energy, its gradients, and how far a pair (x, a) is from being stationary.
+
+    E(x, a) = 1/2 |A x - y|^2 + sum_k [ beta/2 |Phat_k x - D a_k|^2 + R(a_k) ]
+
+With the patch basis B (see :mod:`mrisps.model.atoms`) the coupling is ``|B P_k x - C a_k|^2``, C = B D^T: everything here is
+in those r numbers a patch. Coefficients are (rows, y, x, n) where *rows* counts real images: the batch, or twice the batch
+for complex images (:func:`mrisps.model.patches.to_real_images`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrisps.model.patches import PatchTransform, to_images, to_real_images
+from mrisps.model.shrinkage import Regulariser
+from mrisps.operators import LinearOperator
+
+__all__ = ["Energy", "EnergyTerms", "Prior"]
+
+CHUNK_PIXELS = 2048
+"""Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a core's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """The prior with its constraints met, for one dtype and device: what a solver iterates with.
+
+    Parameters
+    ----------
+    free_atoms
+        Q, (m, p^2): orthonormal zero-mean rows; the smooth part of a patch, which costs nothing.
+    synthesis_atoms
+        D, (n, p^2): zero-mean rows orthogonal to Q, beta |D|_2^2 = 0.99.
+    basis
+        B, (r, p^2): orthonormal rows, r = p^2 - 1 - m.
+    beta
+        Coupling weight > 0.
+    regulariser
+        R and its prox.
+    """
+
+    free_atoms: Tensor
+    synthesis_atoms: Tensor
+    basis: Tensor
+    beta: float
+    regulariser: Regulariser
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta: expected a number > 0, got {self.beta}")
+        object.__setattr__(self, "_factors", self.basis @ self.synthesis_atoms.T)
+        side = round(self.basis.shape[1] ** 0.5)
+        object.__setattr__(self, "_transform", PatchTransform(self.basis.reshape(-1, side, side)))
+
+    @property
+    def factors(self) -> Tensor:
+        """C = B D^T, (r, n): the synthesis atoms in the patch basis."""
+        factors: Tensor = self.__dict__["_factors"]
+        return factors
+
+    @property
+    def transform(self) -> PatchTransform:
+        """x -> (B P_k x)_k."""
+        transform: PatchTransform = self.__dict__["_transform"]
+        return transform
+
+    @property
+    def n_atoms(self) -> int:
+        """Number n of synthesis atoms."""
+        return self.synthesis_atoms.shape[0]
+
+    def predict(self, coefficients: Tensor) -> Tensor:
+        """C a_k at every pixel: (rows, y, x, n) -> (rows, y, x, r)."""
+        return coefficients @ self.factors.T
+
+    def chunks(self, shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:
+        """Slices (of rows, of y) that cut (rows, y, x) coefficients into cache-sized pieces without cutting a group."""
+        n_rows, height, width = shape
+        group = self.regulariser.group_size
+        step = max(group, CHUNK_PIXELS // width // group * group)
+        for row in range(n_rows):
+            for first in range(0, height, step):
+                yield slice(row, row + 1), slice(first, first + step)
+
+
+@dataclass(frozen=True)
+class EnergyTerms:
+    """The three terms of E for every image of a batch, each (batch,) in float64."""
+
+    data: Tensor
+    coupling: Tensor
+    regularisation: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """E, (batch,)."""
+        return self.data + self.coupling + self.regularisation
+
+
+@dataclass(frozen=True, eq=False)
+class Energy:
+    """E(x, a) for given measurements.
+
+    Parameters
+    ----------
+    operator
+        A; its domain is images (1, y, x), real or complex.
+    y
+        Measurements (batch, *operator.range_shape).
+    prior
+        Of the real dtype that matches the operator's, on its device.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    prior: Prior
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(y, x) of the image."""
+        height, width = self.operator.domain_shape[-2:]
+        return height, width
+
+    @property
+    def n_real_images(self) -> int:
+        """Batch, times two if the images are complex."""
+        return self.y.shape[0] * (2 if self.operator.domain_dtype.is_complex else 1)
+
+    def zero_coefficients(self) -> Tensor:
+        """a = 0: (rows, y, x, n)."""
+        return self.prior.synthesis_atoms.new_zeros(self.n_real_images, *self.image_shape, self.prior.n_atoms)
+
+    def value(self, image: Tensor, coefficients: Tensor) -> EnergyTerms:
+        """The terms of E(x, a); summed in float64."""
+        data = 0.5 * _sum_per_image(_squared_magnitude(self.operator.forward(image) - self.y), self.y.shape[0])
+        analysed = self.prior.transform.forward(to_real_images(image))
+        coupling = torch.zeros(self.n_real_images, dtype=torch.float64, device=image.device)
+        regularisation = torch.zeros_like(coupling)
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+            a = coefficients[rows, ys]
+            misfit = analysed[rows, ys] - self.prior.predict(a)
+            coupling[rows] += 0.5 * self.prior.beta * misfit.square().sum(dtype=torch.float64)
+            regularisation[rows] += self.prior.regulariser.potential(a).sum(dtype=torch.float64)
+        per_image = (self.y.shape[0], -1)
+        return EnergyTerms(data, coupling.reshape(per_image).sum(1), regularisation.reshape(per_image).sum(1))
+
+    def gradient_image(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """dE/dx = A^H (A x - y) + beta sum_k P_k^T B^T (B P_k x - C a_k), for ``prediction`` = C a (rows, y, x, r)."""
+        misfit = self.prior.transform.forward(to_real_images(image)) - prediction
+        smooth = to_images(self.prior.transform.adjoint(misfit), image.dtype)
+        return self.operator.adjoint(self.operator.forward(image) - self.y) + self.prior.beta * smooth
+
+    def coefficient_step(self, image: Tensor, coefficients: Tensor) -> Tensor:
+        """T(a - dE_smooth/da) = T(a + beta C^T (B P_k x - C a_k)): the fixed-point map in a for a given image."""
+        analysed = self.prior.transform.forward(to_real_images(image))
+        result = torch.empty_like(coefficients)
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+            a = coefficients[rows, ys]
+            misfit = analysed[rows, ys] - self.prior.predict(a)
+            result[rows, ys] = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
+        return result
+
+    def residuals(self, image: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        """How far (x, a) is from stationary, per image: (|dE/dx| / |A^H y|, |a - T(a - dE_smooth/da)| / |a|), float64 (batch,).
+
+        Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone.
+        """
+        batch = self.y.shape[0]
+        prediction = self.prior.predict(coefficients)
+        residual_x = _norms(self.gradient_image(image, prediction), batch)
+        scale_x = _norms(self.operator.adjoint(self.y), batch)
+        residual_a = _norms(coefficients - self.coefficient_step(image, coefficients), batch)
+        scale_a = _norms(coefficients, batch)
+        return _relative(residual_x, scale_x), _relative(residual_a, scale_a)
+
+    def cost_map(self, coefficients: Tensor) -> Tensor:
+        """sum over atoms (and over real and imaginary part) of R_i(a_k): (batch, 1, y, x), where the prior is surprised."""
+        cost = torch.empty(coefficients.shape[:-1], dtype=coefficients.dtype, device=coefficients.device)
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+            cost[rows, ys] = self.prior.regulariser.potential(coefficients[rows, ys])
+        return cost.reshape(self.y.shape[0], -1, *self.image_shape).sum(dim=1, keepdim=True)
+
+
+def _squared_magnitude(z: Tensor) -> Tensor:
+    return z.real.square() + z.imag.square() if z.is_complex() else z.square()
+
+
+def _sum_per_image(values: Tensor, batch: int) -> Tensor:
+    return values.reshape(batch, -1).sum(dim=1, dtype=torch.float64)
+
+
+def _norms(z: Tensor, batch: int) -> Tensor:
+    return _sum_per_image(_squared_magnitude(z), batch).sqrt()
+
+
+def _relative(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator.clamp(min=torch.finfo(torch.float64).tiny), numerator)

@@ -1,0 +1,222 @@
+"""The two regularisers of the model. Each *is* its proximal operator
+
+    T(v) = argmin_a R(a) + 1/2 |a - v|^2,
+
+with its derivative and its potential R beside it.
+
+    NCPR   SmoothShrinkage      T_i(v) = v |v|^g / (lam_i^g + |v|^g), elementwise; non-convex, very weakly
+    CPR    GroupSoftThreshold   soft threshold on the norm of an atom's coefficients at group_size x group_size pixels; convex
+
+Coefficients are pixel-major, (..., y, x, n) with n atoms.
+"""
+
+import abc
+import functools
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["GroupSoftThreshold", "Regulariser", "SmoothShrinkage"]
+
+
+@dataclass(frozen=True, eq=False)
+class Regulariser(abc.ABC):
+    """What a solver needs to know of R.
+
+    Parameters
+    ----------
+    thresholds
+        (n,) positive: lam_i of each atom, in the units of the coefficients.
+    """
+
+    thresholds: Tensor
+
+    def __post_init__(self) -> None:
+        if self.thresholds.ndim != 1 or not bool((self.thresholds > 0).all()):
+            raise ValueError("thresholds: expected (n,) positive numbers")
+
+    @property
+    def group_size(self) -> int:
+        """Side of the square of pixels that are shrunk together; y and x have to be multiples of it."""
+        return 1
+
+    def scaled(self, factor: float) -> Self:
+        """The regulariser whose thresholds are ``factor`` times these."""
+        return replace(self, thresholds=self.thresholds * factor)
+
+    @abc.abstractmethod
+    def prox(self, v: Tensor) -> Tensor:
+        """T(v) = argmin_a R(a) + 1/2 |a - v|^2, for v of shape (..., y, x, n)."""
+
+    @abc.abstractmethod
+    def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        """T'(v) applied to a direction of the shape of v. T' is symmetric: a diagonal for NCPR, a block for each group for CPR."""
+
+    @abc.abstractmethod
+    def potential(self, a: Tensor) -> Tensor:
+        """R(a) summed over the atoms: (..., y, x, n) -> (..., y, x). A group's cost is spread evenly over its pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothShrinkage(Regulariser):
+    """NCPR: T(v) = v |v|^g / (lam^g + |v|^g), and the potential that this defines by R'(T(v)) = v - T(v).
+
+    Since T_lam(v) = lam T_1(v / lam), one universal potential serves all atoms: R_lam(a) = lam^2 R_1(a / lam).
+    The slope of T exceeds 1 (by 0.09 at most for g = 1.8): R is weakly convex.
+
+    Parameters
+    ----------
+    thresholds
+        (n,) positive.
+    exponent
+        g >= 1. The paper has 1.8 (sigma 25) and 2 (sigma 5).
+
+    Source
+    ------
+    arXiv 2412.13070, the non-convex patch-based regulariser.
+    """
+
+    exponent: float = 1.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exponent >= 1:
+            raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
+
+    def prox(self, v: Tensor) -> Tensor:
+        """v q / (1 + q) with q = |v / lam|^g, elementwise."""
+        if torch.is_grad_enabled() and (v.requires_grad or self.thresholds.requires_grad):
+            q = self._ratio(v)
+            return v * (q / (1 + q))
+        ratio = v / self.thresholds
+        if self.exponent == 2:
+            ratio.square_()
+        else:
+            # exp(g log|.|) is 4 times quicker than pow here. log(0) = -inf is meant: exp gives the 0 of the formula.
+            ratio.abs_().log_().mul_(self.exponent).exp_()
+        # q / (1 + q), written so that q = inf gives 1.
+        return ratio.reciprocal_().add_(1).reciprocal_().mul_(v)
+
+    def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction."""
+        q = self._ratio(v)
+        share = q / (1 + q)
+        return share * (1 + self.exponent / (1 + q)) * direction
+
+    def potential(self, a: Tensor) -> Tensor:
+        """R(a), from a table of the universal curve: relative error below 1e-5."""
+        table = _universal_potential(self.exponent)
+        log_a = (a.abs() / self.thresholds).log().clamp(min=table.log_a_first - 40.0)  # exp(-40): nothing
+        position = (log_a - table.log_a_first) / table.log_a_step
+        index = position.floor().clamp(0, len(table.log_r) - 2).long()
+        values = table.log_r.to(device=a.device, dtype=a.dtype)
+        low, high = values[index], values[index + 1]
+        # Linear in (log a, log R), beyond the ends too: R is a power of a at both ends.
+        return (self.thresholds.square() * torch.exp(low + (high - low) * (position - index))).sum(dim=-1)
+
+    def _ratio(self, v: Tensor) -> Tensor:
+        return (v / self.thresholds).abs() ** self.exponent
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSoftThreshold(Regulariser):
+    """CPR: the coefficients of one atom at group_size x group_size neighbouring pixels are shrunk by their common norm.
+
+    T(v) = max(1 - lam_i / |v_group|, 0) v, the prox of R(a) = sum over groups of lam_i |a_group|. Group size 1 is plain soft
+    thresholding. Groups do not overlap, so y and x have to be multiples of the group size.
+
+    The authors' own potential multiplies |a_group| by lam exp(+s_i) where their prox uses the threshold lam exp(-s_i); the
+    prox is what defines the reconstruction, and the potential here is the one that belongs to it.
+
+    Parameters
+    ----------
+    thresholds
+        (n,) positive.
+    size
+        Side of a group in pixels.
+
+    Source
+    ------
+    arXiv 2412.13070, the convex patch-based regulariser.
+    """
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"size: expected a number of pixels >= 1, got {self.size}")
+
+    @property
+    def group_size(self) -> int:
+        """Side of a group in pixels."""
+        return self.size
+
+    def prox(self, v: Tensor) -> Tensor:
+        """max(1 - lam / |v_group|, 0) v."""
+        groups = self._grouped(v)
+        keep = (1 - self.thresholds / self._norms(groups)).clamp(min=0)
+        return (groups * keep).reshape(v.shape)
+
+    def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
+        """On a group that survives: (1 - lam/|v|) h + lam/|v|^3 v <v, h>; 0 on one that does not."""
+        groups, h = self._grouped(v), self._grouped(direction)
+        norms = self._norms(groups)
+        along = (groups * h).sum(dim=(-4, -2), keepdim=True) / norms.square()
+        shrink = self.thresholds / norms
+        result = torch.where(shrink < 1, (1 - shrink) * h + shrink * along * groups, torch.zeros_like(h))
+        return result.reshape(v.shape)
+
+    def potential(self, a: Tensor) -> Tensor:
+        """lam_i |a_group|, each pixel of a group carrying its share of it."""
+        groups = self._grouped(a)
+        shares = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True) / self.size**2
+        cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
+        return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
+
+    def _grouped(self, v: Tensor) -> Tensor:
+        """(..., y, x, n) -> (..., y / size, size, x / size, size, n)."""
+        *batch, height, width, n = v.shape
+        if height % self.size or width % self.size:
+            raise ValueError(
+                f"image size: CPR shrinks groups of {self.size} x {self.size} pixels, so both sides have to be multiples of "
+                f"{self.size}; got {height} x {width}"
+            )
+        return v.reshape(*batch, height // self.size, self.size, width // self.size, self.size, n)
+
+    def _norms(self, groups: Tensor) -> Tensor:
+        # For a group of zeros 1 - lam / tiny < 0: it stays 0, without a NaN.
+        tiny = torch.finfo(groups.dtype).tiny ** 0.5
+        norms: Tensor = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True)
+        return norms.clamp(min=tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class _LogLogTable:
+    """log R_1 on a uniform grid of log a."""
+
+    log_a_first: float
+    log_a_step: float
+    log_r: Tensor
+
+
+@functools.lru_cache(maxsize=8)
+def _universal_potential(exponent: float) -> _LogLogTable:
+    """R_1(T_1(v)) = integral of (s - T_1(s)) T_1'(s) ds from 0 to v, resampled on a uniform grid of log T_1(v).
+
+    For small v the integrand is (g + 1) s^(g + 1), which starts the integral off; everything in float64.
+    """
+    log_v = np.linspace(np.log(1e-6), np.log(1e10), 400_001)
+    v = np.exp(log_v)
+    q = v**exponent
+    prox = v * q / (1 + q)
+    integrand = v / (1 + q) * q * (exponent + 1 + q) / (1 + q) ** 2 * v  # the last v: ds = s d(log s)
+    first = (exponent + 1) / (exponent + 2) * v[0] ** (exponent + 2)
+    steps = 0.5 * (integrand[1:] + integrand[:-1]) * (log_v[1] - log_v[0])
+    potential = first + np.concatenate([[0.0], np.cumsum(steps)])
+    log_a = np.linspace(np.log(prox[0]), np.log(prox[-1]), 8192)
+    log_r = np.interp(log_a, np.log(prox), np.log(potential))
+    return _LogLogTable(float(log_a[0]), float(log_a[1] - log_a[0]), torch.from_numpy(log_r))

@@ -1,0 +1,201 @@
+"""The model as an object: raw parameters, how they become an admissible prior, and how they are stored."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
+from mrisps.model.energy import Prior
+from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
+
+__all__ = ["ModelConfig", "SmoothPlusSparse"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model: everything about it that is not learned.
+
+    Parameters
+    ----------
+    patch_size
+        Odd side p of a patch in pixels.
+    n_free_atoms
+        m, at most p^2 - 2 (the constant is free already).
+    n_synthesis_atoms
+        n >= 1.
+    regulariser
+        ``"NCPR"`` (non-convex, smooth shrinkage) or ``"CPR"`` (convex, group soft threshold).
+    exponent
+        g of the smooth shrinkage; NCPR only.
+    group_size
+        Side of a group in pixels; CPR only.
+    bjorck_iterations
+        Iterations of the orthonormalisation of the free atoms.
+    """
+
+    patch_size: int = 13
+    n_free_atoms: int = 120
+    n_synthesis_atoms: int = 200
+    regulariser: Literal["NCPR", "CPR"] = "NCPR"
+    exponent: float = 1.8
+    group_size: int = 1
+    bjorck_iterations: int = 15
+
+    def __post_init__(self) -> None:
+        n_pixels = self.patch_size**2
+        if self.patch_size < 3 or self.patch_size % 2 == 0:
+            raise ValueError(f"patch_size: expected an odd number >= 3, got {self.patch_size}")
+        if not 1 <= self.n_free_atoms <= n_pixels - 2:
+            raise ValueError(f"n_free_atoms: expected 1 to {n_pixels - 2} for this patch size, got {self.n_free_atoms}")
+        if self.n_synthesis_atoms < 1:
+            raise ValueError(f"n_synthesis_atoms: expected a number >= 1, got {self.n_synthesis_atoms}")
+        if self.regulariser not in ("NCPR", "CPR"):
+            raise ValueError(f"regulariser: expected 'NCPR' or 'CPR', got {self.regulariser!r}")
+        if not self.exponent >= 1:
+            raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
+        if self.group_size < 1 or (self.regulariser == "NCPR" and self.group_size != 1):
+            raise ValueError(f"group_size: expected >= 1, and 1 for NCPR, got {self.group_size}")
+        if self.bjorck_iterations < 1:
+            raise ValueError(f"bjorck_iterations: expected a number >= 1, got {self.bjorck_iterations}")
+
+
+class SmoothPlusSparse(nn.Module):
+    """The patch-based smooth-plus-sparse model of arXiv 2412.13070.
+
+    Each p x p patch is a smooth part, left free, plus a part that is sparse in a learned dictionary. The learned numbers are
+    the raw atoms, the log-thresholds and beta; :meth:`prior` turns them into an admissible prior.
+
+    Parameters
+    ----------
+    config
+        Sizes and regulariser.
+    raw_free_atoms
+        (m, p, p) any real numbers; the constraints are met by :meth:`prior`.
+    raw_synthesis_atoms
+        (n, p, p) likewise.
+    log_thresholds
+        (n,): the threshold of atom i is ``lam * exp(log_thresholds[i])``.
+    beta
+        Coupling weight > 0.
+    lam
+        Overall threshold > 0, in units where the image maximum is about 1.
+
+    Raises
+    ------
+    ValueError
+        If a tensor does not have the shape that the configuration says, or is not finite.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        raw_free_atoms: Tensor,
+        raw_synthesis_atoms: Tensor,
+        log_thresholds: Tensor,
+        beta: float | Tensor,
+        lam: float,
+    ) -> None:
+        super().__init__()
+        p = config.patch_size
+        beta = torch.as_tensor(beta, dtype=log_thresholds.dtype)
+        for name, tensor, shape in (
+            ("raw_free_atoms", raw_free_atoms, (config.n_free_atoms, p, p)),
+            ("raw_synthesis_atoms", raw_synthesis_atoms, (config.n_synthesis_atoms, p, p)),
+            ("log_thresholds", log_thresholds, (config.n_synthesis_atoms,)),
+            ("beta", beta, ()),
+        ):
+            if tuple(tensor.shape) != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
+            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                raise ValueError(f"{name}: expected finite real numbers")
+        if not float(beta) > 0:
+            raise ValueError(f"beta: expected a number > 0, got {float(beta)}")
+        if not 0 < lam < float("inf"):
+            raise ValueError(f"lam: expected a number > 0, got {lam}")
+        self.config = config
+        self.lam = float(lam)
+        self.raw_free_atoms = nn.Parameter(raw_free_atoms.detach().clone())
+        self.raw_synthesis_atoms = nn.Parameter(raw_synthesis_atoms.detach().clone())
+        self.log_thresholds = nn.Parameter(log_thresholds.detach().clone())
+        self.beta = nn.Parameter(beta.detach().clone())
+
+    def with_regularisation(self, *, beta: float | None = None, lam: float | None = None) -> "SmoothPlusSparse":
+        """A copy with other regularisation weights; the dictionaries stay (D is scaled anew to the new beta)."""
+        return SmoothPlusSparse(
+            self.config,
+            self.raw_free_atoms,
+            self.raw_synthesis_atoms,
+            self.log_thresholds,
+            self.beta if beta is None else beta,
+            self.lam if lam is None else lam,
+        )
+
+    def prior(
+        self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, beta_floor: float = 0.0
+    ) -> Prior:
+        """The prior with its constraints met, computed in float64 and then rounded to ``dtype``.
+
+        Parameters
+        ----------
+        dtype
+            torch.float32 or torch.float64.
+        device
+            Where the prior is to live; by default where the parameters are.
+        beta_floor
+            See :func:`mrisps.model.atoms.constrain_synthesis_atoms`; 0.1 is what the authors train with.
+        """
+        free = constrain_free_atoms(self.raw_free_atoms.detach().flatten(1).double(), self.config.bjorck_iterations)
+        beta = self.beta.detach().double()
+        atoms = constrain_synthesis_atoms(
+            self.raw_synthesis_atoms.detach().flatten(1).double(), free, beta, beta_floor=beta_floor
+        )
+        device = self.beta.device if device is None else torch.device(device)
+        thresholds = (self.lam * self.log_thresholds.detach().double().exp()).to(device, dtype)
+        regulariser: Regulariser
+        if self.config.regulariser == "NCPR":
+            regulariser = SmoothShrinkage(thresholds, exponent=self.config.exponent)
+        else:
+            regulariser = GroupSoftThreshold(thresholds, size=self.config.group_size)
+        return Prior(
+            free_atoms=free.to(device, dtype),
+            synthesis_atoms=atoms.to(device, dtype),
+            basis=patch_basis(free).to(device, dtype),
+            beta=float(beta),
+            regulariser=regulariser,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration, lam and every parameter: names the weights that made a result."""
+        digest = hashlib.sha256(json.dumps({**asdict(self.config), "lam": self.lam}, sort_keys=True).encode())
+        for name, parameter in sorted(self.named_parameters()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SmoothPlusSparse":
+        """Read weights: our ``.safetensors``, or the authors' ``.pth`` (nothing in the file is executed).
+
+        Raises
+        ------
+        mrisps.errors.FileError
+            If the file is missing, is neither, or holds anything but a complete, finite model.
+        """
+        from mrisps.model.checkpoint import load_model
+
+        return load_model(Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write ``.safetensors`` with the configuration inside; the file appears whole or not at all."""
+        from mrisps.model.checkpoint import save_model
+
+        save_model(self, Path(path))
+
+    def extra_repr(self) -> str:
+        """One line for ``print(model)``."""
+        return f"{self.config}, beta={float(self.beta):.6g}, lam={self.lam:.6g}"

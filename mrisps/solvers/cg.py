@@ -1,0 +1,105 @@
+"""Preconditioned conjugate gradients for symmetric positive (semi)definite systems, several at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["CGResult", "conjugate_gradients"]
+
+
+@dataclass(frozen=True)
+class CGResult:
+    """What conjugate gradients reached.
+
+    Parameters
+    ----------
+    solution
+        (batch, ...).
+    relative_residual
+        |b - K x| / |b| of each system, (batch,) float64, from the recurrence.
+    n_iterations
+        Iterations done.
+    converged
+        Whether every system met the tolerance.
+    """
+
+    solution: Tensor
+    relative_residual: Tensor
+    n_iterations: int
+    converged: bool
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    right_side: Tensor,
+    *,
+    start: Tensor,
+    precondition: Callable[[Tensor], Tensor],
+    tolerance: float,
+    max_iterations: int,
+) -> CGResult:
+    """Solve K x = b for each entry of a batch.
+
+    Parameters
+    ----------
+    apply
+        x -> K x, K symmetric positive semidefinite in the real inner product Re<., .>.
+    right_side
+        b, (batch, ...), real or complex.
+    start
+        First guess of the shape of b.
+    precondition
+        r -> M^-1 r, M symmetric positive definite, near K.
+    tolerance
+        Stops when |b - K x| <= tolerance * |b| for every entry.
+    max_iterations
+        Most applications of K after the first.
+
+    Returns
+    -------
+    CGResult
+        With ``converged`` False if the tolerance was not met or K turned out not to be positive along a search direction.
+
+    Source
+    ------
+    Hestenes and Stiefel, J. Res. NBS 49 (1952) 409-436.
+    """
+    norm_b = _dot(right_side, right_side).sqrt()
+    threshold = tolerance * norm_b
+    x = start
+    r = right_side - apply(x)
+    z = precondition(r)
+    p = z
+    rz = _dot(r, z)
+    residual = _dot(r, r).sqrt()
+    n_iterations = 0
+    while n_iterations < max_iterations and bool((residual > threshold).any()):
+        kp = apply(p)
+        curvature = _dot(p, kp)
+        active = (residual > threshold) & (curvature > 0)
+        if not bool(active.any()):
+            break
+        step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
+        x = x + _per_entry(step, x) * p
+        r = r - _per_entry(step, x) * kp
+        z = precondition(r)
+        rz, rz_before = _dot(r, z), rz
+        ratio = torch.where(active, rz / torch.where(active, rz_before, 1.0), 0.0)
+        p = z + _per_entry(ratio, x) * p
+        residual = _dot(r, r).sqrt()
+        n_iterations += 1
+    relative = torch.where(norm_b > 0, residual / torch.where(norm_b > 0, norm_b, 1.0), residual)
+    return CGResult(x, relative, n_iterations, bool((residual <= threshold).all()))
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Re<a, b> of each entry of the batch, summed in float64."""
+    product = (a.conj() * b).real if a.is_complex() else a * b
+    return product.flatten(1).sum(dim=1, dtype=torch.float64)
+
+
+def _per_entry(values: Tensor, like: Tensor) -> Tensor:
+    real = like.real.dtype if like.is_complex() else like.dtype
+    return values.to(real).reshape(-1, *(1,) * (like.ndim - 1))

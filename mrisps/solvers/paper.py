@@ -1,0 +1,197 @@
+"""The authors' algorithm, as they have it: the reference that every other solver is held against.
+
+Inertial proximal alternating linearised minimisation (iPALM), arXiv 2412.13070: one step in the coefficients, one in the image,
+both extrapolated by (k - 1)/(k + 2), until the image changes by less than the tolerance. At high acceleration it needs
+thousands of iterations: use :mod:`mrisps.solvers.fast` for anything but comparison.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrisps.model import Energy, PatchTransform, SmoothPlusSparse, to_images, to_real_images
+from mrisps.operators import LinearOperator
+from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.result import Reconstruction, certify, check_measurements
+
+__all__ = ["PaperSettings", "solve_paper"]
+
+Progress = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """Options of the authors' algorithm; the defaults are those of their reconstruction.
+
+    Parameters
+    ----------
+    tolerance
+        Stops when |x_k - x_{k+1}| / |x_k| < tolerance (1e-5 in their reconstruction, 1e-4 in their training).
+    max_iterations
+        Cap on the steps.
+    nonnegative
+        Clip the image at 0 in every step. Only for real images.
+    step_includes_data
+        L = 1.01 (beta max p + |A|^2); without it L = 1.01 beta max p, as in their training, where A = I.
+    beta_floor
+        The scale of the atoms uses max(beta, beta_floor): 0.1 in their training, 0 in their reconstruction.
+    operator_norm
+        |A| in L, or None to have the operator say it. Theirs is always 1.
+    factored
+        Do the same iteration with the rank-r factors of the dictionary, a third of the operations; only rounding differs.
+    trace_interval
+        Iterations between two entries of the energy trace; 0 for none.
+    """
+
+    tolerance: float = 1e-5
+    max_iterations: int = 10_000
+    nonnegative: bool = True
+    step_includes_data: bool = True
+    beta_floor: float = 0.0
+    operator_norm: float | None = None
+    factored: bool = False
+    trace_interval: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
+        if self.max_iterations < 1:
+            raise ValueError(f"max_iterations: expected a number >= 1, got {self.max_iterations}")
+        if self.trace_interval < 0:
+            raise ValueError(f"trace_interval: expected a number >= 0, got {self.trace_interval}")
+
+    @classmethod
+    def training(cls, tolerance: float = 1e-4) -> "PaperSettings":
+        """What the authors do while they train: no clipping, no data term in L, beta floored at 0.1."""
+        return cls(tolerance=tolerance, nonnegative=False, step_includes_data=False, beta_floor=0.1)
+
+
+@torch.no_grad()
+def solve_paper(
+    operator: LinearOperator,
+    y: Tensor,
+    model: SmoothPlusSparse,
+    settings: PaperSettings | None = None,
+    *,
+    noise_std: float | None = None,
+    keep_coefficients: bool = False,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Minimise the energy with the authors' iPALM.
+
+    Parameters
+    ----------
+    operator
+        A, from images (1, y, x) to measurements.
+    y
+        (batch, *operator.range_shape). Every image of the batch is solved on its own, as if it came alone.
+    model
+        Weights with their beta and lam.
+    settings
+        By default those of the authors' reconstruction.
+    noise_std
+        Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
+    keep_coefficients
+        Whether to return a*.
+    progress
+        Called with (iteration, relative change of the image) after every step.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or devices do not fit, y is not finite, or ``nonnegative`` is asked for complex images.
+    """
+    settings = PaperSettings() if settings is None else settings
+    if settings.nonnegative and operator.domain_dtype.is_complex:
+        raise ValueError("nonnegative: only real images can be clipped at 0")
+    real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
+    prior = model.prior(real, operator.device, settings.beta_floor)
+    started = time.perf_counter()
+    everything = Energy(operator, y, prior)
+    check_measurements(everything)
+    results = [_iterate(Energy(operator, y[i : i + 1], prior), settings, progress) for i in range(y.shape[0])]
+    traces = [dict(trace) for _, _, _, _, trace in results]
+    nan = torch.full((1,), torch.nan, dtype=torch.float64)
+    steps = sorted(set().union(*traces))
+    return certify(
+        everything,
+        ImageStep(everything),
+        torch.cat([image for image, *_ in results]),
+        torch.cat([coefficients for _, coefficients, *_ in results]),
+        algorithm="paper",
+        converged=torch.tensor([converged for _, _, converged, _, _ in results]),
+        n_iterations=torch.tensor([n for _, _, _, n, _ in results]),
+        tolerance=settings.tolerance,
+        energy_trace=[(k, torch.cat([trace.get(k, nan).cpu() for trace in traces])) for k in steps],
+        noise_std=noise_std,
+        seconds=time.perf_counter() - started,
+        keep_coefficients=keep_coefficients,
+    )
+
+
+def _iterate(
+    energy: Energy, settings: PaperSettings, progress: Progress | None
+) -> tuple[Tensor, Tensor, bool, int, list[tuple[int, Tensor]]]:
+    operator, prior = energy.operator, energy.prior
+    beta = prior.beta
+    transfer = beta * prior.transform.transfer_function(energy.image_shape)
+    lipschitz = 1.01 * float(transfer.max())
+    if settings.step_includes_data:
+        norm = operator.norm() if settings.operator_norm is None else settings.operator_norm
+        lipschitz += 1.01 * norm**2
+    adjoint_y = operator.adjoint(energy.y)
+    step, synthesise = _factored(energy) if settings.factored else _dense(energy)
+
+    image = previous_image = adjoint_y
+    coefficients = previous = energy.zero_coefficients()
+    trace: list[tuple[int, Tensor]] = []
+    for k in range(1, settings.max_iterations + 1):
+        inertia = (k - 1) / (k + 2)
+        extrapolated = torch.lerp(previous, coefficients, 1 + inertia)
+        previous, coefficients = coefficients, step(image, extrapolated)
+
+        moved = torch.lerp(previous_image, image, 1 + inertia)
+        patch_term = torch.fft.ifft2(transfer * torch.fft.fft2(moved))
+        smooth_gradient = (patch_term if moved.is_complex() else patch_term.real) - beta * synthesise(coefficients)
+        updated = moved - (operator.normal(moved) - adjoint_y + smooth_gradient) / lipschitz
+        previous_image, image = image, updated.clamp(min=0) if settings.nonnegative else updated
+
+        change = float(torch.linalg.vector_norm(previous_image - image) / torch.linalg.vector_norm(previous_image))
+        if progress is not None:
+            progress(k, change)
+        if settings.trace_interval and k % settings.trace_interval == 0:
+            trace.append((k, energy.value(image, coefficients).total))
+        if not change > settings.tolerance:  # NaN ends the loop too; the certificate tells which it was
+            return image, coefficients, change <= settings.tolerance, k, trace
+    return image, coefficients, False, settings.max_iterations, trace
+
+
+def _dense(energy: Energy) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The step in the coefficients and sum_k Phat_k^T D a_k with the n atoms themselves, as the authors compute them."""
+    prior = energy.prior
+    side = prior.transform.patch_size
+    atoms = prior.synthesis_atoms
+    gram = atoms @ atoms.T
+    transform = PatchTransform(atoms.reshape(-1, side, side))
+
+    def step(image: Tensor, coefficients: Tensor) -> Tensor:
+        gradient = coefficients @ gram - transform.forward(to_real_images(image))
+        return prior.regulariser.prox(coefficients - prior.beta * gradient)
+
+    def synthesise(coefficients: Tensor) -> Tensor:
+        return to_images(transform.adjoint(coefficients), energy.operator.domain_dtype)
+
+    return step, synthesise
+
+
+def _factored(energy: Energy) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The same two maps through the patch basis, D = B^T C."""
+    prior = energy.prior
+
+    def synthesise(coefficients: Tensor) -> Tensor:
+        return to_images(prior.transform.adjoint(prior.predict(coefficients)), energy.operator.domain_dtype)
+
+    return energy.coefficient_step, synthesise

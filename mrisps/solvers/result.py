@@ -1,0 +1,215 @@
+"""What a solver returns: the image, its parts, and a certificate of what was reached."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mrisps.model import Energy
+from mrisps.solvers.image_step import ImageStep
+
+__all__ = ["Certificate", "Reconstruction", "Status", "certify"]
+
+Status = Literal["converged", "max_iter", "nonfinite"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the solver reached for one image.
+
+    Parameters
+    ----------
+    algorithm
+        ``"fast"`` or ``"paper"``.
+    status
+        ``"converged"``: the algorithm's own test was met; ``"max_iter"``: the cap came first; ``"nonfinite"``: NaN or infinity
+        appeared, and the image is not to be used.
+    n_iterations
+        Iterations done.
+    tolerance
+        Of the algorithm's test.
+    energy, energy_data, energy_coupling, energy_regularisation
+        E and its three terms at the result.
+    energy_trace
+        (iteration, E) along the way, the last entry at the result.
+    residual_x
+        |dE/dx| / |A^H y| at the result.
+    residual_a
+        |a - T(a - dE_smooth/da)| / |a| at the result.
+    data_misfit
+        |A x - y|.
+    expected_misfit
+        Noise standard deviation times the square root of the number of real measurements, or None if no noise level was given.
+        A misfit well below it means that noise was fitted, one well above that structure was lost.
+    seconds
+        Wall-clock time of the solve (of the whole batch, where there are several images).
+    """
+
+    algorithm: str
+    status: Status
+    n_iterations: int
+    tolerance: float
+    energy: float
+    energy_data: float
+    energy_coupling: float
+    energy_regularisation: float
+    energy_trace: tuple[tuple[int, float], ...]
+    residual_x: float
+    residual_a: float
+    data_misfit: float
+    expected_misfit: float | None
+    seconds: float
+
+    @property
+    def misfit_ratio(self) -> float | None:
+        """|A x - y| over what the noise alone would give; about 1 for a fit to the noise level."""
+        return None if not self.expected_misfit else self.data_misfit / self.expected_misfit
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "misfit_ratio": self.misfit_ratio}
+
+    def __str__(self) -> str:
+        ratio = "" if self.misfit_ratio is None else f", misfit/noise {self.misfit_ratio:.3g}"
+        return (
+            f"{self.status} after {self.n_iterations} iterations ({self.seconds:.1f} s): energy {self.energy:.6g}, "
+            f"stationarity {self.residual_x:.1e} (x) {self.residual_a:.1e} (a){ratio}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """An image with its smooth and its sparse part.
+
+    Parameters
+    ----------
+    image
+        x*, (batch, 1, y, x).
+    smooth
+        x_s, (batch, 1, y, x): the minimiser with a = 0, linear in the measurements.
+    sparse
+        x* - x_s, (batch, 1, y, x).
+    cost_map
+        (batch, 1, y, x): sum over atoms of R_i(a_k), where the prior is surprised.
+    coefficients
+        a*, (rows, y, x, n), or None if they were not asked for (they take n times the memory of an image).
+    certificates
+        One for each image of the batch.
+    """
+
+    image: Tensor
+    smooth: Tensor
+    sparse: Tensor
+    cost_map: Tensor
+    coefficients: Tensor | None
+    certificates: tuple[Certificate, ...]
+
+    @property
+    def certificate(self) -> Certificate:
+        """The certificate of a single image.
+
+        Raises
+        ------
+        ValueError
+            If the batch has several images: use ``certificates``.
+        """
+        if len(self.certificates) != 1:
+            raise ValueError(f"certificate: the batch has {len(self.certificates)} images, use certificates")
+        return self.certificates[0]
+
+    @property
+    def converged(self) -> bool:
+        """Whether every image of the batch converged."""
+        return all(certificate.status == "converged" for certificate in self.certificates)
+
+
+def certify(
+    energy: Energy,
+    image_step: ImageStep,
+    image: Tensor,
+    coefficients: Tensor,
+    *,
+    algorithm: str,
+    converged: Tensor,
+    n_iterations: Tensor,
+    tolerance: float,
+    energy_trace: list[tuple[int, Tensor]],
+    noise_std: float | None,
+    seconds: float,
+    keep_coefficients: bool,
+) -> Reconstruction:
+    """Put together what a solver ended with, measuring everything at the result itself.
+
+    Parameters
+    ----------
+    converged, n_iterations
+        (batch,) bool and int.
+    energy_trace
+        (iteration, (batch,) energies).
+    noise_std
+        Standard deviation of the noise in the real and in the imaginary part of each measurement.
+    """
+    terms = energy.value(image, coefficients)
+    residual_x, residual_a = energy.residuals(image, coefficients)
+    misfit = (2 * terms.data).sqrt()
+    smooth = image_step.smooth_image()
+    certificates = []
+    for i in range(image.shape[0]):
+        total = float(terms.total[i])
+        finite = math.isfinite(total) and bool(image[i].isfinite().all()) and math.isfinite(float(residual_a[i]))
+        status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) else "max_iter"
+        steps = int(n_iterations[i])
+        trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
+        certificates.append(
+            Certificate(
+                algorithm=algorithm,
+                status=status,
+                n_iterations=steps,
+                tolerance=tolerance,
+                energy=total,
+                energy_data=float(terms.data[i]),
+                energy_coupling=float(terms.coupling[i]),
+                energy_regularisation=float(terms.regularisation[i]),
+                energy_trace=(*trace, (steps, total)),
+                residual_x=float(residual_x[i]),
+                residual_a=float(residual_a[i]),
+                data_misfit=float(misfit[i]),
+                expected_misfit=None if noise_std is None else noise_std * energy.operator.n_measurements**0.5,
+                seconds=seconds,
+            )
+        )
+    return Reconstruction(
+        image=image,
+        smooth=smooth,
+        sparse=image - smooth,
+        cost_map=energy.cost_map(coefficients),
+        coefficients=coefficients if keep_coefficients else None,
+        certificates=tuple(certificates),
+    )
+
+
+def check_measurements(energy: Energy) -> None:
+    """Reject measurements that no solver can use.
+
+    Raises
+    ------
+    ValueError
+        If y is not finite, or operator and prior do not fit together.
+    """
+    if not bool(torch.isfinite(energy.y).all()):
+        raise ValueError("y: expected finite measurements, got NaN or infinity")
+    basis = energy.prior.basis
+    real = torch.float32 if energy.operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
+    if basis.dtype != real or basis.device != energy.operator.device:
+        raise ValueError(
+            f"prior: expected {real} on {energy.operator.device} as the operator has, got {basis.dtype} on {basis.device}"
+        )
+    group = energy.prior.regulariser.group_size
+    height, width = energy.image_shape
+    if height % group or width % group:
+        raise ValueError(
+            f"image size: this model shrinks groups of {group} x {group} pixels, so both sides have to be multiples of {group}; "
+            f"got {height} x {width}"
+        )
