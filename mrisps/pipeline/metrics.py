@@ -240,6 +240,8 @@ def _score(
     inner = (crop[0] - 2 * border, crop[1] - 2 * border)
     reference, image = center_crop(center_crop(reference, crop), inner), center_crop(center_crop(image, crop), inner)
     peak = float(reference.max()) if data_range == "target-max" else data_range
+    if not reference.any():
+        raise FileError(target, "is zero everywhere, nothing can be compared with it")
     if peak <= 0:
         raise FileError(target, f"has no positive maximum to be the data range: {peak}")
     return FileScore(

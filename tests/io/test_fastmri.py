@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +27,20 @@ from mrisps.io.fastmri import (
 KSpace = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
 SmallDisk = Callable[[int], AbstractContextManager[None]]
+
+
+def test_io_is_light() -> None:
+    # `mrisps info` answers at once: nothing of io loads these, and pictures and downloads only when they are asked for
+    modules = ["acquisition", "atomic", "fastmri", "hdf5", "images", "manifest", "paper_slices"]
+    program = (
+        "\n".join(f"import mrisps.io.{module}" for module in modules)
+        + """
+import sys
+print({"torch", "scipy", "sigpy", "skimage", "matplotlib", "PIL", "pooch", "requests", "ismrmrd"} & set(sys.modules))
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"
 
 
 # Reading
