@@ -22,9 +22,8 @@ _DOUBLE = {
 _SINGLE = {double: single for single, double in _DOUBLE.items() if single != double}
 _SINGLE |= {single: single for single in tuple(_SINGLE.values())}
 
-# The rule that stops the power iteration must hold this many times in a row: a fast transient can hide a slow mode for
-# a few steps.
-_STEPS_IN_A_ROW = 10
+# The power iteration looks at its growth over this many steps: over one step it would be rounding, or a transient.
+_NORM_BLOCK = 10
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -223,7 +222,7 @@ class LinearOperator(abc.ABC):
     def _check(self, name: str, value: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if tuple(value.shape[1:]) != shape or value.ndim != len(shape) + 1:
+        if tuple(value.shape[1:]) != shape or value.ndim != len(shape) + 1 or value.shape[0] == 0:
             expected = ", ".join(["batch", *(str(size) for size in shape)])
             raise ValueError(f"{name}: expected shape ({expected}), got {tuple(value.shape)}")
         if value.dtype != dtype:
@@ -258,8 +257,8 @@ class LinearOperator(abc.ABC):
         """Spectral norm ``max |A x| / |x|``: exact where it is known, by power iteration on ``A^H A`` otherwise.
 
         The Rayleigh quotients of the power iteration grow towards the largest eigenvalue. The iteration stops when the
-        rest of that growth, extrapolated as a geometric series, has been below the tolerance for ten steps in a row. So
-        the result is never too large (but for rounding), and too small by about `tolerance`, or by the rounding of the
+        rest of that growth, extrapolated as a geometric series over blocks of ten steps, is below the tolerance. So the
+        result is never too large (but for rounding), and too small by about `tolerance`, or by the rounding of the
         operator's dtype where that is more.
 
         Parameters
@@ -299,9 +298,9 @@ class LinearOperator(abc.ABC):
         )
         vector = start.to(self._device)
         vector = vector / torch.linalg.vector_norm(vector)
-        eigenvalue, growth, n_small = 0.0, math.inf, 0
+        eigenvalue, growth = 0.0, math.inf
         with torch.no_grad():
-            for _ in range(max_iterations):
+            for iteration in range(1, max_iterations + 1):
                 # Sums in double precision: the growth is the small difference of two of them.
                 image = self.normal(vector.to(self._domain_dtype)).to(vector.dtype)
                 length = float(torch.linalg.vector_norm(image))
@@ -309,17 +308,17 @@ class LinearOperator(abc.ABC):
                     raise RuntimeError(f"norm: {self!r} returned values that are not finite")
                 if length == 0:
                     return 0.0
+                vector, previous_vector = image / length, vector
+                if iteration % _NORM_BLOCK != 0:
+                    continue
                 previous_eigenvalue, previous_growth = eigenvalue, growth
-                eigenvalue = float(torch.linalg.vecdot(vector.flatten(), image.flatten()).real)
+                eigenvalue = float(torch.linalg.vecdot(previous_vector.flatten(), image.flatten()).real)
                 growth = eigenvalue - previous_eigenvalue
                 ratio = growth / previous_growth if previous_growth > 0 else 0.0
+                # The norm is a square root, with half the relative error of the eigenvalue: that half is for safety.
                 rest = growth * ratio / (1 - ratio) if 0 <= ratio < 1 else math.inf
-                # The norm is a square root, so its relative error is half that of the eigenvalue.
-                small = rest <= 2 * tolerance * eigenvalue or abs(growth) <= rounding * eigenvalue
-                n_small = n_small + 1 if small else 0
-                if n_small == _STEPS_IN_A_ROW:
+                if iteration > 2 * _NORM_BLOCK and (rest <= tolerance * eigenvalue or growth <= rounding * eigenvalue):
                     return math.sqrt(eigenvalue)
-                vector = image / length
         raise RuntimeError(f"norm: tolerance {tolerance:g} not reached in {max_iterations} iterations of {self!r}")
 
     # ------------------------------------------------------------------------------------------------ algebra

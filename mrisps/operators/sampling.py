@@ -754,7 +754,7 @@ def _binary(array: npt.ArrayLike | torch.Tensor) -> Pattern:
     values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
     if values.dtype != np.bool_ and values.dtype.kind not in "iuf":
         raise ValueError(f"pattern: expected bool, or numbers 0 and 1, got dtype {values.dtype}")
-    if values.ndim not in (1, 2):
+    if values.ndim not in (1, 2) or values.size == 0:
         raise ValueError(f"pattern: expected (x,) for columns or (y, x), got shape {values.shape}")
     pattern = values.astype(np.bool_)
     if not np.array_equal(pattern, values):
