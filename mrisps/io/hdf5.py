@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
-from mrisps.io.atomic import atomic_path
 
 __all__ = ["Hdf5Reader", "Hdf5Writer"]
 

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
-from mrisps.io.atomic import write_bytes
 
 __all__ = ["IMAGE_SUFFIXES", "read_image", "write_image"]
 

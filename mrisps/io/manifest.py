@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
 
+from mrisps.atomic import atomic_path, write_text
 from mrisps.errors import FileError
-from mrisps.io.atomic import atomic_path, write_text
 
 __all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests", "sha256_of"]
 

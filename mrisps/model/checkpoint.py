@@ -6,18 +6,17 @@ Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_at
 """
 
 import json
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
 from mrisps.model.smooth_plus_sparse import ModelConfig, SmoothPlusSparse
 
@@ -40,21 +39,7 @@ def save_model(model: SmoothPlusSparse, path: Path, source: str = "") -> None:
     tensors = {name: getattr(model, name).detach().cpu().contiguous() for name in TENSORS}
     config = json.dumps({**asdict(model.config), "lam": model.lam}, sort_keys=True)
     metadata = {"format": FORMAT, "version": VERSION, "config": config, "source": source}
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise FileError(path, f"cannot write: {error.strerror or error}") from error
-    temporary = Path(name)
-    try:
-        os.close(handle)
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise FileError(path, f"cannot write: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(tensors, metadata=metadata))
 
 
 def load_model(path: Path) -> SmoothPlusSparse:

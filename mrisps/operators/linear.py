@@ -232,6 +232,11 @@ class LinearOperator(abc.ABC):
 
     # ------------------------------------------------------------------------------------------------ what is known
 
+    @property
+    def n_measurements(self) -> int:
+        """How many real numbers one measurement vector has: what |A x - y|^2 sums noise over."""
+        return math.prod(self._range_shape) * (2 if self._range_dtype.is_complex else 1)
+
     def normal_transfer_function(self) -> torch.Tensor | None:
         """Transfer function ``h`` of ``A^H A`` where that is a circular convolution.
 

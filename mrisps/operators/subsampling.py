@@ -95,6 +95,11 @@ class FourierSubsampling(LinearOperator):
             image = torch.fft.irfft2(half * torch.fft.rfft2(x), s=x.shape[-2:])
         return image
 
+    @property
+    def n_measurements(self) -> int:
+        """Twice the number of acquired samples: the zeros elsewhere are no measurements."""
+        return 2 * self._domain_shape[0] * int(self._mask.expand(self._domain_shape[-2:]).sum())
+
     def normal_transfer_function(self) -> torch.Tensor:
         """The mask in the order of `torch.fft.fft2`, shape ``(y, x)``; symmetrised over real images."""
         return self._transfer_function.clone()

@@ -138,3 +138,9 @@ def test_wrong_mask_values() -> None:
 def test_repr_has_the_acceleration() -> None:
     mask = torch.arange(8) % 2 == 0
     assert repr(FourierSubsampling(mask, (4, 8))).endswith("acceleration=2)")
+
+
+def test_n_measurements_counts_the_acquired_samples_only() -> None:
+    mask = torch.tensor([True, False, True, True, False, False])
+    for dtype in (torch.complex64, torch.float32):
+        assert FourierSubsampling(mask, (5, 6), dtype).n_measurements == 2 * 5 * 3

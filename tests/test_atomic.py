@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mrisps.atomic import atomic_path, write_bytes, write_text
 from mrisps.errors import FileError
-from mrisps.io.atomic import atomic_path, write_bytes, write_text
 
 SmallDisk = Callable[[int], AbstractContextManager[None]]
 
