@@ -1,0 +1,314 @@
+"""Recipes: everything a reconstruction depends on besides the data and the weights, in one frozen object.
+
+A recipe is a short Python file that defines one :class:`Recipe` named ``recipe``. The ones that come with the package are
+listed by :func:`builtin_recipes`. A recipe file is a program and is executed: use only files that you would run.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import runpy
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mrisps.errors import FileError, RecipeError
+from mrisps.solvers import FastSettings
+
+__all__ = ["BlurRule", "MaskRule", "Recipe", "ScaleRule", "builtin_recipes", "load_recipe", "with_overrides"]
+
+Task = Literal["mri", "denoise", "superres"]
+ImageKind = Literal["from_file", "real", "complex"]
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How fully sampled k-space is undersampled when that is asked for (retrospectively); see :func:`mrisps.operators.make_mask`.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`mrisps.operators.MASK_KINDS`.
+    acceleration
+        Nominal acceleration >= 1: columns over acquired columns, the centre included.
+    center_fraction
+        Fraction of the columns that is acquired around the zero frequency.
+    seed
+        Of the random choices.
+    """
+
+    kind: str
+    acceleration: float
+    center_fraction: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from mrisps.operators import MASK_KINDS
+
+        if self.kind not in MASK_KINDS:
+            raise RecipeError("mask.kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
+        if not self.acceleration >= 1:
+            raise RecipeError("mask.acceleration", f"expected a number >= 1, got {self.acceleration}")
+        if not 0 <= self.center_fraction <= 1:
+            raise RecipeError("mask.center_fraction", f"expected a number from 0 to 1, got {self.center_fraction}")
+
+
+@dataclass(frozen=True)
+class ScaleRule:
+    """How the scale of an image is estimated from the undersampled data, so that beta and lam mean the same everywhere.
+
+    The image is reconstructed in units of ``percentile(|A^H y|) / reference`` and scaled back afterwards.
+
+    Parameters
+    ----------
+    percentile
+        Of the magnitude of the zero-filled image, 0 to 100.
+    reference
+        What this percentile is, on average, for images whose maximum is 1.
+    """
+
+    percentile: float
+    reference: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise RecipeError("scale.percentile", f"expected a number from 0 to 100, got {self.percentile}")
+        if not self.reference > 0:
+            raise RecipeError("scale.reference", f"expected a number > 0, got {self.reference}")
+
+
+@dataclass(frozen=True)
+class BlurRule:
+    """The super-resolution operator; see :class:`mrisps.operators.BlurDownsample`."""
+
+    kernel_size: int = 16
+    sigma: float = 2.0
+    stride: int = 4
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 1 or self.stride < 1 or not self.sigma > 0:
+            raise RecipeError("blur", f"expected positive numbers, got {self}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One task with every number explicit.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    task
+        ``"mri"``, ``"denoise"`` or ``"superres"``.
+    beta
+        Coupling weight, for images whose maximum is about 1.
+    lam
+        Overall threshold, likewise.
+    source
+        Where these numbers come from.
+    weights
+        Path of the weights, ``"derived"`` for those that the package derives itself
+        (:mod:`mrisps.pipeline.derived_weights`), or None: the caller has to name them.
+    image
+        ``"from_file"``: the image is real if the file states it, complex otherwise. ``"real"``, ``"complex"``: whatever the file
+        says. MRI only; other images are real.
+    scale
+        None takes the data as they are: the image maximum is about 1 already.
+    mask
+        The rule for retrospective undersampling. MRI only.
+    blur
+        The operator. Super-resolution only.
+    noise_std
+        Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
+    nonnegative
+        Clip a real image at 0 after the reconstruction.
+    solver
+        Settings of the solver.
+    description
+        One line for listings.
+    """
+
+    name: str
+    task: Task
+    beta: float
+    lam: float
+    source: str
+    weights: str | None = None
+    image: ImageKind = "from_file"
+    scale: ScaleRule | None = None
+    mask: MaskRule | None = None
+    blur: BlurRule | None = None
+    noise_std: float | None = None
+    nonnegative: bool = False
+    solver: FastSettings = field(default_factory=FastSettings)
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _check_types(self, "")
+        if not self.name:
+            raise RecipeError("name", "expected a name, got an empty text")
+        for key in ("beta", "lam"):
+            value = getattr(self, key)
+            if not 0 < value < float("inf"):
+                raise RecipeError(key, f"expected a number > 0, got {value}")
+        if self.noise_std is not None and not self.noise_std >= 0:
+            raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
+        if self.mask is not None and self.task != "mri":
+            raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
+        if (self.blur is not None) != (self.task == "superres"):
+            raise RecipeError("blur", "super-resolution recipes need one, others have none")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def sha256(self) -> str:
+        """Hash of every value in the recipe."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def recipe_folder() -> Path:
+    """Where the recipes of the package are: inside an installed package, beside it in a source tree."""
+    inside = Path(__file__).resolve().parents[1] / "recipes"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that comes with the package."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("[a-z]*.py"))}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Load a recipe by the name of one that comes with the package, or from a Python file.
+
+    Raises
+    ------
+    RecipeError
+        If there is no recipe of that name, or a key is unknown, or a value has the wrong type or range.
+    FileError
+        If the file cannot be read, is no Python, or defines no ``recipe``.
+    """
+    builtin = builtin_recipes()
+    path = builtin.get(str(name_or_path), Path(name_or_path))
+    if path.suffix != ".py":
+        raise RecipeError("name", f"expected a .py file or one of {', '.join(builtin)}; got {str(name_or_path)!r}")
+    if not path.is_file():
+        raise FileError(path, "no such recipe file")
+    try:
+        namespace = runpy.run_path(str(path), run_name="mrisps.recipe")
+    except RecipeError as error:
+        raise RecipeError(error.key, f"{error.message} (in {path})") from error
+    except TypeError as error:  # what a frozen dataclass says of an unknown or missing key
+        raise RecipeError(_key_of(error), f"{error} (in {path})") from error
+    except (SyntaxError, ValueError, ImportError, NameError, AttributeError, OSError, UnicodeDecodeError) as error:
+        raise FileError(path, f"cannot be run: {type(error).__name__}: {error}") from error
+    recipe = namespace.get("recipe")
+    if not isinstance(recipe, Recipe):
+        raise FileError(path, f"expected a mrisps Recipe, got {type(recipe).__name__}", field="recipe")
+    return recipe
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+    """A copy of a recipe with single values replaced.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    overrides
+        Key path -> value as text, for example ``{"lam": "1e-3", "solver.tolerance": "1e-4", "image": "complex"}``; ``none`` is
+        None.
+
+    Raises
+    ------
+    RecipeError
+        If a key is unknown or a value has the wrong type or range.
+    """
+    for key, text in overrides.items():
+        recipe = _replaced(recipe, key.split("."), text, key)
+    return recipe
+
+
+_D = typing.TypeVar("_D", Recipe, MaskRule, ScaleRule, BlurRule, FastSettings)
+
+
+def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
+    hints = typing.get_type_hints(type(record))
+    if keys[0] not in hints:
+        raise RecipeError(path, f"unknown key; known here: {', '.join(hints)}")
+    value: object
+    if len(keys) > 1:
+        inner = getattr(record, keys[0])
+        if not isinstance(inner, (MaskRule, ScaleRule, BlurRule, FastSettings)):
+            raise RecipeError(path, f"{keys[0]} is {inner!r}, it has no keys")
+        value = _replaced(inner, keys[1:], text, path)
+    else:
+        value = _parsed(text, hints[keys[0]], path)
+    try:
+        changed = copy.copy(record)  # dataclasses.replace, whose keyword arguments no type checker can follow
+        object.__setattr__(changed, keys[0], value)
+        changed.__post_init__()
+        return changed
+    except ValueError as error:
+        raise RecipeError(path, str(error)) from error
+
+
+def _parsed(text: str, hint: object, path: str) -> object:
+    kinds = _alternatives(hint)
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    for kind in kinds:
+        if kind is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if kind in (int, float):
+            try:
+                return int(text) if kind is int else float(text)
+            except ValueError:
+                continue
+        if kind is str or typing.get_origin(kind) is Literal:
+            return text
+    raise RecipeError(path, f"expected {_name(hint)}, got {text!r}")
+
+
+def _check_types(record: object, prefix: str) -> None:
+    """RecipeError if a field of a dataclass has a value that its annotation does not allow."""
+    for key, hint in typing.get_type_hints(type(record)).items():
+        value = getattr(record, key)
+        allowed = False
+        for kind in _alternatives(hint):
+            if typing.get_origin(kind) is Literal:
+                allowed = allowed or value in typing.get_args(kind)
+            elif kind is float:
+                allowed = allowed or (isinstance(value, int | float) and not isinstance(value, bool))
+            elif kind is int:
+                allowed = allowed or (isinstance(value, int) and not isinstance(value, bool))
+            elif isinstance(kind, type):
+                allowed = allowed or isinstance(value, kind)
+        if not allowed:
+            raise RecipeError(f"{prefix}{key}", f"expected {_name(hint)}, got {value!r}")
+        if dataclasses.is_dataclass(value):
+            _check_types(value, f"{prefix}{key}.")
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _name(hint: object) -> str:
+    names = [
+        "one of " + ", ".join(map(repr, typing.get_args(kind)))
+        if typing.get_origin(kind) is Literal
+        else getattr(kind, "__name__", str(kind))
+        for kind in _alternatives(hint)
+    ]
+    return " or ".join("None" if name == "NoneType" else name for name in names)
+
+
+def _key_of(error: TypeError) -> str:
+    """The key in "got an unexpected keyword argument 'lamda'"."""
+    quoted = str(error).split("'")
+    return quoted[1] if len(quoted) > 2 else "recipe"

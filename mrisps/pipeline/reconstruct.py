@@ -1,0 +1,497 @@
+"""From a record (or an image) and a recipe to a reconstruction: one path for every task.
+
+Acquisition or image  --(recipe: mask, scale)-->  Problem: operator, y, scale, noise level
+Problem + model       --(recipe: beta, lam, solver)-->  Reconstruction in the units of the input
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrisps.errors import FileError, MrispsError
+from mrisps.io.acquisition import Acquisition
+from mrisps.io.fastmri import FastmriFile, JsonValue, ReconstructionWriter, sampling_from_zeros
+from mrisps.io.manifest import sha256_of
+from mrisps.model import SmoothPlusSparse
+from mrisps.operators import (
+    BlurDownsample,
+    FourierSubsampling,
+    Identity,
+    LinearOperator,
+    SamplingMask,
+    make_mask,
+    mask_from_array,
+)
+from mrisps.pipeline.metrics import center_crop
+from mrisps.pipeline.recipe import Recipe
+from mrisps.solvers import Reconstruction, solve
+
+__all__ = [
+    "Problem",
+    "UnusableResultError",
+    "denoising_problem",
+    "estimate_noise_std",
+    "mri_problem",
+    "reconstruct",
+    "reconstruct_file",
+    "super_resolution_problem",
+]
+
+Progress = Callable[[int, float], None]
+
+
+class UnusableResultError(MrispsError):
+    """The solver ended with NaN or infinity: there is no image to write."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a solver is given, in units where the image maximum is about 1.
+
+    Parameters
+    ----------
+    operator
+        A.
+    y
+        Measurements divided by ``scale``, (1, *operator.range_shape).
+    scale
+        Input units per scaled unit.
+    noise_std
+        Standard deviation of the noise in the real and in the imaginary part of each scaled measurement, or None.
+    mask
+        The mask, for MRI.
+    notes
+        What a user should know about how the problem was set up.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    scale: float
+    noise_std: float | None
+    mask: SamplingMask | None = None
+    notes: tuple[str, ...] = ()
+
+
+def mri_problem(
+    acquisition: Acquisition,
+    recipe: Recipe,
+    *,
+    mask: SamplingMask | None = None,
+    undersample: bool = False,
+    scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Problem:
+    """The undersampled Fourier problem of one single-coil slice.
+
+    Parameters
+    ----------
+    acquisition
+        One slice with one coil.
+    recipe
+        Gives image kind, scale rule and the rule for retrospective undersampling.
+    mask
+        Which samples were acquired; needed where the file does not say it and columns of zeros leave it open.
+    undersample
+        Apply the recipe's mask rule to fully sampled k-space.
+    scale
+        Overrides the recipe's scale rule: input units per unit of an image whose maximum is about 1.
+    device
+        Where to compute.
+
+    Raises
+    ------
+    FileError
+        The acquisition has several coils, its mask is unknown, or does not fit.
+    MrispsError
+        The data are zero, or ``undersample`` is asked for where it makes no sense.
+    """
+    if recipe.task != "mri":
+        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for MRI")
+    if acquisition.n_coils != 1:
+        raise FileError(
+            acquisition.source,
+            f"expected single-coil data, got {acquisition.n_coils} coils: multi-coil reconstruction is not supported yet",
+            field="kspace",
+        )
+    notes = []
+    acquired, note = _acquired(acquisition, mask)
+    if note:
+        notes.append(note)
+    if undersample:
+        acquired = _undersampled(acquisition, recipe, acquired)
+    if acquired.is_fully_sampled:
+        notes.append("k-space is fully sampled: the reconstruction only denoises it")
+    if acquired.misses_nominal:
+        notes.append(
+            f"the mask was asked for acceleration {acquired.acceleration:g} and has {acquired.realised_acceleration:.2f}"
+        )
+    real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
+    operator = FourierSubsampling(
+        acquired, acquisition.shape, torch.float32 if real else torch.complex64, torch.device(device)
+    )
+    y = torch.from_numpy(acquisition.kspace).to(operator.device)[None] * acquired.tensor(operator.device)
+    scale = _scale(operator, y, recipe, scale)
+    noise_std = recipe.noise_std
+    if noise_std is None:
+        estimate = estimate_noise_std(acquisition.kspace, acquired)
+        noise_std = None if estimate is None else estimate / scale
+    return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
+
+
+def denoising_problem(
+    image: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    noise_std: float | None = None,
+    scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Problem:
+    """Denoising: the identity as operator.
+
+    Parameters
+    ----------
+    image
+        (y, x) noisy image, maximum about 1 unless the recipe has a scale rule.
+    recipe
+        Gives scale rule and noise level.
+    noise_std
+        Noise standard deviation in the units of the image; by default that of the recipe.
+    scale, device
+        As in :func:`mri_problem`.
+    """
+    if recipe.task != "denoise":
+        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for denoising")
+    operator = Identity((1, *image.shape), torch.float32, torch.device(device))
+    return _image_problem(operator, image, recipe, noise_std, scale)
+
+
+def super_resolution_problem(
+    image: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    noise_std: float | None = None,
+    scale: float | None = None,
+    device: torch.device | str = "cpu",
+) -> Problem:
+    """Super-resolution: an image that was blurred and downsampled as the recipe says.
+
+    Parameters
+    ----------
+    image
+        (y, x) low-resolution image. A valid convolution with a k x k kernel and stride s maps n pixels to (n - k) // s + 1; of the
+        sizes n that fit, the smallest is reconstructed.
+    recipe
+        Gives blur, scale rule and noise level.
+    noise_std, scale, device
+        As in :func:`denoising_problem`.
+    """
+    if recipe.blur is None:
+        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for super-resolution")
+    blur = recipe.blur
+    height, width = ((size - 1) * blur.stride + blur.kernel_size for size in image.shape)
+    operator = BlurDownsample(
+        (height, width), blur.kernel_size, blur.sigma, blur.stride, torch.float32, torch.device(device)
+    )
+    return _image_problem(operator, image, recipe, noise_std, scale)
+
+
+def reconstruct(
+    problem: Problem, model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
+) -> Reconstruction:
+    """Solve a problem with a recipe's regularisation and return the images in the units of the input.
+
+    The certificate refers to the scaled problem.
+
+    Raises
+    ------
+    UnusableResultError
+        The solver met NaN or infinity.
+    ValueError
+        Model and image do not fit together, for example an odd image size and CPR's 2 x 2 groups.
+    """
+    result = solve(
+        problem.operator,
+        problem.y,
+        model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
+        recipe.solver,
+        noise_std=problem.noise_std,
+        progress=progress,
+    )
+    if any(certificate.status == "nonfinite" for certificate in result.certificates):
+        raise UnusableResultError(
+            f"the solver met NaN or infinity after {result.certificates[0].n_iterations} iterations; no image is written"
+        )
+    image = result.image
+    if recipe.nonnegative and not image.is_complex():
+        image = image.clamp(min=0)
+    return replace(
+        result,
+        image=image * problem.scale,
+        smooth=result.smooth * problem.scale,
+        sparse=(image - result.smooth) * problem.scale,
+    )
+
+
+def provenance(
+    recipe: Recipe, model: SmoothPlusSparse, weights: str, source: Path, device: torch.device | str
+) -> dict[str, JsonValue]:
+    """What a result depends on, for its attributes: versions, recipe, weights, input, machine."""
+    from mrisps import __version__
+
+    return {
+        "software": {"mrisps": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "recipe": {**recipe.to_dict(), "sha256": recipe.sha256()},  # type: ignore[dict-item]  # asdict: plain values
+        "weights": {"name": weights, "sha256": model.fingerprint()},
+        "input": {"name": source.name, "sha256": sha256_of(source)},
+        "machine": {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file.
+
+    Parameters
+    ----------
+    path
+        The output.
+    certificates
+        One a slice.
+    notes
+        What a user should know, each note once.
+    """
+
+    path: Path
+    certificates: tuple[Mapping[str, JsonValue], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def n_converged(self) -> int:
+        """Slices that converged."""
+        return sum(certificate["status"] == "converged" for certificate in self.certificates)
+
+
+def reconstruct_file(
+    source: Path,
+    destination: Path,
+    recipe: Recipe,
+    model: SmoothPlusSparse,
+    *,
+    weights: str,
+    mask: SamplingMask | None = None,
+    undersample: bool = False,
+    scale: float | None = None,
+    crop: bool = True,
+    slices: range | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, int, float], None] | None = None,
+) -> FileResult:
+    """Reconstruct every slice of a fastMRI file into a file that ``fastmri.evaluate`` reads.
+
+    Slices are read, solved and written one at a time; the output appears when all of them are there.
+
+    Parameters
+    ----------
+    source, destination
+        Input and output.
+    recipe, model
+        See :func:`reconstruct`.
+    weights
+        How the weights are called, for the provenance.
+    mask, undersample, scale, device
+        See :func:`mri_problem`.
+    crop
+        Cut the images to the size that the file's header asks for.
+    slices
+        Which slices; by default all. The output then has these only.
+    progress
+        Called with (slice, number of slices, iteration, residual).
+
+    Raises
+    ------
+    FileError
+        Names the file and the field that is wrong, or says why the output cannot be written.
+    UnusableResultError
+        A slice ended with NaN or infinity; nothing is written.
+    """
+    certificates: list[Mapping[str, JsonValue]] = []
+    notes: dict[str, None] = {}
+    with FastmriFile(source) as file:
+        chosen = range(file.n_slices) if slices is None else slices
+        if not chosen or chosen[0] < 0 or chosen[-1] >= file.n_slices:
+            raise MrispsError(f"{source}: slices: expected some of 0 to {file.n_slices - 1}, got {chosen}")
+        record = provenance(recipe, model, weights, source, device)
+        record["slices"] = list(chosen)
+        with ReconstructionWriter(
+            destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
+        ) as writer:
+            for position, index in enumerate(chosen):
+                problem = mri_problem(
+                    file.read_slice(index), recipe, mask=mask, undersample=undersample, scale=scale, device=device
+                )
+                notes.update(dict.fromkeys(problem.notes))
+
+                def report(iteration: int, residual: float, position: int = position) -> None:
+                    if progress is not None:
+                        progress(position, len(chosen), iteration, residual)
+
+                result = reconstruct(problem, model, recipe, progress=report)
+                certificate = slice_certificate(problem, result)
+                shape = file.recon_shape if crop else None
+                writer.write_slice(
+                    position,
+                    to_array(result.image, shape),
+                    {
+                        "smooth": to_array(result.smooth, shape),
+                        "sparse": to_array(result.sparse, shape),
+                        "cost_map": to_array(result.cost_map, shape),
+                    },
+                    certificate,
+                )
+                certificates.append(certificate)
+    return FileResult(destination, tuple(certificates), tuple(notes))
+
+
+def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:
+    """The solver's certificate with scale and mask, as plain values for JSON."""
+    mask = problem.mask
+    sampling: JsonValue = None
+    if mask is not None:
+        sampling = {
+            "kind": mask.kind,
+            "seed": list(mask.seed) if isinstance(mask.seed, tuple) else mask.seed,
+            "nominal_acceleration": mask.acceleration,
+            "realised_acceleration": mask.realised_acceleration,
+            "acs_lines": mask.n_acs_lines,
+            "sha256": mask.sha256,
+        }
+    certificate: dict[str, JsonValue] = dict(result.certificate.to_dict())  # type: ignore[arg-type]  # asdict: plain values
+    return {**certificate, "scale": problem.scale, "noise_std": problem.noise_std, "mask": sampling}
+
+
+def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.float32] | NDArray[np.complex64]:
+    """(1, 1, y, x) tensor -> (y, x) array, centrally cropped where a smaller size is asked for."""
+    array: NDArray[np.float32] = image[0, 0].detach().cpu().numpy()
+    if crop is None:
+        return array
+    height, width = array.shape
+    return center_crop(array, (min(crop[0], height), min(crop[1], width)))
+
+
+def estimate_noise_std(kspace: NDArray[np.complex64], mask: SamplingMask) -> float | None:
+    """Standard deviation of the noise in each part of a k-space sample, from the outermost rows.
+
+    The median absolute deviation of the acquired samples in the outer 5 % of the rows on each side, where little but noise is
+    left; what signal there is makes it an upper bound. None if there are fewer than 100 such samples that are not zero.
+
+    Parameters
+    ----------
+    kspace
+        (1, y, x) centred.
+    mask
+        Which samples were acquired.
+    """
+    n_rows = max(1, kspace.shape[1] // 20)
+    outer = np.zeros(mask.shape, dtype=np.bool_)
+    outer[:n_rows] = outer[-n_rows:] = True
+    samples = kspace[0][outer & mask.array2d()]
+    samples = samples[samples != 0]
+    if samples.size < 100:
+        return None
+    parts = np.concatenate([samples.real, samples.imag])
+    return float(1.4826 * np.median(np.abs(parts)))
+
+
+def image_sha256(image: NDArray[np.float32]) -> str:
+    """SHA-256 of the pixels."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _image_problem(
+    operator: LinearOperator,
+    image: NDArray[np.float32],
+    recipe: Recipe,
+    noise_std: float | None,
+    scale: float | None,
+) -> Problem:
+    y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(operator.device)[None, None]
+    scale = _scale(operator, y, recipe, scale)
+    std = recipe.noise_std if noise_std is None else noise_std / scale
+    return Problem(operator, y / scale, scale, std)
+
+
+def _scale(operator: LinearOperator, y: Tensor, recipe: Recipe, given: float | None) -> float:
+    if given is not None:
+        if not 0 < given < float("inf"):
+            raise MrispsError(f"scale: expected a number > 0, got {given}")
+        return given
+    if recipe.scale is None:
+        return 1.0
+    magnitude = operator.adjoint(y).abs().flatten().cpu().numpy()
+    scale = float(np.percentile(magnitude, recipe.scale.percentile)) / recipe.scale.reference
+    if not scale > 0:
+        raise MrispsError(f"scale: percentile {recipe.scale.percentile:g} of the zero-filled image is 0; give a scale")
+    return scale
+
+
+def _acquired(acquisition: Acquisition, given: SamplingMask | None) -> tuple[SamplingMask, str | None]:
+    """Which samples were acquired, and a note if that needed a decision."""
+    stated = acquisition.mask
+    if given is not None:
+        if given.shape != acquisition.shape:
+            raise FileError(
+                acquisition.source,
+                f"expected a mask for (y, x) = {acquisition.shape}, got one for {given.shape}",
+                field="mask",
+            )
+        if stated is not None and bool((given.array2d() & ~np.broadcast_to(stated, acquisition.shape)).any()):
+            raise FileError(
+                acquisition.source, "the given mask has samples that the file's own mask says were not acquired", "mask"
+            )
+        return given, None
+    if stated is not None:
+        return mask_from_array(stated, acquisition.shape), None
+    sampling = sampling_from_zeros(acquisition.kspace)
+    everything = mask_from_array(np.ones(acquisition.shape[1], dtype=np.bool_), acquisition.shape)
+    if sampling.is_full:
+        return everything, None
+    if sampling.n_center == sampling.n_acquired:  # one run of columns through the centre: a zero-padded matrix
+        return everything, (
+            f"k-space is zero beyond its {sampling.n_acquired} central columns, and the file states no mask: "
+            "taken as a fully sampled, zero-padded matrix"
+        )
+    raise FileError(
+        acquisition.source,
+        f"the file states no mask, and only {sampling.n_acquired} of {sampling.n_total} columns are not zero: "
+        "say which were acquired (--mask FILE, or --mask from-zeros)",
+        field="mask",
+    )
+
+
+def _undersampled(acquisition: Acquisition, recipe: Recipe, acquired: SamplingMask) -> SamplingMask:
+    if recipe.mask is None:
+        raise MrispsError(f"recipe {recipe.name}: has no mask rule to undersample with")
+    if not acquired.is_fully_sampled:
+        raise FileError(
+            acquisition.source,
+            f"cannot be undersampled: its acceleration is {acquired.realised_acceleration:.2f} already",
+            field="mask",
+        )
+    rule = recipe.mask
+    try:
+        return make_mask(rule.kind, acquisition.shape, rule.acceleration, rule.center_fraction, seed=rule.seed)
+    except ValueError as error:
+        raise MrispsError(f"recipe {recipe.name}: mask: {error}") from error

@@ -1,0 +1,28 @@
+"""Single-coil knee, proton-density weighted, 8-fold undersampled columns.
+
+beta and lam are the values that the authors tuned on their validation slices for their NCPR weights trained at sigma 25
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). Use them with those weights:
+other weights need their own.
+"""
+
+from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
+from mrisps.solvers import FastSettings
+
+recipe = Recipe(
+    name="knee_pd_acc8",
+    description="single-coil knee PD, 8-fold column undersampling",
+    task="mri",
+    beta=0.0189763,  # MRI acc_8_cf_0.04 - PD, NCPR
+    lam=0.0013139,  # MRI acc_8_cf_0.04 - PD, NCPR
+    source="best_hyperparams.txt of the authors, 'MRI acc_8_cf_0.04 - PD, NCPR'; scale: mean over 10 slices",
+    image="from_file",
+    scale=ScaleRule(percentile=99.9, reference=0.6057),
+    mask=MaskRule(kind="random", acceleration=8, center_fraction=0.04, seed=0),  # used with --undersample only
+    nonnegative=True,  # the authors clip at 0, too; only real images are affected
+    solver=FastSettings(tolerance=1e-3, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+)
+
+if __name__ == "__main__":
+    from mrisps.cli.main import run_recipe
+
+    raise SystemExit(run_recipe(__file__))

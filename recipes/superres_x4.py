@@ -1,0 +1,27 @@
+"""Super-resolution x4: 16 x 16 Gaussian blur (sigma 2), every fourth pixel, noise 0.01 of the maximum.
+
+beta and lam are the values that the authors tuned on their validation slices for their NCPR weights trained at sigma 25
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). Use them with those weights:
+other weights need their own.
+"""
+
+from mrisps.pipeline.recipe import BlurRule, Recipe
+from mrisps.solvers import FastSettings
+
+recipe = Recipe(
+    name="superres_x4",
+    description="super-resolution x4 of a blurred, downsampled image",
+    task="superres",
+    beta=0.00258673,  # Super Resolution, NCPR
+    lam=0.000929068,  # Super Resolution, NCPR
+    source="best_hyperparams.txt of the authors, 'Super Resolution, NCPR'",
+    blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
+    noise_std=0.01,
+    nonnegative=True,  # the authors clip at 0, too
+    solver=FastSettings(tolerance=1e-3, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+)
+
+if __name__ == "__main__":
+    from mrisps.cli.main import run_recipe
+
+    raise SystemExit(run_recipe(__file__))
