@@ -12,6 +12,7 @@ Coefficients are pixel-major, (..., y, x, n) with n atoms.
 
 import abc
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -91,14 +92,10 @@ class SmoothShrinkage(Regulariser):
         if torch.is_grad_enabled() and (v.requires_grad or self.thresholds.requires_grad):
             q = self._ratio(v)
             return v * (q / (1 + q))
-        ratio = v / self.thresholds
-        if self.exponent == 2:
-            ratio.square_()
-        else:
-            # exp(g log|.|) is 4 times quicker than pow here. log(0) = -inf is meant: exp gives the 0 of the formula.
-            ratio.abs_().log_().mul_(self.exponent).exp_()
-        # q / (1 + q), written so that q = inf gives 1.
-        return ratio.reciprocal_().add_(1).reciprocal_().mul_(v)
+        # q / (1 + q) = sigmoid(log q) with log q = g (log|v| - log lam): no pow, nothing that overflows, few passes over memory.
+        # log(0) = -inf is meant: its sigmoid is the 0 of the formula.
+        share = v.abs().log_().mul_(self.exponent).sub_(self.exponent * self.thresholds.log()).sigmoid_()
+        return share.mul_(v)
 
     def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction."""
@@ -109,16 +106,21 @@ class SmoothShrinkage(Regulariser):
     def potential(self, a: Tensor) -> Tensor:
         """R(a), from a table of the universal curve: relative error below 1e-5."""
         table = _universal_potential(self.exponent)
-        log_a = (a.abs() / self.thresholds).log().clamp(min=table.log_a_first - 40.0)  # exp(-40): nothing
+        # What is below this costs nothing; the bound also keeps the gradient at 0 finite.
+        nothing = max(math.exp(table.log_a_first - 40.0), torch.finfo(a.dtype).tiny)
+        log_a = (a.abs() / self.thresholds).clamp(min=nothing).log()
         position = (log_a - table.log_a_first) / table.log_a_step
-        index = position.floor().clamp(0, len(table.log_r) - 2).long()
+        index = position.nan_to_num().floor().clamp(0, len(table.log_r) - 2).long()  # the position of a NaN remains NaN
         values = table.log_r.to(device=a.device, dtype=a.dtype)
         low, high = values[index], values[index + 1]
         # Linear in (log a, log R), beyond the ends too: R is a power of a at both ends.
         return (self.thresholds.square() * torch.exp(low + (high - low) * (position - index))).sum(dim=-1)
 
     def _ratio(self, v: Tensor) -> Tensor:
-        return (v / self.thresholds).abs() ** self.exponent
+        # The bound keeps q and its gradient finite; q / (1 + q) is 1 there in every digit.
+        bound = torch.finfo(v.dtype).max ** (0.5 / self.exponent)
+        q: Tensor = (v / self.thresholds).abs().clamp(max=bound) ** self.exponent
+        return q
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +190,13 @@ class GroupSoftThreshold(Regulariser):
         return v.reshape(*batch, height // self.size, self.size, width // self.size, self.size, n)
 
     def _norms(self, groups: Tensor) -> Tensor:
-        # For a group of zeros 1 - lam / tiny < 0: it stays 0, without a NaN.
-        tiny = torch.finfo(groups.dtype).tiny ** 0.5
-        norms: Tensor = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True)
-        return norms.clamp(min=tiny)
+        # For a group of zeros 1 - lam / tiny < 0: it stays 0, without a NaN, in the gradient too.
+        tiny = torch.finfo(groups.dtype).tiny
+        if self.size == 1:
+            return groups.abs().clamp(min=tiny**0.5)
+        # One axis after the other is 16 times quicker than torch's norm over two axes that are apart.
+        squares = groups.square().sum(dim=-4, keepdim=True).sum(dim=-2, keepdim=True)
+        return squares.clamp(min=tiny).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
