@@ -64,10 +64,19 @@ def constrain_synthesis_atoms(raw: Tensor, free_atoms: Tensor, beta: Tensor, bet
     -------
     Tensor
         (n, p^2) with ``beta * |D|_2^2 = 0.99``, |.|_2 the spectral norm of the matrix.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left of an atom beside its mean and its part in the free atoms.
     """
     atoms = raw - raw.mean(dim=1, keepdim=True)
     atoms = atoms - (atoms @ free_atoms.T) @ free_atoms
-    atoms = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
+    lengths = torch.linalg.vector_norm(atoms, dim=1, keepdim=True)
+    rounding = 100 * torch.finfo(raw.dtype).eps * torch.linalg.vector_norm(raw, dim=1, keepdim=True)
+    if not bool((lengths > rounding).all()):
+        raise ValueError("raw_synthesis_atoms: at least one atom is nothing but its mean and a part in the free atoms")
+    atoms = atoms / lengths
     scale = torch.sqrt(COUPLING_LIPSCHITZ / beta.clamp(min=beta_floor))
     scaled: Tensor = scale * atoms / torch.linalg.matrix_norm(atoms, 2)
     return scaled

@@ -56,12 +56,13 @@ class ModelConfig:
             raise ValueError(f"n_synthesis_atoms: expected a number >= 1, got {self.n_synthesis_atoms}")
         if self.regulariser not in ("NCPR", "CPR"):
             raise ValueError(f"regulariser: expected 'NCPR' or 'CPR', got {self.regulariser!r}")
-        if not self.exponent >= 1:
-            raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
+        object.__setattr__(self, "exponent", float(self.exponent))  # 2 and 2.0 are one model, with one fingerprint
+        if not 1 <= self.exponent < float("inf"):
+            raise ValueError(f"exponent: expected a finite number >= 1, got {self.exponent}")
         if self.group_size < 1 or (self.regulariser == "NCPR" and self.group_size != 1):
             raise ValueError(f"group_size: expected >= 1, and 1 for NCPR, got {self.group_size}")
-        if self.bjorck_iterations < 1:
-            raise ValueError(f"bjorck_iterations: expected a number >= 1, got {self.bjorck_iterations}")
+        if not 1 <= self.bjorck_iterations <= 100:
+            raise ValueError(f"bjorck_iterations: expected 1 to 100, got {self.bjorck_iterations}")
 
 
 class SmoothPlusSparse(nn.Module):
@@ -88,7 +89,7 @@ class SmoothPlusSparse(nn.Module):
     Raises
     ------
     ValueError
-        If a tensor does not have the shape that the configuration says, or is not finite.
+        If a tensor does not have the shape that the configuration says, is not float32 or float64, or is not finite.
     """
 
     def __init__(
@@ -111,10 +112,12 @@ class SmoothPlusSparse(nn.Module):
         ):
             if tuple(tensor.shape) != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
-            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"{name}: expected torch.float32 or torch.float64, got {tensor.dtype}")
+            if not bool(tensor.isfinite().all()):
                 raise ValueError(f"{name}: expected finite real numbers")
-        if not float(beta) > 0:
-            raise ValueError(f"beta: expected a number > 0, got {float(beta)}")
+        if not float(beta.detach()) > 0:
+            raise ValueError(f"beta: expected a number > 0, got {float(beta.detach())}")
         if not 0 < lam < float("inf"):
             raise ValueError(f"lam: expected a number > 0, got {lam}")
         self.config = config
@@ -148,8 +151,20 @@ class SmoothPlusSparse(nn.Module):
             Where the prior is to live; by default where the parameters are.
         beta_floor
             See :func:`mrisps.model.atoms.constrain_synthesis_atoms`; 0.1 is what the authors train with.
+
+        Raises
+        ------
+        ValueError
+            If the raw atoms do not lead to an admissible prior: free atoms that are (nearly) linearly dependent, or a synthesis
+            atom with nothing left beside the free atoms.
         """
         free = constrain_free_atoms(self.raw_free_atoms.detach().flatten(1).double(), self.config.bjorck_iterations)
+        defect = float((free @ free.T - torch.eye(len(free), dtype=free.dtype, device=free.device)).abs().max())
+        if not defect < 1e-5:
+            raise ValueError(
+                f"raw_free_atoms: expected orthonormal atoms after {self.config.bjorck_iterations} Bjorck iterations, "
+                f"they are off by {defect:.1e} (nearly dependent atoms; more bjorck_iterations may help)"
+            )
         beta = self.beta.detach().double()
         atoms = constrain_synthesis_atoms(
             self.raw_synthesis_atoms.detach().flatten(1).double(), free, beta, beta_floor=beta_floor
@@ -198,4 +213,4 @@ class SmoothPlusSparse(nn.Module):
 
     def extra_repr(self) -> str:
         """One line for ``print(model)``."""
-        return f"{self.config}, beta={float(self.beta):.6g}, lam={self.lam:.6g}"
+        return f"{self.config}, beta={float(self.beta.detach()):.6g}, lam={self.lam:.6g}"
