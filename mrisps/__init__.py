@@ -1,3 +1,83 @@
-"""Smooth-plus-sparse MR image reconstruction."""
+"""MR image reconstruction with a learned patch-based smooth-plus-sparse prior.
+
+>>> import mrisps
+>>> model = mrisps.SmoothPlusSparse.load("weights.safetensors")
+>>> operator = mrisps.FourierSubsampling(mask)
+>>> result = mrisps.solve(operator, kspace, model)
+>>> result.image, result.smooth, result.sparse, result.cost_map, result.certificate
+
+The names below are loaded when they are first used: ``import mrisps`` itself is immediate.
+
+=============  ====================================================================================================
+operators      LinearOperator, Identity, Fourier, FourierSubsampling, BlurDownsample, SamplingMask, make_mask
+model          SmoothPlusSparse, ModelConfig
+solvers        solve, FastSettings, solve_paper, PaperSettings, Reconstruction, Certificate
+files          FastmriFile, Acquisition, ReconstructionWriter, Manifest
+pipeline       Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
+=============  ====================================================================================================
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mrisps.io.acquisition import Acquisition as Acquisition
+    from mrisps.io.fastmri import FastmriFile as FastmriFile
+    from mrisps.io.fastmri import ReconstructionWriter as ReconstructionWriter
+    from mrisps.io.manifest import Manifest as Manifest
+    from mrisps.model import ModelConfig as ModelConfig
+    from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
+    from mrisps.operators import BlurDownsample as BlurDownsample
+    from mrisps.operators import Fourier as Fourier
+    from mrisps.operators import FourierSubsampling as FourierSubsampling
+    from mrisps.operators import Identity as Identity
+    from mrisps.operators import LinearOperator as LinearOperator
+    from mrisps.operators import SamplingMask as SamplingMask
+    from mrisps.operators import make_mask as make_mask
+    from mrisps.pipeline.recipe import Recipe as Recipe
+    from mrisps.pipeline.recipe import load_recipe as load_recipe
+    from mrisps.pipeline.reconstruct import mri_problem as mri_problem
+    from mrisps.pipeline.reconstruct import reconstruct as reconstruct
+    from mrisps.pipeline.reconstruct import reconstruct_file as reconstruct_file
+    from mrisps.solvers import Certificate as Certificate
+    from mrisps.solvers import FastSettings as FastSettings
+    from mrisps.solvers import PaperSettings as PaperSettings
+    from mrisps.solvers import Reconstruction as Reconstruction
+    from mrisps.solvers import solve as solve
+    from mrisps.solvers import solve_paper as solve_paper
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "mrisps.operators": (
+        "BlurDownsample",
+        "Fourier",
+        "FourierSubsampling",
+        "Identity",
+        "LinearOperator",
+        "SamplingMask",
+        "make_mask",
+    ),
+    "mrisps.model": ("ModelConfig", "SmoothPlusSparse"),
+    "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
+    "mrisps.io.acquisition": ("Acquisition",),
+    "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
+    "mrisps.io.manifest": ("Manifest",),
+    "mrisps.pipeline.recipe": ("Recipe", "load_recipe"),
+    "mrisps.pipeline.reconstruct": ("mri_problem", "reconstruct", "reconstruct_file"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mrisps' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

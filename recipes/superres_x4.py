@@ -18,7 +18,7 @@ recipe = Recipe(
     blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
     noise_std=0.01,
     nonnegative=True,  # the authors clip at 0, too
-    solver=FastSettings(tolerance=1e-3, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+    solver=FastSettings(tolerance=1e-4, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
 )
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-_D = typing.TypeVar("_D", Recipe, MaskRule, ScaleRule, BlurRule, FastSettings)
+_D = typing.TypeVar("_D", bound="Recipe | MaskRule | ScaleRule | BlurRule | FastSettings")
 
 
 def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:

@@ -132,6 +132,7 @@ def solve(
     misfit = prior.transform.forward(to_real_images(image))  # r = B P x(a) - C a, here for a = 0
     previous_misfit = misfit.clone()
     prediction = torch.empty_like(misfit)
+    predictor = prior.factors.T.contiguous()
 
     factor = settings.continuation_start
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
@@ -147,9 +148,9 @@ def solve(
             extrapolated = torch.lerp(previous[rows, ys], coefficients[rows, ys], 1 + inertia)
             v = torch.add(extrapolated, extrapolated_misfit[rows, ys] @ prior.factors, alpha=prior.beta)
             updated = regulariser.prox(v)
-            prediction[rows, ys] = prior.predict(updated)
-            moved[rows] += extrapolated.sub_(updated).square().sum()
-            size[rows] += updated.square().sum()
+            torch.matmul(updated, predictor, out=prediction[rows, ys])
+            moved[rows] += _squared_norm(extrapolated.sub_(updated))
+            size[rows] += _squared_norm(updated)
             previous[rows, ys] = updated
         coefficients, previous = previous, coefficients
         image = image_step.solve(prediction, image)
@@ -185,6 +186,12 @@ def solve(
         seconds=time.perf_counter() - started,
         keep_coefficients=keep_coefficients,
     )
+
+
+def _squared_norm(values: Tensor) -> Tensor:
+    """|v|^2 of a cache-sized piece, by BLAS: a third of the time of square and sum."""
+    flat = values.flatten()
+    return torch.dot(flat, flat)
 
 
 def _per_image(values: Tensor, batch: int) -> Tensor:

@@ -31,7 +31,7 @@ SmallDisk = Callable[[int], AbstractContextManager[None]]
 
 def test_io_is_light() -> None:
     # `mrisps info` answers at once: nothing of io loads these, and pictures and downloads only when they are asked for
-    modules = ["acquisition", "atomic", "fastmri", "hdf5", "images", "manifest", "paper_slices"]
+    modules = ["acquisition", "fastmri", "hdf5", "images", "manifest", "paper_slices"]
     program = (
         "\n".join(f"import mrisps.io.{module}" for module in modules)
         + """

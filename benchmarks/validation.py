@@ -1,0 +1,182 @@
+"""PSNR on the paper's validation slices: zero filling, SigPy's total variation, the fast solver, the paper solver.
+
+    python benchmarks/validation.py --data FOLDER --weights sigma_25_NCPR.pth --method fast --output results/validation.jsonl
+    python benchmarks/validation.py --output results/validation.jsonl --table
+
+FOLDER holds ``pd/*.npz`` and ``pdfs/*.npz`` (10 slices each; not part of the project, see data_manifests/paper_mri.toml). Every
+result is a line of JSON and is written as soon as it is there; what is already in the file is not computed again. The
+regularisation is that of the recipes knee_{pd,pdfs}_acc{8,16}; the images are real and in their own units (scale 1), as in the
+paper. PSNR is with data range 1 on the central 320 x 320.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrisps.io.acquisition import Acquisition
+from mrisps.io.paper_slices import read_paper_slice
+from mrisps.model import SmoothPlusSparse
+from mrisps.pipeline import baselines
+from mrisps.pipeline.metrics import center_crop, psnr, ssim
+from mrisps.pipeline.recipe import load_recipe, with_overrides
+from mrisps.pipeline.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
+from mrisps.solvers import PaperSettings, solve_paper
+
+SETTINGS = [("pd", 8), ("pdfs", 8), ("pd", 16), ("pdfs", 16)]
+METHODS = ("zero-filled", "tv", "fast", "paper")
+
+
+def acquisition(path: Path, acceleration: int) -> Acquisition:
+    """The undersampled slice as a record."""
+    paper_slice = read_paper_slice(path)
+    mask = paper_slice.masks[acceleration]
+    return Acquisition(
+        kspace=(paper_slice.kspace * mask)[None].astype(np.complex64),
+        source=path,
+        mask=mask,
+        target=paper_slice.target,
+        image_is_real=True,
+    )
+
+
+def run(method: str, path: Path, contrast: str, acceleration: int, arguments: argparse.Namespace) -> dict[str, object]:
+    """One result."""
+    record = acquisition(path, acceleration)
+    recipe = load_recipe(f"knee_{contrast}_acc{acceleration}")
+    recipe = with_overrides(recipe, dict(item.split("=", 1) for item in arguments.set))
+    problem = mri_problem(record, recipe, scale=1.0)
+    assert record.target is not None
+    assert record.mask is not None
+    started = time.perf_counter()
+    extra: dict[str, object] = {}
+    image: NDArray[np.float32]
+    if method == "zero-filled":
+        image = baselines.zero_filled(record.kspace).real
+    elif method == "tv":
+        lam = arguments.tv_lambda
+        image = baselines.total_variation(record.kspace, record.mask, lam, arguments.tv_iterations).real
+        extra = {"lambda": lam, "iterations": arguments.tv_iterations}
+    else:
+        model = SmoothPlusSparse.load(arguments.weights)
+        if method == "fast":
+            result = reconstruct(problem, model, recipe)
+        else:
+            result = solve_paper(
+                problem.operator,
+                problem.y,
+                model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
+                PaperSettings(
+                    tolerance=arguments.paper_tolerance,
+                    max_iterations=arguments.paper_iterations,
+                    operator_norm=1.0,
+                    factored=True,
+                    trace_interval=200,
+                ),
+                noise_std=problem.noise_std,
+            )
+        extra = dict(slice_certificate(problem, result))
+        image = to_array(result.image).astype(np.float32)
+    seconds = time.perf_counter() - started
+    shape = (record.target.shape[0], record.target.shape[1])
+    image = np.maximum(center_crop(image, shape), 0).astype(np.float32)
+    return {
+        "method": method,
+        "contrast": contrast,
+        "acceleration": acceleration,
+        "slice": path.stem,
+        "psnr": psnr(image, record.target, data_range=1.0),
+        "ssim": ssim(image, record.target, data_range=1.0),
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        **extra,
+    }
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """Means of every setting and method, and the difference fast - paper on the slices that have both."""
+    groups: dict[tuple[object, ...], list[dict[str, object]]] = defaultdict(list)
+    for result in results:
+        groups[result["contrast"], result["acceleration"], result["method"]].append(result)
+    lines = ["setting    method       slices   PSNR/dB    SSIM   seconds  iterations  converged"]
+    for contrast, acceleration in SETTINGS:
+        for method in METHODS:
+            group = groups.get((contrast, acceleration, method))
+            if not group:
+                continue
+
+            def mean(key: str, group: list[dict[str, object]] = group) -> float:
+                return float(np.mean([float(str(result.get(key, "nan"))) for result in group]))
+
+            solved = [result for result in group if "status" in result]
+            converged = f"{sum(r['status'] == 'converged' for r in solved):4d}/{len(solved)}" if solved else "-"
+            iterations = f"{mean('n_iterations'):10.0f}" if solved else " " * 10
+            lines.append(
+                f"{contrast + ' x' + str(acceleration):10s} {method:12s} {len(group):5d} {mean('psnr'):9.3f} "
+                f"{mean('ssim'):8.4f} {mean('seconds'):8.1f} {iterations} {converged:>10s}"
+            )
+        fast = {result["slice"]: result for result in groups.get((contrast, acceleration, "fast"), [])}
+        for paper in groups.get((contrast, acceleration, "paper"), []):
+            if paper["slice"] in fast:
+                ours = fast[paper["slice"]]
+                gain = float(str(ours["psnr"])) - float(str(paper["psnr"]))
+                energy = float(str(ours["energy"])) / float(str(paper["energy"])) - 1
+                lines.append(f"{'':10s} fast - paper on {paper['slice']}: {gain:+.3f} dB, energy {100 * energy:+.3f} %")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with pd/*.npz and pdfs/*.npz")
+    parser.add_argument("--weights", type=Path, help="weights for fast and paper")
+    parser.add_argument("--method", choices=METHODS, action="append", default=[])
+    parser.add_argument(
+        "--setting", action="append", default=[], help="contrast:acceleration, e.g. pd:8; default: all four"
+    )
+    parser.add_argument("--slices", type=int, default=None, help="only the first so many of each contrast")
+    parser.add_argument("--first", type=int, default=0, help="begin with this slice of each contrast")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipes"
+    )
+    parser.add_argument("--tv-lambda", type=float, default=0.004)
+    parser.add_argument("--tv-iterations", type=int, default=1000)
+    parser.add_argument("--paper-tolerance", type=float, default=1e-5)
+    parser.add_argument("--paper-iterations", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines, appended to")
+    parser.add_argument("--table", action="store_true", help="print the table of what is in the output file")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    known = (
+        [json.loads(line) for line in arguments.output.read_text().splitlines()] if arguments.output.exists() else []
+    )
+    done = {(r["method"], r["contrast"], r["acceleration"], r["slice"]) for r in known}
+    chosen = [tuple(item.split(":")) for item in arguments.setting] or [(c, str(a)) for c, a in SETTINGS]
+    last = None if arguments.slices is None else arguments.first + arguments.slices
+    for method in arguments.method:
+        for contrast, acceleration in chosen:
+            for path in sorted((arguments.data / contrast).glob("*.npz"))[arguments.first : last]:
+                if (method, contrast, int(acceleration), path.stem) in done:
+                    continue
+                result = run(method, path, contrast, int(acceleration), arguments)
+                with arguments.output.open("a") as stream:
+                    stream.write(json.dumps(result) + "\n")
+                known.append(result)
+                print(
+                    f"{method} {contrast} x{acceleration} {path.stem}: {result['psnr']:.3f} dB, {result['seconds']:.1f} s, "
+                    f"{result.get('n_iterations', '-')} iterations, {result.get('status', '-')}",
+                    flush=True,
+                )
+    if arguments.table:
+        print(table(known))
+
+
+if __name__ == "__main__":
+    main()

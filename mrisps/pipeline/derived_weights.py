@@ -1,0 +1,172 @@
+"""Weights that the package derives by itself, for a demonstration and as a start for training.
+
+No learning through the reconstruction is involved: the free atoms are the leading principal components of image patches, the
+synthesis atoms a sparsity-one dictionary (a clustering of lines) of what is left. The images are photographs and micrographs
+that scikit-image ships. The result is much simpler than trained weights, and nothing more than a start.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError, MrispsError
+from mrisps.model import ModelConfig, SmoothPlusSparse
+
+__all__ = ["DERIVED_NOTE", "derive", "derived_weights"]
+
+DERIVED_NOTE = (
+    "derived from photographs that scikit-image ships (principal components and clustered patches), not trained: "
+    "expect less than from trained weights"
+)
+IMAGES = ("camera", "coins", "moon", "brick", "cell", "astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
+PATCHES_PER_IMAGE = 12_000
+N_SWEEPS = 15
+SEED = 0
+
+
+def derived_weights(report: Callable[[str], None] | None = None) -> SmoothPlusSparse:
+    """The derived weights, from the user's cache folder if they are there.
+
+    Parameters
+    ----------
+    report
+        Called with one line when a step begins.
+
+    Raises
+    ------
+    MrispsError
+        scikit-image is installed without its images.
+    """
+    say = report or (lambda line: None)
+    path = _cache_file()
+    try:
+        return SmoothPlusSparse.load(path)
+    except FileError:
+        pass  # not there yet, or damaged: made anew
+    say("deriving weights from images that scikit-image ships (once, under two minutes)")
+    model = derive(_images())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+    except (FileError, OSError):
+        say(f"the weights cannot be kept in {path}; they will be derived again next time")
+    return model
+
+
+def derive(
+    images: list[NDArray[np.float32]],
+    config: ModelConfig | None = None,
+    *,
+    patches_per_image: int = PATCHES_PER_IMAGE,
+    n_sweeps: int = N_SWEEPS,
+    seed: int = SEED,
+) -> SmoothPlusSparse:
+    """Principal components for Q, clustered lines for D, equal thresholds.
+
+    Parameters
+    ----------
+    images
+        Grey images (y, x), each larger than a patch.
+    config
+        Sizes; by default those of the paper.
+    patches_per_image
+        How many patches are drawn from each image, uniformly.
+    n_sweeps
+        Sweeps of the clustering.
+    seed
+        Of the patches and of the first atoms.
+
+    Returns
+    -------
+    SmoothPlusSparse
+        With beta 1 and lam 0.01; a recipe sets its own.
+
+    Source
+    ------
+    Free atoms: principal components analysis. Synthesis atoms: K-SVD with one coefficient a patch (Aharon, Elad and Bruckstein,
+    IEEE Trans. Signal Process. 54 (2006) 4311-4322), whose update is the leading singular vector of each cluster.
+    """
+    config = ModelConfig() if config is None else config
+    rng = np.random.default_rng(seed)
+    patches = np.concatenate([_draw_patches(image, config.patch_size, patches_per_image, rng) for image in images])
+    patches -= patches.mean(axis=1, keepdims=True)
+    _, components = np.linalg.eigh(patches.T @ patches)  # ascending
+    by_variance = components[:, ::-1].T
+    free = by_variance[: config.n_free_atoms]
+    rest = by_variance[config.n_free_atoms : config.patch_size**2 - 1]  # the constant has the eigenvalue 0, and is last
+    atoms = _clustered_lines(patches @ rest.T, config.n_synthesis_atoms, n_sweeps, rng) @ rest
+    side = (-1, config.patch_size, config.patch_size)
+    return SmoothPlusSparse(
+        config,
+        torch.from_numpy(free.reshape(side).astype(np.float32)),
+        torch.from_numpy(atoms.reshape(side).astype(np.float32)),
+        torch.zeros(config.n_synthesis_atoms),
+        beta=1.0,
+        lam=0.01,
+    )
+
+
+def _clustered_lines(
+    points: NDArray[np.float64], n_lines: int, n_sweeps: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Unit vectors (n_lines, d) such that each point (n, d) is near the line through one of them."""
+    norms = np.linalg.norm(points, axis=1)
+    points = points[norms >= np.quantile(norms, 0.5)]  # the weaker half is mostly noise and grain
+    start = points[rng.choice(len(points), n_lines, replace=len(points) < n_lines)]
+    start = start + 1e-6 * rng.normal(size=start.shape)
+    lines: NDArray[np.float64] = start / np.linalg.norm(start, axis=1, keepdims=True)
+    for _ in range(n_sweeps):
+        correlation = points @ lines.T
+        nearest = np.abs(correlation).argmax(axis=1)
+        for line in range(n_lines):
+            members = points[nearest == line]
+            if len(members) == 0:  # nothing is near it: start it anew at the point that is worst represented
+                worst = int((np.linalg.norm(points, axis=1) - np.abs(correlation).max(axis=1)).argmax())
+                members = points[worst][None]
+                correlation[worst] = np.inf
+            lines[line] = np.linalg.eigh(members.T @ members)[1][:, -1]
+    return lines
+
+
+def _draw_patches(
+    image: NDArray[np.float32], patch_size: int, n_patches: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    if min(image.shape) < patch_size:
+        raise ValueError(f"images: expected at least {patch_size} x {patch_size} pixels, got {image.shape}")
+    windows = np.lib.stride_tricks.sliding_window_view(image, (patch_size, patch_size))
+    rows = rng.integers(0, windows.shape[0], n_patches)
+    columns = rng.integers(0, windows.shape[1], n_patches)
+    return windows[rows, columns].reshape(n_patches, patch_size**2).astype(np.float64)
+
+
+def _images() -> list[NDArray[np.float32]]:
+    """Grey versions, halved in size so that edges are as sharp as the pixel grid allows; maximum 1."""
+    import skimage
+    from skimage.color import rgb2gray
+    from skimage.io import imread
+
+    folder = Path(skimage.__file__).parent / "data"
+    images = []
+    for name in IMAGES:
+        found = sorted(folder.glob(f"{name}.*"))
+        if not found:
+            continue
+        pixels = np.asarray(imread(found[0]))
+        grey = np.asarray(rgb2gray(pixels[..., :3]) if pixels.ndim == 3 else pixels, dtype=np.float64)
+        height, width = (size // 2 * 2 for size in grey.shape)
+        halved = grey[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+        images.append((halved / halved.max()).astype(np.float32))
+    if len(images) < 4:
+        raise MrispsError(f"scikit-image's images are missing from {folder}: give weights with --weights")
+    return images
+
+
+def _cache_file() -> Path:
+    import pooch
+
+    from mrisps import __version__
+
+    return Path(pooch.os_cache("mrisps")) / f"derived-{__version__}.safetensors"

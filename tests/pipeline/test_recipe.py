@@ -1,0 +1,144 @@
+"""Recipes: the ones that come with the package, overrides, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from mrisps.errors import FileError, RecipeError
+from mrisps.pipeline.recipe import BlurRule, MaskRule, Recipe, ScaleRule, builtin_recipes, load_recipe, with_overrides
+
+
+def test_the_recipes_of_the_package() -> None:
+    names = set(builtin_recipes())
+    assert names >= {
+        *(f"knee_{contrast}_acc{acceleration}" for contrast in ("pd", "pdfs") for acceleration in (8, 16)),
+        "denoise_sigma25",
+        "superres_x4",
+        "head_acc8",
+    }
+    recipes = {name: load_recipe(name) for name in names}
+    assert all(recipe.name == name and recipe.description and recipe.source for name, recipe in recipes.items())
+    assert len({recipe.sha256() for recipe in recipes.values()}) == len(names)
+
+
+def test_tuned_values() -> None:
+    # best_hyperparams.txt of the authors
+    values = {name: (load_recipe(name).beta, load_recipe(name).lam) for name in builtin_recipes()}
+    assert values["knee_pd_acc8"] == (0.0189763, 0.0013139)
+    assert values["knee_pdfs_acc8"] == (0.011783, 0.00110485)
+    assert values["knee_pd_acc16"] == (0.000515129, 0.000602426)
+    assert values["knee_pdfs_acc16"] == (0.015, 0.001)
+    assert values["superres_x4"] == (0.00258673, 0.000929068)
+
+
+def test_hash_depends_on_every_value() -> None:
+    recipe = load_recipe("knee_pd_acc8")
+    changed = with_overrides(recipe, {"solver.tolerance": "2e-4"})
+    assert changed.solver.tolerance == 2e-4
+    assert changed.sha256() != recipe.sha256()
+    assert with_overrides(changed, {"solver.tolerance": repr(recipe.solver.tolerance)}).sha256() == recipe.sha256()
+    assert recipe == load_recipe("knee_pd_acc8")  # overriding made a copy
+
+
+def test_overrides() -> None:
+    recipe = with_overrides(
+        load_recipe("knee_pd_acc8"),
+        {
+            "beta": "1e-2",
+            "image": "complex",
+            "noise_std": "none",
+            "nonnegative": "false",
+            "mask.seed": "7",
+            "scale": "none",
+        },
+    )
+    assert (recipe.beta, recipe.image, recipe.noise_std, recipe.nonnegative) == (0.01, "complex", None, False)
+    assert recipe.mask is not None
+    assert recipe.mask.seed == 7
+    assert recipe.scale is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lamda", "1", "lamda: unknown key"),
+        ("solver.tol", "1", "solver.tol: unknown key"),
+        ("beta.x", "1", "beta is .*, it has no keys"),
+        ("beta", "large", "beta: expected float, got 'large'"),
+        ("beta", "0", "beta: expected a number > 0"),
+        ("lam", "nan", "lam: expected a number > 0"),
+        ("image", "imaginary", "image: expected one of 'from_file', 'real', 'complex'"),
+        ("mask.acceleration", "0.5", r"mask.acceleration: expected a number >= 1"),
+        ("mask.kind", "spiral", "mask.kind: expected one of random, "),
+        ("mask.center_fraction", "2", "mask.center_fraction"),
+        ("scale.percentile", "101", "scale.percentile"),
+        ("solver.max_iterations", "0", "solver.max_iterations"),
+        ("solver.max_iterations", "2.5", "solver.max_iterations: expected int"),
+        ("nonnegative", "yes", "nonnegative: expected bool"),
+        ("noise_std", "-1", "noise_std"),
+    ],
+)
+def test_wrong_overrides(key: str, value: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        with_overrides(load_recipe("knee_pd_acc8"), {key: value})
+
+
+def write(path: Path, *arguments: str) -> Path:
+    defaults = ['name="x"', 'task="mri"', "beta=1.0", "lam=0.1", 'source="a test"']
+    given = {argument.split("=")[0] for argument in arguments}
+    lines = [argument for argument in defaults if argument.split("=")[0] not in given] + list(arguments)
+    path.write_text(
+        "from mrisps.pipeline.recipe import *\nfrom mrisps.solvers import FastSettings\n"
+        f"recipe = Recipe({', '.join(lines)})\n"
+    )
+    return path
+
+
+def test_recipe_from_a_file(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path / "mine.py", "solver=FastSettings(max_iterations=7)"))
+    assert recipe.solver.max_iterations == 7
+    assert recipe.scale is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lamda=1.0", "lamda"),
+        ("solver=FastSettings(tol=1)", "tol"),
+        ("beta='1'", "beta: expected float, got '1'"),
+        ("beta=True", "beta: expected float, got True"),
+        ("task='ct'", "task: expected one of 'mri', 'denoise', 'superres'"),
+        ("blur=BlurRule()", "blur: super-resolution recipes need one"),
+        ("solver=3", "solver: expected FastSettings, got 3"),
+        ("name=''", "name"),
+    ],
+)
+def test_wrong_recipe_file(tmp_path: Path, argument: str, message: str) -> None:
+    path = write(tmp_path / "wrong.py", argument)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "recipe = 3", "recipe = (", "import nothing_of_that_name", "recipe = undefined"])
+def test_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "none.py"
+    path.write_text(text)
+    with pytest.raises(FileError) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(RecipeError, match="knee_pd_acc8"):
+        load_recipe("knee_pd_acc9")
+    with pytest.raises(FileError, match="no such recipe file"):
+        load_recipe("missing.py")
+
+
+def test_rules_are_for_their_tasks() -> None:
+    with pytest.raises(RecipeError, match="mask: only MRI"):
+        Recipe("x", "denoise", 1.0, 1.0, "a test", mask=MaskRule("random", 4, 0.08))
+    with pytest.raises(RecipeError, match="blur"):
+        Recipe("x", "superres", 1.0, 1.0, "a test")
+    assert Recipe("x", "superres", 1.0, 1.0, "a test", blur=BlurRule(), scale=ScaleRule(99, 0.5)).task == "superres"
