@@ -103,7 +103,7 @@ class SmoothPlusSparse(nn.Module):
     ) -> None:
         super().__init__()
         p = config.patch_size
-        beta = torch.as_tensor(beta, dtype=log_thresholds.dtype)
+        beta = beta if isinstance(beta, Tensor) else torch.tensor(float(beta), dtype=raw_free_atoms.dtype)
         for name, tensor, shape in (
             ("raw_free_atoms", raw_free_atoms, (config.n_free_atoms, p, p)),
             ("raw_synthesis_atoms", raw_synthesis_atoms, (config.n_synthesis_atoms, p, p)),
