@@ -6,7 +6,6 @@ Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_at
 """
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -81,7 +80,7 @@ def _load_safetensors(path: Path) -> SmoothPlusSparse:
         raise FileError(path, f"damaged safetensors file: {error}") from error
     try:
         config = json.loads(metadata.get("config", ""))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(path, f"not JSON: {error}", field="config") from error
     return _build(path, config, tensors)
 
@@ -96,6 +95,8 @@ def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> SmoothP
         value = config[key]
         if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
             raise FileError(path, f"expected {kind.__name__}, got {value!r}", field=f"config.{key}")
+        if isinstance(value, int) and value.bit_length() > 63:  # JSON has no limit: it would not fit into a float
+            raise FileError(path, "expected a smaller number", field=f"config.{key}")
     lam = config.pop("lam")
     try:
         return SmoothPlusSparse(ModelConfig(**config), lam=lam, **tensors)
@@ -107,7 +108,7 @@ def _load_authors(path: Path) -> SmoothPlusSparse:
     """``{"state_dict", "optimizer", "config"}`` as the authors' trainer saves it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except Exception as error:  # a pickle is a program: what damaged bytes make of it ends in any exception there is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileError(path, f"not a checkpoint that holds tensors and settings only: {reason}") from error
     sizes, prox, state = (
@@ -128,6 +129,8 @@ def _load_authors(path: Path) -> SmoothPlusSparse:
         tensor = state.get(theirs)
         if not isinstance(tensor, Tensor):
             raise FileError(path, "expected a tensor", field=f"state_dict.{theirs}")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.numel() > MAX_BYTES:
+            raise FileError(path, "expected an ordinary tensor of moderate size", field=f"state_dict.{theirs}")
         tensors[ours] = tensor
     config: dict[str, object] = {
         "patch_size": sizes.get("atom_size"),
@@ -140,7 +143,7 @@ def _load_authors(path: Path) -> SmoothPlusSparse:
         "lam": prox.get("lambda_init"),
     }
     for name in ("raw_free_atoms", "raw_synthesis_atoms"):
-        if tensors[name].ndim == 4:
+        if tensors[name].ndim == 4 and tensors[name].shape[1] == 1:
             tensors[name] = tensors[name][:, 0]  # (n, 1, p, p) -> (n, p, p)
     # Their convex threshold is lam exp(-s_i), their non-convex one lam exp(+s_i); ours is always lam exp(+log_threshold_i).
     tensors["log_thresholds"] = tensors["log_thresholds"].flatten() * (-1 if convex else 1)
