@@ -51,8 +51,8 @@ def explicit_patches(image: Tensor, p: int) -> Tensor:
 def patch_matrix(shape: tuple[int, int], p: int) -> Tensor:
     """All patches of an image as one matrix, (y * x * p * p, y * x)."""
     n = shape[0] * shape[1]
-    columns = [explicit_patches(e.reshape(shape), p).flatten() for e in torch.eye(n, dtype=torch.float64)]
-    return torch.stack(columns, dim=1)
+    pixel_numbers = explicit_patches(torch.arange(n).reshape(shape), p).flatten()
+    return torch.nn.functional.one_hot(pixel_numbers, n).double()
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

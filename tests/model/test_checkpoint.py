@@ -5,8 +5,8 @@ import json
 import os
 import pickle
 import random
-import resource
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -114,17 +114,14 @@ def test_unwritable_targets(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "file").read_text() == "text"
 
 
-def test_an_existing_file_survives_a_full_disk(tmp_path: Path) -> None:
+def test_an_existing_file_survives_a_full_disk(
+    tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     path = tmp_path / "a.safetensors"
     random_model(NCPR).save(path)
     before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(FileError, match=r"a\.safetensors"):
-            random_model(NCPR, seed=7).save(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(FileError, match=r"a\.safetensors"), small_disk(len(before) // 2):
+        random_model(NCPR, seed=7).save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 

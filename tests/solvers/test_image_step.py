@@ -1,0 +1,81 @@
+"""The exact step in the image, against dense matrices."""
+
+import numpy as np
+import pytest
+import torch
+from model.helpers import random_model, random_tensor, relative_error
+
+from mrisps.model import Energy
+from mrisps.operators import FourierSubsampling
+from mrisps.solvers.image_step import ImageStep
+
+from .helpers import KINDS, NCPR, TINY_CPR, TINY_NCPR, Dense, Opaque, make_operator, measure, real_vector
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("shape", [(6, 8), (7, 5)])
+def test_against_dense_matrices(kind: str, opaque: bool, shape: tuple[int, int]) -> None:
+    operator = make_operator(kind, shape)
+    y = measure(operator)
+    if opaque:
+        operator = Opaque(operator)
+    prior = random_model(TINY_NCPR, beta=0.3).prior(torch.float64)
+    energy = Energy(operator, y, prior)
+    dense = Dense.of(operator, y, prior)
+    step = ImageStep(energy, tolerance=1e-12)
+    coefficients = random_tensor(*energy.zero_coefficients().shape, seed=4)
+    for found, a in (
+        (step.solve(prior.predict(coefficients)), coefficients.flatten().numpy()),
+        (step.smooth_image(), np.zeros(coefficients.numel())),
+    ):
+        assert found.dtype == operator.domain_dtype
+        assert found.shape == (1, 1, *shape)
+        np.testing.assert_allclose(real_vector(found), dense.image(a), rtol=1e-8, atol=1e-8)
+        prediction = prior.predict(torch.from_numpy(a).reshape(coefficients.shape))
+        gradient = energy.gradient_image(found, prediction)
+        assert float(gradient.abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_and_start_do_not_matter(kind: str) -> None:
+    operator = make_operator(kind, (8, 10))
+    y = torch.cat([measure(operator, seed=seed) for seed in range(3)])
+    prior = random_model(NCPR).prior(torch.float64)
+    energy = Energy(operator, y, prior)
+    step = ImageStep(energy, tolerance=1e-12)
+    prediction = prior.predict(random_tensor(*energy.zero_coefficients().shape, seed=4))
+    images = step.solve(prediction)
+    start = random_tensor(*images.shape, dtype=images.dtype, seed=9)
+    torch.testing.assert_close(step.solve(prediction, start), images, rtol=1e-8, atol=1e-8)
+    rows = prediction.shape[0] // 3
+    for i in range(3):
+        alone = ImageStep(Energy(operator, y[i : i + 1], prior), tolerance=1e-12)
+        expected = alone.solve(prediction[i * rows : (i + 1) * rows])
+        torch.testing.assert_close(images[i : i + 1], expected, rtol=1e-8, atol=1e-8)
+
+
+def test_what_nothing_sees_is_zero() -> None:
+    """Neither the data nor the prior (whose patches have no mean) see an unmeasured mean: the smallest image is taken."""
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    mask[3, 4] = False  # the zero frequency
+    operator = FourierSubsampling(mask, (6, 8), torch.float64)
+    y = measure(operator)
+    prior = random_model(TINY_CPR).prior(torch.float64)
+    for candidate in (operator, Opaque(operator)):
+        smooth = ImageStep(Energy(candidate, y, prior), tolerance=1e-12).smooth_image()
+        assert bool(smooth.isfinite().all())
+        assert abs(float(smooth.mean())) < 1e-8
+
+
+@pytest.mark.parametrize("beta", [1e-6, 1e-3, 1.0, 100.0])
+def test_weak_and_strong_coupling(beta: float) -> None:
+    """Frequencies that the data do not see depend on the patch term alone, however small beta is."""
+    operator = make_operator("real", (10, 12))
+    y = measure(operator)
+    prior = random_model(TINY_NCPR, beta=beta).prior(torch.float64)
+    energy = Energy(operator, y, prior)
+    coefficients = random_tensor(*energy.zero_coefficients().shape, seed=4)
+    found = ImageStep(energy).solve(prior.predict(coefficients))
+    dense = Dense.of(operator, y, prior).image(coefficients.flatten().numpy())
+    assert relative_error(torch.from_numpy(real_vector(found)), torch.from_numpy(dense)) < 1e-6
