@@ -1,0 +1,289 @@
+"""Figures, drawn without pyplot: no global state, no display.
+
+No text from files or users goes into a figure: a missing glyph or a dollar sign must not spoil a report.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+__all__ = [
+    "Compared",
+    "Panel",
+    "demo_figure",
+    "energy_figure",
+    "error_limit",
+    "grey_limit",
+    "image_grid",
+    "magnitude_or_signed",
+    "mask_figure",
+    "to_png",
+]
+
+Image = NDArray[np.float32]
+Colours = Literal["gray", "inferno", "viridis", "RdBu_r"]
+
+_DPI = 110
+_GREEN = "#1a7f37"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One image of a grid.
+
+    Parameters
+    ----------
+    title
+        Above it.
+    image
+        (y, x).
+    limits
+        Values of the first and of the last colour.
+    colours
+        Name of the colour map.
+    bar
+        Draw a colour bar.
+    """
+
+    title: str
+    image: NDArray[np.generic]
+    limits: tuple[float, float]
+    colours: Colours = "gray"
+    bar: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A reconstruction with its quality.
+
+    Parameters
+    ----------
+    name
+        Of the method.
+    image
+        (y, x) magnitude.
+    psnr
+        In dB.
+    ssim
+        At most 1.
+    """
+
+    name: str
+    image: Image
+    psnr: float
+    ssim: float
+
+
+def grey_limit(reference: Image) -> float:
+    """The value shown white: the 99.8th percentile, so that a few bright pixels do not darken the rest."""
+    return float(np.percentile(np.abs(reference), 99.8)) or 1.0
+
+
+def error_limit(reference: Image, images: Sequence[Image]) -> float:
+    """The common end of the colour scale of error maps: the 99.5th percentile of all errors together."""
+    errors = np.concatenate([np.abs(image - reference).ravel() for image in images])
+    return float(np.percentile(errors, 99.5)) or 1.0
+
+
+def magnitude_or_signed(title: str, image: NDArray[np.generic], *, bar: bool = True) -> Panel:
+    """A panel for a part that may be negative: symmetric limits if it is real, magnitude from 0 if it is complex."""
+    if np.iscomplexobj(image):
+        limit = float(np.percentile(np.abs(image), 99.8)) or 1.0
+        return Panel(f"{title} (magnitude)", np.abs(image), (0.0, limit), "gray", bar)
+    limit = float(np.percentile(np.abs(image), 99.8)) or 1.0
+    return Panel(title, image, (-limit, limit), "RdBu_r", bar)
+
+
+def demo_figure(
+    reference: Image,
+    methods: Sequence[Compared],
+    mask: NDArray[np.bool_],
+    smooth: Image,
+    sparse: Image,
+    cost_map: Image,
+) -> "Figure":
+    """The comparison of the demonstration: images, their errors on one scale, and what ours consists of.
+
+    Parameters
+    ----------
+    reference
+        (y, x) magnitude.
+    methods
+        Three of them; the last one is ours.
+    mask
+        (y, x), true where acquired.
+    smooth, sparse, cost_map
+        (y, x) magnitudes of the parts of the last reconstruction, and its cost map.
+
+    Raises
+    ------
+    ValueError
+        There are not three methods.
+    """
+    from matplotlib.figure import Figure
+
+    if len(methods) != 3:
+        raise ValueError(f"methods: expected 3, got {len(methods)}")
+    white = grey_limit(reference)
+    worst = error_limit(reference, [method.image for method in methods])
+    figure = Figure(figsize=(13, 10.6), dpi=_DPI, layout="constrained", facecolor="white")
+    axes = _grid(figure, 3, 4)
+
+    _show(axes[0][0], Panel("reference\n(fully sampled)", reference, (0, white)))
+    for index, method in enumerate(methods, start=1):
+        title = f"{method.name}\nPSNR {method.psnr:.2f} dB, SSIM {method.ssim:.3f}"
+        axis = axes[0][index]
+        _show(axis, Panel(title, method.image, (0, white)))
+        error = _show(axes[1][index], Panel("error", np.abs(method.image - reference), (0, worst), "inferno"))
+        if index == len(methods):
+            _emphasise(axis)
+            _emphasise(axes[1][index])
+            bar = figure.colorbar(error, ax=axes[1][1:], fraction=0.05, pad=0.01, aspect=24, extend="max")
+            bar.set_label("|image| - |reference|, absolute value")
+    _headline(axes[1][0], methods, mask)
+
+    share = 100 * float(mask.mean())
+    _show(axes[2][0], Panel(f"k-space mask\n{share:.1f} % acquired (white)", mask, (0, 1)))
+    _show(axes[2][1], Panel("smooth part\n(magnitude)", smooth, (0, white)))
+    strongest = grey_limit(sparse)
+    image = _show(axes[2][2], Panel("sparse part\n(magnitude)", sparse, (0, strongest)))
+    figure.colorbar(image, ax=axes[2][2], fraction=0.05, pad=0.02, extend="max")
+    image = _show(
+        axes[2][3], Panel("cost map\n(where the prior is surprised)", cost_map, (0, grey_limit(cost_map)), "viridis")
+    )
+    figure.colorbar(image, ax=axes[2][3], fraction=0.05, pad=0.02, extend="max")
+    return figure
+
+
+def image_grid(panels: Sequence[Panel], n_columns: int) -> "Figure":
+    """Images in a grid, row after row, each in its aspect ratio.
+
+    Raises
+    ------
+    ValueError
+        There is no panel.
+    """
+    from matplotlib.figure import Figure
+
+    if not panels:
+        raise ValueError("panels: expected at least one")
+    n_rows = math.ceil(len(panels) / n_columns)
+    n_y, n_x = panels[0].image.shape
+    height = min(max(3.4 * n_y / n_x, 1.5), 7.0)
+    figure = Figure(
+        figsize=(3.8 * n_columns, (height + 0.45) * n_rows), dpi=_DPI, layout="constrained", facecolor="white"
+    )
+    axes = [axis for row in _grid(figure, n_rows, n_columns) for axis in row]
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, panel in zip(axes, panels, strict=False):
+        image = _show(axis, panel)
+        if panel.bar:
+            figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, extend="max" if panel.limits[0] == 0 else "both")
+    return figure
+
+
+def mask_figure(mask: NDArray[np.bool_], title: str) -> "Figure":
+    """A mask, white where acquired, with the axes of k-space."""
+    from matplotlib.figure import Figure
+
+    n_y, n_x = mask.shape
+    inches = 4.5 / max(n_y, n_x)
+    size = (max(n_x * inches, 2.5) + 0.7, max(n_y * inches, 1.0) + 0.8)  # with room for labels and title
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    axis.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    axis.set_xlabel("k-space column (x, phase encoding)")
+    axis.set_ylabel("k-space row (y, readout)")
+    axis.set_title(title, fontsize=10)
+    return figure
+
+
+def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
+    """The energy along the iteration.
+
+    Parameters
+    ----------
+    trace
+        (iteration, energy); at least two.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 2.8), dpi=_DPI, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    iterations, energies = zip(*trace, strict=True)
+    axis.plot(iterations, energies, marker="o", markersize=3, linewidth=1.2, color="#0550ae")
+    axis.set_xlabel("iteration")
+    axis.set_ylabel("energy E(x, a)")
+    if min(energies) > 0:
+        axis.set_yscale("log")
+    axis.grid(visible=True, which="both", alpha=0.25)
+    return figure
+
+
+def to_png(figure: "Figure") -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _grid(figure: "Figure", n_rows: int, n_columns: int) -> "list[list[Axes]]":
+    return [
+        [figure.add_subplot(n_rows, n_columns, row * n_columns + column + 1) for column in range(n_columns)]
+        for row in range(n_rows)
+    ]
+
+
+def _show(axis: "Axes", panel: Panel) -> "AxesImage":
+    axis.set_axis_off()
+    axis.set_title(panel.title, fontsize=10.5)
+    n_y, n_x = panel.image.shape
+    return axis.imshow(
+        panel.image,
+        cmap=panel.colours,
+        vmin=panel.limits[0],
+        vmax=panel.limits[1],
+        interpolation="nearest" if max(n_y, n_x) < 128 else "antialiased",
+        aspect="equal",
+    )
+
+
+def _emphasise(axis: "Axes") -> None:
+    """A green frame around what is ours."""
+    axis.set_axis_on()
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_edgecolor(_GREEN)
+        spine.set_linewidth(2.5)
+    axis.title.set_color(_GREEN)
+    axis.title.set_fontweight("bold")
+
+
+def _headline(axis: "Axes", methods: Sequence[Compared], mask: NDArray[np.bool_]) -> None:
+    """The outcome in large letters, in the place of the reference's error map."""
+    axis.set_axis_off()
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    ours = methods[-1]
+    acceleration = mask.size / max(int(mask.sum()), 1)
+    axis.text(0.5, 0.93, f"{acceleration:.1f}-fold undersampled", ha="center", va="top", fontsize=12, weight="bold")
+    axis.text(0.5, 0.76, f"{ours.psnr:.1f} dB", ha="center", va="top", fontsize=28, weight="bold", color=_GREEN)
+    y = 0.47
+    for other in methods[:-1]:
+        gain = ours.psnr - other.psnr
+        word = "better than" if gain >= 0 else "worse than"
+        axis.text(0.5, y, f"{abs(gain):.1f} dB {word}", ha="center", va="top", fontsize=11, weight="bold")
+        axis.text(0.5, y - 0.09, other.name, ha="center", va="top", fontsize=10)
+        y -= 0.22
