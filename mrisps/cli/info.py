@@ -1,0 +1,251 @@
+"""`mrisps info`: what is in a file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrisps.cli.common import UsageError, result
+from mrisps.errors import FileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["info"]
+
+Facts = dict[str, object]
+
+_LABEL_WIDTH = 14
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="k-space, reconstruction, image, weights, or mask.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say what is in a file.
+
+    Contents, shapes, encoding, and whether it is undersampled and how.
+
+    Knows fastMRI HDF5 files and our own outputs (.h5), grey images and arrays (.png, .tif, .npy), the paper's slices
+    (.npz), weights (.safetensors, the authors' .pth) and sampling masks (.json). Shapes are (y, x) in pixels, fields of
+    view in mm.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: does not exist")
+    if not path.is_file():
+        raise UsageError(f"{path}: is not a regular file")
+    facts: Facts = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path)}
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, allow_nan=False, default=str))
+        return
+    for key, value in facts.items():
+        _print(key, value)
+
+
+def _print(key: str, value: object) -> None:
+    label = key.replace("_", " ").ljust(_LABEL_WIDTH)
+    lines: list[str] = []
+    if isinstance(value, Mapping):
+        lines = [f"{name}: {inner}" for name, inner in value.items()]
+    elif isinstance(value, list):
+        lines = [str(inner) for inner in value]
+    elif value is not None:
+        lines = str(value).splitlines() or [""]
+    for index, line in enumerate(lines):
+        result(f"{label if index == 0 else ' ' * _LABEL_WIDTH}{line}")
+
+
+def _describe(path: Path) -> Facts:
+    with path.open("rb") as stream:
+        start = stream.read(8)
+    suffix = path.suffix.lower()
+    if start == b"\x89HDF\r\n\x1a\n" or suffix in (".h5", ".hdf5"):
+        return _hdf5(path)
+    if suffix in (".safetensors", ".pth", ".pt"):
+        return _weights(path)
+    if suffix in (".png", ".tif", ".tiff", ".npy"):
+        return _image(path)
+    if suffix == ".npz":
+        return _paper_slice(path)
+    if suffix == ".json":
+        return _mask(path)
+    if suffix == ".py":
+        raise FileError(path, "is a Python file; for a recipe use `mrisps recipes show`")
+    raise FileError(path, "is none of HDF5, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth) or mask (.json)")
+
+
+def _hdf5(path: Path) -> Facts:
+    from mrisps.io.fastmri import summarize
+
+    summary = summarize(path)
+    n_y, n_x = summary.shape
+    facts: Facts = {
+        "content": f"{summary.kind} in fastMRI's layout",
+        "slices": summary.n_slices,
+        "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), {summary.dtype}",
+    }
+    if summary.kind == "k-space":
+        facts["coils"] = summary.n_coils
+        facts["image"] = "real, the file states it" if summary.image_is_real else "complex (not stated to be real)"
+    if summary.sampling is not None:
+        facts["sampling"] = str(summary.sampling)
+    if summary.contrast is not None:
+        facts["contrast"] = summary.contrast
+    header = summary.header
+    if header is not None:
+        encoded, recon = header.encoded_matrix, header.recon_matrix
+        facts["encoding"] = [
+            header.trajectory or "unknown trajectory",
+            f"encoded {encoded[0]} x {encoded[1]} x {encoded[2]}{_mm(header.encoded_fov_mm)}",
+            f"reconstructed {recon[0]} x {recon[1]} x {recon[2]}{_mm(header.recon_fov_mm)}",
+        ]
+        if header.field_strength_t is not None:
+            facts["field"] = f"{header.field_strength_t:g} T"
+    if summary.recon_shape is not None:
+        facts["crop"] = f"{summary.recon_shape[0]} x {summary.recon_shape[1]} is what the header asks for"
+    if summary.target is not None:
+        facts["reference"] = summary.target
+    facts["data_sets"] = {name: f"{shape} {dtype}" for name, (shape, dtype) in summary.datasets.items()}
+    if summary.attributes:
+        facts["attributes"] = dict(summary.attributes)
+    if summary.provenance is not None or summary.certificate is not None:
+        facts |= _our_output(summary.provenance, summary.certificate)
+    if summary.notes:
+        facts["notes"] = list(summary.notes)
+    return facts
+
+
+def _mm(fov: tuple[float, float, float] | None) -> str:
+    return "" if fov is None else " ({:g} x {:g} x {:g} mm)".format(*fov)
+
+
+def _our_output(provenance: str | None, certificate: str | None) -> Facts:
+    """What one of our outputs says of itself, as far as it can be read."""
+    facts: Facts = {}
+    made = _loaded(provenance)
+    if isinstance(made, dict):
+        for key, names in (
+            ("input", ("name", "sha256")),
+            ("recipe", ("name", "beta", "lam")),
+            ("weights", ("name", "sha256")),
+        ):
+            part = made.get(key)
+            if isinstance(part, dict):
+                facts[key] = ", ".join(f"{name} {part[name]}" for name in names if name in part)
+        if isinstance(made.get("software"), dict):
+            facts["software"] = ", ".join(f"{name} {version}" for name, version in made["software"].items())
+    slices = _loaded(certificate)
+    if isinstance(slices, list) and all(isinstance(entry, dict) for entry in slices):
+        lines = []
+        for index, entry in enumerate(slices):
+            status = str(entry.get("status"))
+            shown = status if status == "converged" else f"NOT CONVERGED ({status})"
+            ratio = entry.get("misfit_ratio")
+            misfit = f", misfit over noise {ratio:.3g}" if isinstance(ratio, float) else ""
+            lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}")
+        facts["certificate"] = lines
+    return facts
+
+
+def _loaded(text: str | None) -> object:
+    try:
+        loaded: object = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return loaded
+
+
+def _weights(path: Path) -> Facts:
+    from mrisps.model import SmoothPlusSparse
+
+    model = SmoothPlusSparse.load(path)
+    config = model.config
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "content": "weights of the smooth-plus-sparse model",
+        "regulariser": f"{config.regulariser}, "
+        + (
+            f"exponent {config.exponent:g}"
+            if config.regulariser == "NCPR"
+            else f"groups of {config.group_size} x {config.group_size}"
+        ),
+        "patch": f"{config.patch_size} x {config.patch_size}",
+        "atoms": f"{config.n_free_atoms} free, {config.n_synthesis_atoms} synthesis",
+        "beta": float(model.beta.detach()),
+        "lam": model.lam,
+        "parameters": n_parameters,
+        "sha256": model.fingerprint(),
+    }
+
+
+def _image(path: Path) -> Facts:
+    import numpy as np
+
+    from mrisps.io.images import read_image
+
+    if path.suffix.lower() == ".npy":
+        array = _npy(path)
+        if array.ndim != 2 or array.dtype.kind == "b":
+            facts: Facts = {"content": "array", "shape": str(array.shape), "type": str(array.dtype)}
+            return facts | _as_mask(path, array.shape)
+    image = read_image(path, color_to_grey=True)
+    facts = {
+        "content": "image",
+        "shape": f"{image.shape[0]} x {image.shape[1]} (y, x)",
+        "values": f"{image.min():.6g} to {image.max():.6g}, mean {image.mean():.6g}, as float32 (8-bit / 255, 16-bit / 65535)",
+    }
+    if path.suffix.lower() == ".npy" and np.isin(image, (0, 1)).all():
+        facts |= _as_mask(path, image.shape)
+    return facts
+
+
+def _npy(path: Path) -> "NDArray[np.generic]":
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
+        raise FileError(path, f"is no readable NPY file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise FileError(path, "is an NPZ archive, expected one NPY array")
+    return array
+
+
+def _as_mask(path: Path, shape: tuple[int, ...]) -> Facts:
+    """How it would sample, if it is a mask."""
+    from mrisps.operators import mask_from_file
+
+    try:
+        mask = mask_from_file(path, (1, shape[0]) if len(shape) == 1 else None)
+    except FileError:
+        return {}
+    unit = "columns" if mask.is_columns else "samples"
+    return {
+        "as_a_mask": f"{mask.n_acquired} of {mask.pattern.size} {unit}: acceleration {mask.realised_acceleration:.2f}"
+    }
+
+
+def _paper_slice(path: Path) -> Facts:
+    from mrisps.io.paper_slices import read_paper_slice
+
+    record = read_paper_slice(path)
+    n_empty = int((record.kspace == 0).all(axis=0).sum())
+    return {
+        "content": "slice of the paper (uncentred k-space); `mrisps convert paper-slices` makes a fastMRI file of it",
+        "matrix": f"{record.kspace.shape[0]} x {record.kspace.shape[1]} (y: readout, x: phase encoding), {record.kspace.dtype}",
+        "sampling": f"{n_empty} of {record.kspace.shape[1]} columns are zero",
+        "reference": f"target {record.target.shape[0]} x {record.target.shape[1]}",
+        "masks": {
+            f"acceleration {acceleration}": f"{int(mask.sum())} of {mask.size} columns: {mask.size / int(mask.sum()):.2f}"
+            for acceleration, mask in record.masks.items()
+        },
+    }
+
+
+def _mask(path: Path) -> Facts:
+    from mrisps.operators import mask_from_file
+
+    return {"content": "sampling mask", "mask": mask_from_file(path).summary()}

@@ -1,0 +1,172 @@
+"""The entry point: what commands there are. Nothing slow is imported here, so that `--help` is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, fail, guarded
+from mrisps.cli.convert import convert_weights, paper_slices
+from mrisps.cli.demo import demo
+from mrisps.cli.denoise import denoise
+from mrisps.cli.evaluate import evaluate
+from mrisps.cli.info import info
+from mrisps.cli.mask import mask
+from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
+from mrisps.cli.recon import recon
+from mrisps.cli.superres import superres
+from mrisps.errors import MrispsError
+
+__all__ = ["app", "main", "run_recipe"]
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_TASK_COMMANDS = {"mri": "recon", "denoise": "denoise", "superres": "superres"}
+
+app = typer.Typer(
+    name="mrisps",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: quick, and the examples keep their lines
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from mrisps import __version__
+
+        typer.echo(f"mrisps {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=examples(
+        "mrisps demo --output demo-output",
+        "mrisps info knee.h5",
+        "mrisps recon knee.h5 --recipe knee_pd_acc8 --weights NCPR.pth --output recon",
+        "mrisps evaluate recon/knee.h5 knee.h5",
+    )
+)
+def _mrisps(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error comes from.")] = False,
+) -> None:
+    """MR image reconstruction with a learned patch-based smooth-plus-sparse prior.
+
+    Results go to stdout, messages to stderr. Exit codes: 0 done, 1 something failed or did not converge, 2 the command
+    is wrong and nothing was done, 130 interrupted.
+    """
+    DEBUG.set(debug)
+
+
+app.command(
+    epilog=examples(
+        "mrisps recon knee.h5 --recipe knee_pd_acc8 --weights NCPR.pth --output recon",
+        "mrisps recon data/ --recipe knee_pdfs_acc8 --weights NCPR.pth --output recon --report",
+        "mrisps recon full.h5 --recipe knee_pd_acc8 --weights derived --output recon --undersample --slices 12",
+        "mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon",
+    )
+)(guarded(recon))
+app.command(
+    epilog=examples(
+        "mrisps denoise noisy.png --recipe denoise_sigma25 --weights NCPR.pth --output clean",
+        "mrisps denoise images/ --recipe denoise_sigma25 --weights NCPR.pth --output clean --format npy --parts",
+    )
+)(guarded(denoise))
+app.command(
+    epilog=examples("mrisps superres small.png --recipe superres_x4 --weights NCPR.pth --output large --format tif")
+)(guarded(superres))
+app.command(
+    epilog=examples(
+        "mrisps evaluate recon/ data/",
+        "mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json",
+        "mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40",
+    )
+)(guarded(evaluate))
+app.command(epilog=examples("mrisps info knee.h5", "mrisps info NCPR.pth --json"))(guarded(info))
+app.command(
+    epilog=examples(
+        "mrisps mask --kind equispaced --acceleration 8 --center-fraction 0.04 --shape 640x368",
+        "mrisps mask --kind poisson --acceleration 6 --center-fraction 0.1 --shape 256x256 --output mask.json",
+    )
+)(guarded(mask))
+app.command(epilog=examples("mrisps demo", "mrisps demo --output demo-output --weights NCPR.pth"))(guarded(demo))
+
+recipes_app = typer.Typer(
+    name="recipes", rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS
+)
+recipes_app.callback(
+    invoke_without_command=True,
+    epilog=examples(
+        "mrisps recipes", "mrisps recipes show knee_pd_acc8", "mrisps recipes copy knee_pd_acc8 my_recipe.py"
+    ),
+)(guarded(list_recipes))
+recipes_app.command("show", epilog=examples("mrisps recipes show knee_pd_acc8 --json"))(guarded(show_recipe))
+recipes_app.command("copy", epilog=examples("mrisps recipes copy knee_pd_acc8 my_recipe.py"))(guarded(copy_recipe))
+app.add_typer(recipes_app)
+
+convert_app = typer.Typer(
+    name="convert",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+    help="Turn data of others into our formats.",
+)
+convert_app.callback()(lambda: None)
+convert_app.command("paper-slices", epilog=examples("mrisps convert paper-slices val/ val-h5/ --acceleration 8"))(
+    guarded(paper_slices)
+)
+app.add_typer(convert_app)
+app.command("convert-weights", epilog=examples("mrisps convert-weights NCPR.pth NCPR.safetensors"))(
+    guarded(convert_weights)
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    arguments
+        Without the name of the program; by default those of this process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        app(args=arguments, prog_name="mrisps")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else USAGE if end.code else 0
+    except KeyboardInterrupt:  # before a command has begun
+        typer.echo("interrupted", err=True)
+        return INTERRUPTED
+    return 0
+
+
+def run_recipe(recipe_file: str | Path) -> int:
+    """Run the command that a recipe file is for, with this recipe: what ``python recipes/knee_pd_acc8.py IN... --output DIR`` does.
+
+    Parameters
+    ----------
+    recipe_file
+        The file; further arguments are those of this process.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    from mrisps.pipeline.recipe import load_recipe
+
+    try:
+        task = load_recipe(str(recipe_file)).task
+    except MrispsError as error:
+        fail(error)
+        return USAGE
+    return main([_TASK_COMMANDS[task], "--recipe", str(recipe_file), *sys.argv[1:]])

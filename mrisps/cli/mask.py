@@ -1,0 +1,113 @@
+"""`mrisps mask`: sampling masks, to look at and to keep."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrisps.cli.common import UsageError, new_file, note, parse_size, usage_errors
+from mrisps.cli.options import Overwrite
+
+if TYPE_CHECKING:
+    from mrisps.operators import SamplingMask
+
+__all__ = ["KINDS", "mask"]
+
+KINDS = "random, equispaced, equispaced_fraction, magic, magic_fraction, gaussian, polynomial, poisson"
+"""Written out, as `--help` must not import the operators; a test compares."""
+
+SUFFIXES = (".json", ".npy", ".png")
+
+
+def mask(
+    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help=f"One of {KINDS}.")],
+    acceleration: Annotated[
+        float,
+        typer.Option(
+            "--acceleration", metavar="R", help="Nominal acceleration, at least 1; its meaning is the kind's."
+        ),
+    ],
+    center_fraction: Annotated[
+        float,
+        typer.Option(
+            "--center-fraction", metavar="F", help="Fraction of the columns that is acquired in the centre, 0 to 1."
+        ),
+    ],
+    shape: Annotated[
+        str, typer.Option("--shape", metavar="HxW", help="Rows (readout) x columns of k-space, e.g. 640x368.")
+    ],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random choices.")] = 0,
+    offset: Annotated[
+        int | None, typer.Option("--offset", metavar="N", help="First column of the equispaced and magic kinds.")
+    ] = None,
+    std: Annotated[
+        float | None,
+        typer.Option(
+            "--std", metavar="X", help="Of gaussian: standard deviation in half-widths of k-space. Default: 0.3."
+        ),
+    ] = None,
+    power: Annotated[
+        float | None, typer.Option("--power", metavar="X", help="Of polynomial: exponent of the density. Default: 3.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE", help="Keep it: .json (everything), .npy (the pattern) or .png (a picture)."
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a sampling mask, print and draw it.
+
+    The first five kinds are those of fastMRI, bit for bit, for the same seed. In the drawing a character stands for some
+    neighbouring columns: `.` none acquired, `:` less than half, `|` half or more, `#` all.
+    """
+    from mrisps.operators import make_mask
+
+    size = parse_size(shape, "--shape")
+    if output is not None:
+        if output.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"--output: expected a file name ending in {', '.join(SUFFIXES)}, got {output.name!r}")
+        new_file(output, overwrite)
+    with usage_errors():
+        made = make_mask(kind, size, acceleration, center_fraction, seed=seed, offset=offset, std=std, power=power)
+    typer.echo(made.summary())
+    if not made.is_columns:
+        typer.echo(_drawing(made))
+    if output is not None:
+        _write(made, output)
+        note(f"mask: {output}")
+
+
+def _drawing(made: "SamplingMask", width: int = 64) -> str:
+    """A two-dimensional mask as lines of characters, darker where less is acquired."""
+    pattern = made.array2d()
+    n_y, n_x = pattern.shape
+    step = math.ceil(n_x / width)
+    lines = []
+    for top in range(0, n_y, 2 * step):  # a character is about twice as high as wide
+        shares = [float(pattern[top : top + 2 * step, left : left + step].mean()) for left in range(0, n_x, step)]
+        lines.append("    " + "".join(" .:-=+*#%@"[min(int(10 * share), 9)] for share in shares))
+    return "\n".join(lines)
+
+
+def _write(made: "SamplingMask", path: Path) -> None:
+    from mrisps.atomic import write_bytes, write_text
+
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        write_text(path, made.to_json() + "\n")
+    elif suffix == ".npy":
+        import io
+
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.save(buffer, made.pattern, allow_pickle=False)
+        write_bytes(path, buffer.getvalue())
+    else:
+        from mrisps.reports.figures import mask_figure, to_png
+
+        title = f"{made.kind}, acceleration {made.realised_acceleration:.2f}, {made.n_acs_lines} columns in the centre"
+        write_bytes(path, to_png(mask_figure(made.array2d(), title)))

@@ -1,0 +1,216 @@
+"""Options that several commands have, and what they stand for: recipe, weights, device, inputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrisps.cli.common import UsageError, note, usage_errors
+from mrisps.cli.terminal import steps
+
+if TYPE_CHECKING:
+    from mrisps.model import SmoothPlusSparse
+    from mrisps.pipeline.recipe import Recipe
+
+__all__ = [
+    "AcceptUnconverged",
+    "Device",
+    "Output",
+    "Overwrite",
+    "RecipeName",
+    "Scale",
+    "SetValues",
+    "Weights",
+    "checked_device",
+    "chosen_recipe",
+    "chosen_weights",
+    "input_files",
+    "output_files",
+]
+
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", metavar="NAME|FILE", help="Name of a recipe (see `mrisps recipes`), or a recipe file."),
+]
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results; made if missing.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|derived",
+        help="Weights of the model: .safetensors, one of the authors' .pth checkpoints, or `derived` for simple ones that are "
+        "made from images that scikit-image ships. Wins over those of the recipe.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]
+SetValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the recipe, for example lam=2e-3 or solver.max_iterations=500. Can be given several times.",
+    ),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        metavar="X",
+        help="Input units that are 1 in units of beta and lam, about the image maximum. Default: the recipe's rule.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace outputs that exist already.")]
+AcceptUnconverged = Annotated[
+    bool,
+    typer.Option(
+        "--accept-unconverged", help="Exit with 0 although an image did not converge (it is written and marked anyway)."
+    ),
+]
+
+
+def chosen_recipe(name: str, changes: Sequence[str] | None, task: str) -> "Recipe":
+    """The recipe with the values of ``--set``.
+
+    Raises
+    ------
+    UsageError
+        There is no such recipe, it is for another task, or a key or value is wrong.
+    """
+    from mrisps.pipeline.recipe import load_recipe, with_overrides
+
+    with usage_errors():
+        recipe = load_recipe(name)
+        if recipe.task != task:
+            raise UsageError(f"--recipe: {name} is for the task {recipe.task!r}, this command is for {task!r}")
+        values: dict[str, str] = {}
+        for change in changes or ():
+            key, equals, value = change.partition("=")
+            if not equals or not key.strip():
+                raise UsageError(f"--set: expected KEY=VALUE, got {change!r}")
+            values[key.strip()] = value.strip()
+        return with_overrides(recipe, values)
+
+
+def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "tuple[SmoothPlusSparse, str]":
+    """The model, and what its weights are called in results.
+
+    A relative path in a recipe is relative to the recipe's file.
+
+    Raises
+    ------
+    UsageError
+        No weights are named, or they cannot be used.
+    """
+    from mrisps.model import SmoothPlusSparse
+    from mrisps.pipeline.recipe import builtin_recipes
+
+    name = option
+    if name is None and recipe.weights not in (None, "derived"):
+        name = str(builtin_recipes().get(recipe_name, Path(recipe_name)).parent / str(recipe.weights))
+    elif name is None:
+        name = recipe.weights
+    if name is None:
+        raise UsageError(
+            "no weights: this version comes without trained ones. Name a file with --weights (.safetensors, or one of the "
+            "authors' .pth checkpoints, for which beta and lam of the recipes are tuned), or take --weights derived, simple "
+            "ones made from photographs that scikit-image ships"
+        )
+    with usage_errors():
+        if name == "derived":
+            from mrisps.pipeline.derived_weights import DERIVED_NOTE, derived_weights
+
+            with steps() as say:
+                model = derived_weights(say)
+            note(f"weights: {DERIVED_NOTE}")
+            return model, "derived"
+        path = Path(name)
+        model = SmoothPlusSparse.load(path)
+        try:
+            model.prior()  # the constraints can be met
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from error
+        return model, path.name
+
+
+def checked_device(name: str) -> str:
+    """The name of a device that this machine has.
+
+    Raises
+    ------
+    UsageError
+        It does not exist here.
+    """
+    import torch
+
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isascii() and index.isdigit())):
+        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
+    if kind == "cuda":
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if n_devices == 0:
+            raise UsageError(f"--device: {name} was asked for, but PyTorch finds no CUDA device here; use --device cpu")
+        if index and int(index) >= n_devices:
+            raise UsageError(f"--device: {name} was asked for, but there are only cuda:0 to cuda:{n_devices - 1}")
+    return name
+
+
+def input_files(paths: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    """The files, with each folder replaced by the files in it that have one of the suffixes.
+
+    Raises
+    ------
+    UsageError
+        A path does not exist, a folder has no such file, or two files have the same name (their outputs would, too).
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                child
+                for child in path.iterdir()
+                if child.suffix.lower() in suffixes and child.is_file() and not child.name.startswith(".")
+            )
+            if not inside:
+                raise UsageError(f"{path}: is a folder without files ending in {', '.join(suffixes)}")
+            files.extend(inside)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UsageError(f"{path}: does not exist")
+    return files
+
+
+def output_files(inputs: Sequence[Path], outputs: Sequence[Sequence[Path]], overwrite: bool) -> None:
+    """Check that no output would replace an input, another output, or (unless allowed) a file that exists.
+
+    Parameters
+    ----------
+    inputs
+        Input files.
+    outputs
+        All outputs of each input.
+    overwrite
+        Whether existing files may be replaced.
+
+    Raises
+    ------
+    UsageError
+        Names the file.
+    """
+    sources = {path.resolve() for path in inputs}
+    origin: dict[Path, Path] = {}
+    for source, paths in zip(inputs, outputs, strict=True):
+        for path in paths:
+            place = path.resolve()
+            if place in sources:
+                raise UsageError(f"{path}: is an input and would be replaced; choose another --output")
+            if place in origin and origin[place] != source:
+                raise UsageError(f"{path}: would be the output of both {origin[place]} and {source}")
+            if place in origin:
+                raise UsageError(f"{source}: is given twice")
+            origin[place] = source
+    existing = [path for paths in outputs for path in paths if path.exists()]
+    if existing and not overwrite:
+        others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise UsageError(f"{existing[0]}: exists already{others}; use --overwrite to replace it")
