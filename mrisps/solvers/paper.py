@@ -159,7 +159,8 @@ def _iterate(
         updated = moved - (operator.normal(moved) - adjoint_y + smooth_gradient) / lipschitz
         previous_image, image = image, updated.clamp(min=0) if settings.nonnegative else updated
 
-        change = float(torch.linalg.vector_norm(previous_image - image) / torch.linalg.vector_norm(previous_image))
+        moved_by = float(torch.linalg.vector_norm(previous_image - image))
+        change = 0.0 if moved_by == 0 else moved_by / max(float(torch.linalg.vector_norm(previous_image)), 1e-30)
         if progress is not None:
             progress(k, change)
         if settings.trace_interval and k % settings.trace_interval == 0:

@@ -42,7 +42,8 @@ def make_operator(kind: str, shape: tuple[int, int], double: bool = True) -> Lin
     if kind == "denoising":
         return Identity(shape, real)
     if kind == "blur":
-        return BlurDownsample(shape, kernel_size=4, sigma=1.0, stride=2, dtype=real)
+        small = min(shape) < 10  # as many measurements as there can be
+        return BlurDownsample(shape, kernel_size=2 if small else 4, sigma=1.0, stride=1 if small else 2, dtype=real)
     return FourierSubsampling(columns(shape[1]), shape, real if kind == "real" else complex_)
 
 
@@ -217,8 +218,9 @@ def load_reference(shared_data: Path, name: str) -> Reference:
 
 
 def small_problem(
-    kind: str, config: ModelConfig, shape: tuple[int, int] = (16, 20), *, beta: float = 0.5, lam: float = 0.02
+    kind: str, config: ModelConfig, shape: tuple[int, int] = (12, 16), *, beta: float = 0.5, lam: float | None = None
 ) -> tuple[LinearOperator, Tensor, SmoothPlusSparse]:
-    """Operator, measurements, model; double precision."""
+    """Operator, measurements, model; double precision. The thresholds leave some coefficients, but not all."""
     operator = make_operator(kind, shape)
+    lam = {"blur": 0.004}.get(kind, 0.02) if lam is None else lam
     return operator, measure(operator), random_model(config, beta=beta, lam=lam)
