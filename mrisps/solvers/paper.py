@@ -60,6 +60,10 @@ class PaperSettings:
             raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
         if self.max_iterations < 1:
             raise ValueError(f"max_iterations: expected a number >= 1, got {self.max_iterations}")
+        if not self.beta_floor >= 0:
+            raise ValueError(f"beta_floor: expected a number >= 0, got {self.beta_floor}")
+        if self.operator_norm is not None and not self.operator_norm > 0:
+            raise ValueError(f"operator_norm: expected a number > 0 or None, got {self.operator_norm}")
         if self.trace_interval < 0:
             raise ValueError(f"trace_interval: expected a number >= 0, got {self.trace_interval}")
 

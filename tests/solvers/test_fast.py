@@ -475,6 +475,7 @@ def test_no_global_state_changes() -> None:
         )
 
     before = state()
+    y.requires_grad_()
     result = solve(operator, y, model)
     assert state() == before
     assert not result.image.requires_grad

@@ -231,7 +231,16 @@ def test_settings() -> None:
         tolerance=1e-4, nonnegative=False, step_includes_data=False, beta_floor=0.1
     )
     assert PaperSettings.training(1e-6).tolerance == 1e-6
-    for name, value in (("tolerance", 0.0), ("tolerance", float("nan")), ("max_iterations", 0), ("trace_interval", -1)):
+    for name, value in (
+        ("tolerance", 0.0),
+        ("tolerance", float("nan")),
+        ("max_iterations", 0),
+        ("trace_interval", -1),
+        ("beta_floor", -0.1),
+        ("beta_floor", float("nan")),
+        ("operator_norm", 0.0),
+        ("operator_norm", float("nan")),
+    ):
         with pytest.raises(ValueError, match=name):
             PaperSettings(**{name: value})
 
@@ -241,7 +250,7 @@ def test_nothing_changes_that_was_given() -> None:
     operator = FourierSubsampling(mask, (16, 20), torch.float64)
     y, model = measure(operator), random_model(NCPR)
     before = (y.clone(), model.fingerprint(), operator.normal_transfer_function())
-    first = solve_paper(operator, y, model, PaperSettings(tolerance=1e-3))
+    first = solve_paper(operator, y.requires_grad_(), model, PaperSettings(tolerance=1e-3))
     assert torch.equal(y, before[0])
     assert model.fingerprint() == before[1]
     assert torch.equal(operator.normal_transfer_function(), before[2])
