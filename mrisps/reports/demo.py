@@ -94,7 +94,7 @@ def demo_report(content: DemoContent, png: bytes) -> Report:
     caption = (
         f"Top: magnitudes; black is 0, white {white:.3g} and more (the maximum of the reference is 1). Middle: absolute "
         f"difference of the magnitudes to the reference, all three on one scale from 0 to {worst:.3g} (the 99.5th percentile "
-        f"of all errors; what is larger has the last colour). Bottom: which columns of k-space were acquired; the smooth "
+        f"of all errors; what is larger has the last colour). Bottom: which samples of k-space were acquired; the smooth "
         f"part on the scale of the images; the sparse part, what the dictionary adds to it, on its own scale; and the cost map."
     )
     rows = tuple(
@@ -123,8 +123,8 @@ def demo_report(content: DemoContent, png: bytes) -> Report:
             Section(
                 "Quality and time",
                 text=(
-                    "The slice is a real head that matplotlib ships. It is given a smooth phase and noise, and most columns "
-                    "of its k-space are left out; each method gets the same data.",
+                    "The slice is a real head that matplotlib ships. It is given a smooth phase and noise, and most of its "
+                    "k-space is left out; each method gets the same data.",
                 ),
                 tables=(
                     Table(

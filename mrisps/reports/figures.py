@@ -131,12 +131,15 @@ def demo_figure(
         There are not three methods.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     if len(methods) != 3:
         raise ValueError(f"methods: expected 3, got {len(methods)}")
     white = grey_limit(reference)
     worst = error_limit(reference, [method.image for method in methods])
-    figure = Figure(figsize=(13, 10.6), dpi=_DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(13, 10.8), dpi=_DPI, layout=layout, facecolor="white")
     axes = _grid(figure, 3, 4)
 
     _show(axes[0][0], Panel("reference\n(fully sampled)", reference, (0, white)))
@@ -144,24 +147,30 @@ def demo_figure(
         title = f"{method.name}\nPSNR {method.psnr:.2f} dB, SSIM {method.ssim:.3f}"
         axis = axes[0][index]
         _show(axis, Panel(title, method.image, (0, white)))
-        error = _show(axes[1][index], Panel("error", np.abs(method.image - reference), (0, worst), "inferno"))
+        error = _show(axes[1][index], Panel("absolute error", np.abs(method.image - reference), (0, worst), "inferno"))
         if index == len(methods):
             _emphasise(axis)
             _emphasise(axes[1][index])
             bar = figure.colorbar(error, ax=axes[1][1:], fraction=0.05, pad=0.01, aspect=24, extend="max")
-            bar.set_label("|image| - |reference|, absolute value")
+            bar.set_label("absolute error of the magnitude")
     _headline(axes[1][0], methods, mask)
 
     share = 100 * float(mask.mean())
     _show(axes[2][0], Panel(f"k-space mask\n{share:.1f} % acquired (white)", mask, (0, 1)))
     _show(axes[2][1], Panel("smooth part\n(magnitude)", smooth, (0, white)))
-    strongest = grey_limit(sparse)
-    image = _show(axes[2][2], Panel("sparse part\n(magnitude)", sparse, (0, strongest)))
-    figure.colorbar(image, ax=axes[2][2], fraction=0.05, pad=0.02, extend="max")
-    image = _show(
-        axes[2][3], Panel("cost map\n(where the prior is surprised)", cost_map, (0, grey_limit(cost_map)), "viridis")
+    parts = (
+        Panel("sparse part\n(magnitude)", sparse, (0, grey_limit(sparse))),
+        Panel("cost map\n(where the prior is surprised)", cost_map, (0, grey_limit(cost_map)), "viridis"),
     )
-    figure.colorbar(image, ax=axes[2][3], fraction=0.05, pad=0.02, extend="max")
+    for axis, panel in zip(axes[2][2:], parts, strict=True):
+        image = _show(axis, panel)
+        bar = figure.colorbar(image, ax=axis, location="bottom", fraction=0.05, pad=0.02, aspect=30, extend="max")
+        bar.locator = MaxNLocator(4)
+        bar.formatter = ScalarFormatter()
+        bar.formatter.set_powerlimits((-2, 3))
+        bar.update_ticks()
+    for axis in axes[2]:
+        axis.set_anchor("N")  # the images of the row at one height, with and without a colour bar below
     return figure
 
 
