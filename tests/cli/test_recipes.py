@@ -1,0 +1,55 @@
+"""`mrisps recipes`."""
+
+import json
+from pathlib import Path
+
+from mrisps.pipeline.recipe import builtin_recipes, load_recipe
+
+from .helpers import Cli, recipe_text
+
+
+def test_list(cli: Cli) -> None:
+    assert cli("recipes") == 0
+    lines = cli.stdout.splitlines()
+    assert lines[0].split() == ["name", "task", "description"]
+    assert [line.split()[0] for line in lines[1:]] == list(builtin_recipes())
+
+
+def test_show(cli: Cli) -> None:
+    assert cli("recipes", "show", "knee_pd_acc8") == 0
+    recipe = load_recipe("knee_pd_acc8")
+    shown = dict(line.split(maxsplit=1) for line in cli.stdout.splitlines())
+    assert float(shown["lam"]) == recipe.lam
+    assert shown["mask.kind"] == "random"
+    assert shown["weights"] == "none"
+    assert shown["sha256"] == recipe.sha256()
+    assert cli("recipes", "show", "knee_pd_acc8", "--json") == 0
+    record = json.loads(cli.stdout)
+    assert record.pop("sha256") == recipe.sha256()
+    assert record == recipe.to_dict()
+
+
+def test_show_escapes(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.py"
+    path.write_text(recipe_text("mri", "description='\\x1b[31mred', "))
+    assert cli("recipes", "show", path) == 0
+    assert "\x1b" not in cli.stdout
+
+
+def test_copy(cli: Cli, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.py"
+    assert cli("recipes", "copy", "knee_pd_acc8", copy) == 0
+    assert cli.stdout == f"{copy}\n"
+    assert load_recipe(copy) == load_recipe("knee_pd_acc8")
+    copy.write_text("mine")
+    assert cli("recipes", "copy", "knee_pd_acc8", copy) == 2
+    assert copy.read_text() == "mine"
+    assert cli("recipes", "copy", "superres_x4", tmp_path) == 0
+    assert (tmp_path / "superres_x4.py").is_file()
+    assert cli("recipes", "copy", "superres_x4", tmp_path / "no_suffix") == 2
+
+
+def test_unknown(cli: Cli) -> None:
+    for command in (("show", "knee"), ("copy", "knee", "x.py")):
+        assert cli("recipes", *command) == 2
+        assert cli.error().startswith("error: recipe: name: expected a .py file or one of ")
