@@ -12,15 +12,15 @@ recipe = Recipe(
     name="head_acc8",
     description="single-coil head, 8-fold Poisson disc, with derived (untrained) weights",
     task="mri",
-    beta=0.05,
-    lam=0.01,
+    beta=0.02,
+    lam=0.0001,
     source="coarse grid on a simulated T1 head, derived weights",
     weights="derived",
     image="from_file",
-    scale=ScaleRule(percentile=99.9, reference=0.6),
+    scale=ScaleRule(percentile=99.9, reference=0.46),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.08, seed=0),  # used with --undersample only
     nonnegative=True,
-    solver=FastSettings(tolerance=1e-4, max_iterations=1000, continuation_start=32.0, continuation_decay=0.97),
+    solver=FastSettings(tolerance=3e-4, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
 )
 
 if __name__ == "__main__":

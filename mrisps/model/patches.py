@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["PatchTransform", "extract_patches", "to_real_images", "to_images"]
+__all__ = ["PatchTransform", "extract_patches", "to_images", "to_real_images"]
 
 
 def to_real_images(image: Tensor) -> Tensor:
@@ -112,20 +112,22 @@ class PatchTransform:
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """(batch, y, x, r) patch coefficients -> (batch, 1, y, x) real image, ``sum_k P_k^T B^T c_k``.
 
-        Computed as r -> p convolutions with 1 x p kernels, one for each row of the filters, and a sum of p shifted results: a
-        quarter of the time of the r -> 1 convolution with p x p kernels, whose single output channel starves the kernel.
+        Computed as r -> p convolutions with 1 x p kernels, one for each row of the filters, and a sum of p results rolled along
+        y: a quarter of the time of the r -> 1 convolution with p x p kernels, whose single output channel starves the kernel.
         """
-        p = self.patch_size
-        height = coefficients.shape[1]
-        padded = _pad_circular(coefficients.movedim(-1, 1), p // 2).contiguous(memory_format=torch.channels_last)
-        # Correlation with the flipped filters; row i of them goes with rows i ... i + height - 1 of the padded array.
-        weight = self.filters.flip(1, 2).transpose(0, 1)[:, :, None, :]  # (p, r, 1, p)
+        p, margin, width = self.patch_size, self.patch_size // 2, coefficients.shape[2]
+        if margin <= width:
+            padded = torch.cat([coefficients[:, :, width - margin :], coefficients, coefficients[:, :, :margin]], dim=2)
+        else:
+            padded = coefficients[:, :, torch.arange(-margin, width + margin, device=coefficients.device) % width]
+        weight = self.filters.flip(2).transpose(0, 1)[:, :, None, :]  # (p, r, 1, p)
         rows = functional.conv2d(
-            padded, weight.contiguous(memory_format=torch.channels_last)
-        )  # (batch, p, y + p - 1, x)
-        image = rows[:, 0, :height]
-        for i in range(1, p):
-            image = image + rows[:, i, i : i + height]
+            padded.movedim(-1, 1), weight.contiguous(memory_format=torch.channels_last)
+        )  # (batch, p, y, x): row i of the filters is still to go i - margin pixels down
+        image = rows[:, margin]
+        for i in range(p):
+            if i != margin:
+                image = image + rows[:, i].roll(i - margin, dims=1)
         return image[:, None]
 
     def transfer_function(self, shape: tuple[int, int]) -> Tensor:

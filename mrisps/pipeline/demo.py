@@ -25,7 +25,7 @@ from mrisps.pipeline.reconstruct import Problem, reconstruct, slice_certificate,
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
 
 NOISE_STD = 0.005
-TV_LAMBDA = 0.004
+TV_LAMBDA = 0.008
 TV_ITERATIONS = 1000
 SEED = 2412
 

@@ -36,8 +36,9 @@ class FastSettings:
     Parameters
     ----------
     tolerance
-        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this (with the image
-        eliminated exactly, the residual in x is then at rounding level).
+        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this. With the image
+        eliminated exactly, the residual in x is then at rounding level; a result counts as converged only if it is at most
+        10 ``image_tolerance``.
     max_iterations
         Cap; reaching it is reported as ``max_iter``, never as converged.
     continuation_start
@@ -60,10 +61,10 @@ class FastSettings:
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected a number >= 1, got {self.max_iterations}")
-        if not self.continuation_start >= 1:
-            raise ValueError(f"continuation_start: expected a number >= 1, got {self.continuation_start}")
+        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+            raise ValueError(f"max_iterations: expected an integer >= 1, got {self.max_iterations}")
+        if not 1 <= self.continuation_start < float("inf"):
+            raise ValueError(f"continuation_start: expected a finite number >= 1, got {self.continuation_start}")
         if not 0 < self.continuation_decay < 1:
             raise ValueError(f"continuation_decay: expected a number between 0 and 1, got {self.continuation_decay}")
         if not self.image_tolerance > 0:
@@ -162,11 +163,12 @@ def solve(
         at_target = factor <= 1
         factor *= settings.continuation_decay
         residual = (_per_image(moved, batch) / _per_image(size, batch).clamp(min=1e-30)).sqrt()
-        worst = float(residual.max())
+        finite = residual.isfinite()  # an image with NaN is lost; the others of the batch go on
+        if not bool(finite.any()):
+            break
+        worst = float(residual[finite].max())
         if progress is not None:
             progress(k, worst)
-        if worst != worst:  # NaN: nothing that follows would be finite
-            break
         if at_target and worst <= settings.tolerance:
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
@@ -185,6 +187,7 @@ def solve(
         noise_std=noise_std,
         seconds=time.perf_counter() - started,
         keep_coefficients=keep_coefficients,
+        residual_x_limit=10 * settings.image_tolerance,
     )
 
 

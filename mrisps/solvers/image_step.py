@@ -44,7 +44,7 @@ class ImageStep:
         approximate = transfer if transfer is not None else _nearest_circulant(operator)
         denominator = approximate + patch_transfer
         # Where neither the data nor the prior sees a frequency (its p(f) is a rounding error), the minimum-norm choice is 0.
-        blind = denominator <= 1e-6 * denominator.max()
+        blind = denominator <= 1e-10 * patch_transfer.max()
         inverse = torch.where(blind, torch.zeros_like(denominator), denominator.reciprocal())
         self._real = not operator.domain_dtype.is_complex
         half = slice(None, energy.image_shape[1] // 2 + 1)

@@ -139,6 +139,7 @@ def certify(
     noise_std: float | None,
     seconds: float,
     keep_coefficients: bool,
+    residual_x_limit: float = math.inf,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
@@ -150,7 +151,11 @@ def certify(
         (iteration, (batch,) energies).
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement.
+    residual_x_limit
+        A result whose image is further than this from stationary has not converged, whatever the algorithm's own test says.
     """
+    if noise_std is not None and not 0 <= noise_std < math.inf:
+        raise ValueError(f"noise_std: expected a number >= 0, got {noise_std}")
     terms = energy.value(image, coefficients)
     residual_x, residual_a = energy.residuals(image, coefficients)
     misfit = (2 * terms.data).sqrt()
@@ -159,7 +164,8 @@ def certify(
     for i in range(image.shape[0]):
         total = float(terms.total[i])
         finite = math.isfinite(total) and bool(image[i].isfinite().all()) and math.isfinite(float(residual_a[i]))
-        status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) else "max_iter"
+        stationary = float(residual_x[i]) <= residual_x_limit
+        status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) and stationary else "max_iter"
         steps = int(n_iterations[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
         certificates.append(

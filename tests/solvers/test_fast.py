@@ -453,9 +453,27 @@ def test_one_bad_image_does_not_pass_for_a_good_one(monkeypatch: pytest.MonkeyPa
         return result * float("nan") if len(calls) == 12 else result  # a chunk of the second image
 
     monkeypatch.setattr(SmoothShrinkage, "prox", poisoned)
-    statuses = [c.status for c in solve(operator, y, model).certificates]
-    assert "nonfinite" in statuses
-    assert "converged" not in statuses
+    result = solve(operator, y, model)
+    assert sorted(c.status for c in result.certificates) == ["converged", "nonfinite"]
+    good = [c.status for c in result.certificates].index("converged")
+    monkeypatch.undo()
+    torch.testing.assert_close(result.image[good : good + 1], solve(operator, y[:1], model).image, rtol=0, atol=1e-3)
+
+
+def test_a_failed_image_step_is_not_converged() -> None:
+    # With a tolerance of the image step that its cap of iterations cannot meet, the residual in x tells.
+    operator, y, model = small_problem("blur", NCPR)
+    assert solve(operator, y, model, FastSettings(max_iterations=2000)).converged
+    result = solve(operator, y, model, FastSettings(max_iterations=2000, image_tolerance=1e-16))
+    assert result.certificate.residual_x > 1e-15
+    assert result.certificate.status == "max_iter"
+
+
+@pytest.mark.parametrize("noise_std", [-1.0, float("nan"), float("inf")])
+def test_noise_std_is_validated(noise_std: float) -> None:
+    operator, y, model = small_problem("real", NCPR)
+    with pytest.raises(ValueError, match="noise_std"):
+        solve(operator, y, model, FastSettings(max_iterations=1), noise_std=noise_std)
 
 
 def test_no_global_state_changes() -> None:
