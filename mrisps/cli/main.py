@@ -66,7 +66,7 @@ app.command(
     epilog=examples(
         "mrisps recon knee.h5 --recipe knee_pd_acc8 --weights NCPR.pth --output recon",
         "mrisps recon data/ --recipe knee_pdfs_acc8 --weights NCPR.pth --output recon --report",
-        "mrisps recon full.h5 --recipe knee_pd_acc8 --weights derived --output recon --undersample --slices 12",
+        "mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12",
         "mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon",
     )
 )(guarded(recon))

@@ -366,7 +366,7 @@ def reconstruct_file(
 
 
 def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:
-    """The solver's certificate with scale and mask, as plain values for JSON."""
+    """The solver's certificate with scale, mask and notes, as plain values for JSON."""
     mask = problem.mask
     sampling: JsonValue = None
     if mask is not None:
@@ -379,7 +379,13 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
             "sha256": mask.sha256,
         }
     certificate: dict[str, JsonValue] = dict(result.certificate.to_dict())  # type: ignore[arg-type]  # asdict: plain values
-    return {**certificate, "scale": problem.scale, "noise_std": problem.noise_std, "mask": sampling}
+    return {
+        **certificate,
+        "scale": problem.scale,
+        "noise_std": problem.noise_std,
+        "mask": sampling,
+        "notes": list(problem.notes),
+    }
 
 
 def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.float32] | NDArray[np.complex64]:

@@ -28,6 +28,9 @@ __all__ = ["FastSettings", "solve"]
 
 Progress = Callable[[int, float], None]
 
+PASSES = 10
+"""Iterations in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
+
 
 @dataclass(frozen=True)
 class FastSettings:
@@ -36,9 +39,9 @@ class FastSettings:
     Parameters
     ----------
     tolerance
-        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this. With the image
-        eliminated exactly, the residual in x is then at rounding level; a result counts as converged only if it is at most
-        10 ``image_tolerance``.
+        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in ten iterations in a
+        row. With the image eliminated exactly, the residual in x is then at rounding level; a result counts as converged only
+        if it is at most 10 ``image_tolerance``.
     max_iterations
         Cap; reaching it is reported as ``max_iter``, never as converged.
     continuation_start
@@ -138,17 +141,19 @@ def solve(
     factor = settings.continuation_start
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
     trace: list[tuple[int, Tensor]] = []
-    k = 0
+    n_passed = k = 0
     for k in range(1, settings.max_iterations + 1):
         inertia = (k - 1) / (k + 2)
-        regulariser = prior.regulariser.scaled(max(factor, 1.0))
+        regulariser = prior.regulariser.scaled(factor)
         extrapolated_misfit = torch.lerp(previous_misfit, misfit, 1 + inertia, out=previous_misfit)
         moved = torch.zeros(shape[0], dtype=torch.float64, device=image.device)
         size = torch.zeros_like(moved)
         for rows, ys in prior.chunks(shape):
             extrapolated = torch.lerp(previous[rows, ys], coefficients[rows, ys], 1 + inertia)
-            v = torch.add(extrapolated, extrapolated_misfit[rows, ys] @ prior.factors, alpha=prior.beta)
-            updated = regulariser.prox(v)
+            v = torch.addmm(
+                extrapolated.flatten(0, 2), extrapolated_misfit[rows, ys].flatten(0, 2), prior.factors, alpha=prior.beta
+            )
+            updated = regulariser.prox(v.view_as(extrapolated))
             torch.matmul(updated, predictor, out=prediction[rows, ys])
             moved[rows] += _squared_norm(extrapolated.sub_(updated))
             size[rows] += _squared_norm(updated)
@@ -161,7 +166,7 @@ def solve(
         )
 
         at_target = factor <= 1
-        factor *= settings.continuation_decay
+        factor = max(factor * settings.continuation_decay, 1.0)
         residual = (_per_image(moved, batch) / _per_image(size, batch).clamp(min=1e-30)).sqrt()
         finite = residual.isfinite()  # an image with NaN is lost; the others of the batch go on
         if not bool(finite.any()):
@@ -169,11 +174,12 @@ def solve(
         worst = float(residual[finite].max())
         if progress is not None:
             progress(k, worst)
-        if at_target and worst <= settings.tolerance:
+        n_passed = n_passed + 1 if at_target and worst <= settings.tolerance else 0
+        if n_passed == PASSES:
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
             trace.append((k, energy.value(image, coefficients).total.cpu()))
-    converged = (residual <= settings.tolerance).cpu() & (factor <= settings.continuation_decay)
+    converged = (residual <= settings.tolerance).cpu() & (n_passed == PASSES)
     return certify(
         energy,
         image_step,
