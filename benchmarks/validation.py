@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the recipes"
     )
-    parser.add_argument("--tv-lambda", type=float, default=0.004)
+    parser.add_argument("--tv-lambda", type=float, default=0.006, help="about what the authors tuned for TV")
     parser.add_argument("--tv-iterations", type=int, default=1000)
     parser.add_argument("--paper-tolerance", type=float, default=1e-5)
     parser.add_argument("--paper-iterations", type=int, default=10_000)

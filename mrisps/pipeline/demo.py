@@ -25,8 +25,8 @@ from mrisps.pipeline.reconstruct import Problem, reconstruct, slice_certificate,
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
 
 NOISE_STD = 0.005
-TV_LAMBDA = 0.008
-TV_ITERATIONS = 1000
+TV_LAMBDA = 0.003  # the best of 0.0015 to 0.006 on this very image, to its advantage
+TV_ITERATIONS = 3000  # within 0.05 dB of 6000; after 1000 it is 1 dB short
 SEED = 2412
 
 
