@@ -561,6 +561,11 @@ class _Scaled(LinearOperator):
     def _normal(self, x: torch.Tensor) -> torch.Tensor:
         return abs(self._factor) ** 2 * self._operator._normal(x)
 
+    @property
+    def n_measurements(self) -> int:
+        """As many as without the factor."""
+        return self._operator.n_measurements
+
     def normal_transfer_function(self) -> torch.Tensor | None:
         transfer_function = self._operator.normal_transfer_function()
         return None if transfer_function is None else abs(self._factor) ** 2 * transfer_function
@@ -595,6 +600,12 @@ class _Composition(LinearOperator):
 
     def _normal(self, x: torch.Tensor) -> torch.Tensor:
         return self._inner._adjoint(self._outer._normal(self._inner._forward(x)))
+
+    @property
+    def n_measurements(self) -> int:
+        """Those of the last operator, which knows what it leaves zero; a factor leaves zero what was."""
+        factor = isinstance(self._outer, _Scaled) and isinstance(self._outer._operator, Identity)
+        return self._inner.n_measurements if factor else self._outer.n_measurements
 
     def normal_transfer_function(self) -> torch.Tensor | None:
         outer = self._outer.normal_transfer_function()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mrisps.operators import FourierSubsampling, fft2c, make_mask, mask_from_array
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, fft2c, make_mask, mask_from_array
 
 from .helpers import check_gradients_by_differences, check_operator, random_tensor
 
@@ -144,3 +144,17 @@ def test_n_measurements_counts_the_acquired_samples_only() -> None:
     mask = torch.tensor([True, False, True, True, False, False])
     for dtype in (torch.complex64, torch.float32):
         assert FourierSubsampling(mask, (5, 6), dtype).n_measurements == 2 * 5 * 3
+
+
+def test_n_measurements_of_what_is_made_of_it() -> None:
+    mask = torch.tensor([True, False, True, True, False, False])
+    operator = FourierSubsampling(mask, (5, 6), torch.float64)
+    expected = operator.n_measurements
+    assert (3 * operator).n_measurements == expected
+    assert (operator * 0.5).n_measurements == expected
+    factor = 2 * Identity(operator.range_shape, operator.range_dtype)
+    assert (factor @ operator).n_measurements == expected
+    image = Identity(operator.domain_shape, operator.domain_dtype)
+    assert (operator @ (2 * image)).n_measurements == expected
+    blur = BlurDownsample((12, 14), kernel_size=3, stride=2, dtype=torch.float64)  # 5 x 6 samples
+    assert (operator @ blur).n_measurements == expected
