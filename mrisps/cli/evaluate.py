@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, note, parse_size
+from mrisps.cli.common import UsageError, new_file, note, parse_size
+from mrisps.cli.options import Overwrite
 from mrisps.cli.terminal import print_table
 
 __all__ = ["evaluate"]
@@ -43,6 +44,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers as JSON.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare reconstructions with references.
 
@@ -69,6 +71,8 @@ def evaluate(
     for path in (prediction, target):
         if not path.exists():
             raise UsageError(f"{path}: does not exist")
+    if json_file is not None:
+        _check_json_file(json_file, (prediction, target), overwrite)
     scores = evaluate_files(prediction, target, data_range=peak, crop=size, border=border)
     rows = [
         [
@@ -94,6 +98,14 @@ def evaluate(
         }
         write_text(json_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
         note(f"numbers: {json_file}")
+
+
+def _check_json_file(path: Path, inputs: tuple[Path, Path], overwrite: bool) -> None:
+    """Refuse, before anything is computed, to write the numbers over what they are about."""
+    compared = [place.resolve() for place in inputs]
+    if path.resolve() in compared or (path.suffix != ".json" and path.exists() and path.resolve().parent in compared):
+        raise UsageError(f"--json: {path}: is compared, and would be replaced")
+    new_file(path, overwrite)
 
 
 def _finite(value: object) -> object:

@@ -88,6 +88,8 @@ def chosen_recipe(name: str, changes: Sequence[str] | None, task: str) -> "Recip
             key, equals, value = change.partition("=")
             if not equals or not key.strip():
                 raise UsageError(f"--set: expected KEY=VALUE, got {change!r}")
+            if key.strip() == "task":
+                raise UsageError("--set: the task of a recipe cannot be changed; take another recipe")
             values[key.strip()] = value.strip()
         return with_overrides(recipe, values)
 

@@ -280,6 +280,7 @@ def test_wrong_recipe_file(run: Run, knee: Path, tmp_path: Path, extra: str, exp
         ("image=imaginary", "recipe: image: expected one of 'from_file', 'real', 'complex', got 'imaginary'"),
         ("lam", "--set: expected KEY=VALUE, got 'lam'"),
         ("=3", "--set: expected KEY=VALUE, got '=3'"),
+        ("task=denoise", "--set: the task of a recipe cannot be changed"),
     ],
 )
 def test_wrong_set(run: Run, knee: Path, change: str, expected: str) -> None:

@@ -56,6 +56,29 @@ def test_equal_images(cli: Cli, pair: tuple[Path, Path], tmp_path: Path) -> None
     assert json.loads(scores.read_text())["mean"]["psnr"] is None
 
 
+def test_json_never_replaces_what_is_compared(cli: Cli, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    before = [path.read_bytes() for path in pair]
+    folders = [tmp_path / name for name in ("predictions", "targets")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.npy").write_bytes(before[1])
+    for inputs, written in ((pair, pair[0]), (pair, pair[1]), (folders, folders[1] / "a.npy")):
+        assert cli("evaluate", *inputs, "--json", written, "--overwrite") == 2
+        assert "is compared, and would be replaced" in cli.stderr
+    assert [path.read_bytes() for path in pair] == before
+    assert (folders[1] / "a.npy").read_bytes() == before[1]
+
+
+def test_json_is_replaced_when_asked_for_only(cli: Cli, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    scores.write_text("kept")
+    assert cli("evaluate", *pair, "--json", scores) == 2
+    assert "exists already; use --overwrite to replace it" in cli.stderr
+    assert scores.read_text() == "kept"
+    assert cli("evaluate", *pair, "--json", scores, "--overwrite") == 0
+    assert "mean" in json.loads(scores.read_text())
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
