@@ -10,6 +10,7 @@ PSNR is with data range 1, after clipping to [0, 1]; for super-resolution a bord
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def main() -> None:
     recipe = load_recipe("superres_x4" if superres else "denoise_sigma25")
     settings: FastSettings = recipe.solver
     if arguments.tolerance is not None:
-        settings = FastSettings(arguments.tolerance, settings.max_iterations, settings.continuation_start)
+        settings = replace(settings, tolerance=arguments.tolerance)
     sigma = (arguments.sigma if arguments.sigma is not None else (2.55 if superres else 25.0)) / 255
     border = 40 if superres else 0
     for weights in arguments.weights:

@@ -17,7 +17,7 @@ recipe = Recipe(
     source="best_hyperparams.txt of the authors, 'Super Resolution, NCPR'",
     blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
     noise_std=0.01,
-    nonnegative=True,  # the authors clip at 0, too
+    nonnegative=True,  # once, at the end (the authors: in every step)
     solver=FastSettings(tolerance=1e-4, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
 )
 

@@ -23,7 +23,7 @@ def paper_slices(
             metavar="8|16|none",
             help="Apply the paper's mask of this acceleration; `none` keeps all of k-space.",
         ),
-    ],
+    ] = "8",
     overwrite: Overwrite = False,
 ) -> None:
     """Turn the paper's slices into fastMRI files.

@@ -1,6 +1,6 @@
 """The demonstration: a real MR slice, undersampled 8-fold, reconstructed in three ways.
 
-The slice is the 256 x 256 head that matplotlib ships. A smooth phase, noise and a column mask turn it into the k-space of a scan;
+The slice is the 256 x 256 head that matplotlib ships. A smooth phase, noise and an 8-fold mask turn it into the k-space of a scan;
 zero filling, SigPy's total variation and this package reconstruct the complex image from it.
 """
 
@@ -8,19 +8,21 @@ import gzip
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mrisps.errors import MrispsError
+from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import JsonValue
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, SamplingMask, make_mask
 from mrisps.pipeline import baselines
 from mrisps.pipeline.metrics import nmse, psnr, ssim
-from mrisps.pipeline.recipe import Recipe, ScaleRule, load_recipe
-from mrisps.pipeline.reconstruct import Problem, reconstruct, slice_certificate, to_array
+from mrisps.pipeline.recipe import Recipe, load_recipe
+from mrisps.pipeline.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
 
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
 
@@ -182,12 +184,8 @@ def run_demo(
             seconds,
         )
 
-    operator = FourierSubsampling(mask, device=torch.device(device))
-    scaled = recipe.scale if recipe.scale is not None else ScaleRule(percentile=100, reference=1)
-    zero_filled = baselines.zero_filled(kspace)
-    scale = float(np.percentile(np.abs(zero_filled), scaled.percentile)) / scaled.reference
-    y = torch.from_numpy(kspace).to(operator.device)[None] / scale
-    problem = Problem(operator, y, scale, NOISE_STD / scale, mask)
+    record = Acquisition(kspace, Path("s1045.ima.gz"), mask=np.array(mask.pattern))
+    problem = mri_problem(record, recipe, mask=mask, device=device)
     results = []
 
     def ours() -> NDArray[np.complex64]:

@@ -212,9 +212,10 @@ def _pairs(prediction: Path, target: Path) -> list[tuple[Path, Path]]:
         return [(prediction / target.name if prediction.is_dir() else prediction, target)]
     if prediction.is_file():
         raise FileError(prediction, f"expected a folder, as the target {target} is one")
-    targets = sorted(path for path in target.iterdir() if path.is_file() and not path.name.startswith("."))
+    kinds = {".h5", ".hdf5", *IMAGE_SUFFIXES}
+    targets = sorted(path for path in target.iterdir() if path.is_file() and path.suffix.lower() in kinds)
     if not targets:
-        raise FileError(target, "has no files")
+        raise FileError(target, "has no HDF5 files or images")
     missing = [path.name for path in targets if not (prediction / path.name).is_file()]
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import math
 import runpy
 import types
 import typing
@@ -49,10 +50,13 @@ class MaskRule:
     def __post_init__(self) -> None:
         from mrisps.operators import MASK_KINDS
 
+        _check_types(self, "mask.")
         if self.kind not in MASK_KINDS:
             raise RecipeError("mask.kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
-        if not self.acceleration >= 1:
+        if not 1 <= self.acceleration < math.inf:
             raise RecipeError("mask.acceleration", f"expected a number >= 1, got {self.acceleration}")
+        if self.seed < 0:
+            raise RecipeError("mask.seed", f"expected an integer >= 0, got {self.seed}")
         if not 0 <= self.center_fraction <= 1:
             raise RecipeError("mask.center_fraction", f"expected a number from 0 to 1, got {self.center_fraction}")
 
@@ -75,9 +79,10 @@ class ScaleRule:
     reference: float
 
     def __post_init__(self) -> None:
+        _check_types(self, "scale.")
         if not 0 < self.percentile <= 100:
             raise RecipeError("scale.percentile", f"expected a number from 0 to 100, got {self.percentile}")
-        if not self.reference > 0:
+        if not 0 < self.reference < math.inf:
             raise RecipeError("scale.reference", f"expected a number > 0, got {self.reference}")
 
 
@@ -90,7 +95,8 @@ class BlurRule:
     stride: int = 4
 
     def __post_init__(self) -> None:
-        if self.kernel_size < 1 or self.stride < 1 or not self.sigma > 0:
+        _check_types(self, "blur.")
+        if self.kernel_size < 1 or self.stride < 1 or not 0 < self.sigma < math.inf:
             raise RecipeError("blur", f"expected positive numbers, got {self}")
 
 
@@ -125,7 +131,7 @@ class Recipe:
     noise_std
         Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
     nonnegative
-        Clip a real image at 0 after the reconstruction.
+        Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step.)
     solver
         Settings of the solver.
     description
@@ -155,7 +161,7 @@ class Recipe:
             value = getattr(self, key)
             if not 0 < value < float("inf"):
                 raise RecipeError(key, f"expected a number > 0, got {value}")
-        if self.noise_std is not None and not self.noise_std >= 0:
+        if self.noise_std is not None and not 0 <= self.noise_std < math.inf:
             raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
         if self.mask is not None and self.task != "mri":
             raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
@@ -204,7 +210,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise RecipeError(error.key, f"{error.message} (in {path})") from error
     except TypeError as error:  # what a frozen dataclass says of an unknown or missing key
         raise RecipeError(_key_of(error), f"{error} (in {path})") from error
-    except (SyntaxError, ValueError, ImportError, NameError, AttributeError, OSError, UnicodeDecodeError) as error:
+    except (Exception, SystemExit) as error:  # somebody's program: whatever it raises, it is the file that is wrong
         raise FileError(path, f"cannot be run: {type(error).__name__}: {error}") from error
     recipe = namespace.get("recipe")
     if not isinstance(recipe, Recipe):
@@ -254,7 +260,7 @@ def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
         changed.__post_init__()
         return changed
     except ValueError as error:
-        raise RecipeError(path, str(error)) from error
+        raise RecipeError(path, str(error).removeprefix(f"{keys[0]}: ")) from error
 
 
 def _parsed(text: str, hint: object, path: str) -> object:

@@ -128,6 +128,22 @@ def mri_problem(
         acquired = _undersampled(acquisition, recipe, acquired)
     if acquired.is_fully_sampled:
         notes.append("k-space is fully sampled: the reconstruction only denoises it")
+    pattern = acquired.array2d()
+    silent = pattern.any(axis=0) & ~(pattern & (acquisition.kspace[0] != 0)).any(
+        axis=0
+    )  # (x,): acquired, and zero throughout
+    if silent.any() and not acquired.is_fully_sampled:
+        notes.append(
+            f"{int(silent.sum())} acquired columns hold nothing but zeros: they are taken as measured, "
+            "and the ratio of data misfit to noise is too small"
+        )
+    if recipe.mask is not None and not acquired.is_fully_sampled:
+        off = acquired.realised_acceleration / recipe.mask.acceleration
+        if not 0.6 <= off <= 1.6:
+            notes.append(
+                f"the data are {acquired.realised_acceleration:.2f}-fold undersampled, the recipe is for "
+                f"{recipe.mask.acceleration:g}-fold"
+            )
     if acquired.misses_nominal:
         notes.append(
             f"the mask was asked for acceleration {acquired.acceleration:g} and has {acquired.realised_acceleration:.2f}"
@@ -207,7 +223,7 @@ def reconstruct(
 ) -> Reconstruction:
     """Solve a problem with a recipe's regularisation and return the images in the units of the input.
 
-    The certificate refers to the scaled problem.
+    The certificate refers to the scaled problem, and to the image before the recipe's ``nonnegative`` clips it.
 
     Raises
     ------
@@ -335,6 +351,12 @@ def reconstruct_file(
             raise MrispsError(f"{source}: slices: expected some of 0 to {file.n_slices - 1}, got {chosen}")
         record = provenance(recipe, model, weights, source, device)
         record["slices"] = list(chosen)
+        record["options"] = {
+            "undersample": undersample,
+            "crop": crop,
+            "mask": "given" if mask is not None else "from the file or the recipe",
+            "scale": "from the recipe" if scale is None else scale,
+        }
         with ReconstructionWriter(
             destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
         ) as writer:
@@ -447,7 +469,9 @@ def _scale(operator: LinearOperator, y: Tensor, recipe: Recipe, given: float | N
     if recipe.scale is None:
         return 1.0
     magnitude = operator.adjoint(y).abs().flatten().cpu().numpy()
-    scale = float(np.percentile(magnitude, recipe.scale.percentile)) / recipe.scale.reference
+    if not np.isfinite(magnitude).all():
+        raise MrispsError("scale: the zero-filled image is not finite in single precision; scale the data down")
+    scale = float(np.percentile(magnitude.astype(np.float64), recipe.scale.percentile)) / recipe.scale.reference
     if not scale > 0:
         raise MrispsError(f"scale: percentile {recipe.scale.percentile:g} of the zero-filled image is 0; give a scale")
     return scale

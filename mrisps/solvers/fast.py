@@ -12,6 +12,7 @@ they fill in slowly. Continuation starts with thresholds ``continuation_start`` 
 ``continuation_decay`` every iteration; for the non-convex prior it also leads to lower energies than the plain iteration.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class FastSettings:
         row. With the image eliminated exactly, the residual in x is then at rounding level; a result counts as converged only
         if it is at most 10 ``image_tolerance``.
     max_iterations
-        Cap; reaching it is reported as ``max_iter``, never as converged.
+        Cap; reaching it is reported as ``max_iter``, never as converged. The continuation takes
+        log(continuation_start) / -log(continuation_decay) of them before the test is looked at.
     continuation_start
         Factor on the thresholds at the start; 1 for no continuation, which is right for well-posed problems (denoising).
     continuation_decay
@@ -62,18 +64,22 @@ class FastSettings:
     trace_interval: int = 50
 
     def __post_init__(self) -> None:
+        for name in ("tolerance", "continuation_start", "continuation_decay", "image_tolerance"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value!r}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
         if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
             raise ValueError(f"max_iterations: expected an integer >= 1, got {self.max_iterations}")
-        if not 1 <= self.continuation_start < float("inf"):
-            raise ValueError(f"continuation_start: expected a finite number >= 1, got {self.continuation_start}")
+        if not self.continuation_start >= 1:
+            raise ValueError(f"continuation_start: expected a number >= 1, got {self.continuation_start}")
         if not 0 < self.continuation_decay < 1:
             raise ValueError(f"continuation_decay: expected a number between 0 and 1, got {self.continuation_decay}")
         if not self.image_tolerance > 0:
             raise ValueError(f"image_tolerance: expected a number > 0, got {self.image_tolerance}")
-        if self.trace_interval < 0:
-            raise ValueError(f"trace_interval: expected a number >= 0, got {self.trace_interval}")
+        if not isinstance(self.trace_interval, int) or self.trace_interval < 0:
+            raise ValueError(f"trace_interval: expected an integer >= 0, got {self.trace_interval}")
 
 
 @torch.no_grad()
@@ -124,7 +130,7 @@ def solve(
     settings = FastSettings() if settings is None else settings
     real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
     energy = Energy(operator, y, model.prior(real, operator.device))
-    check_measurements(energy)
+    check_measurements(energy, noise_std)
     started = time.perf_counter()
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)

@@ -115,7 +115,7 @@ def solve_paper(
     prior = model.prior(real, operator.device, settings.beta_floor)
     started = time.perf_counter()
     everything = Energy(operator, y, prior)
-    check_measurements(everything)
+    check_measurements(everything, noise_std)
     results = [_iterate(Energy(operator, y[i : i + 1], prior), settings, progress) for i in range(y.shape[0])]
     traces = [dict(trace) for _, _, _, _, trace in results]
     nan = torch.full((1,), torch.nan, dtype=torch.float64)

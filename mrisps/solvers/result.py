@@ -35,9 +35,11 @@ class Certificate:
     energy_trace
         (iteration, E) along the way, the last entry at the result.
     residual_x
-        |dE/dx| / |A^H y| at the result.
+        |dE/dx| / |A^H y| at the result; it need not vanish where the paper solver clips the image at 0.
     residual_a
         |a - T(a - dE_smooth/da)| / |a| at the result.
+    residual_smooth
+        |dE/dx| / |A^H y| of the smooth image, with a = 0.
     data_misfit
         |A x - y|.
     expected_misfit
@@ -58,6 +60,7 @@ class Certificate:
     energy_trace: tuple[tuple[int, float], ...]
     residual_x: float
     residual_a: float
+    residual_smooth: float
     data_misfit: float
     expected_misfit: float | None
     seconds: float
@@ -152,19 +155,19 @@ def certify(
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement.
     residual_x_limit
-        A result whose image is further than this from stationary has not converged, whatever the algorithm's own test says.
+        A result whose image, or whose smooth image, is further than this from stationary has not converged, whatever the
+        algorithm's own test says.
     """
-    if noise_std is not None and not 0 <= noise_std < math.inf:
-        raise ValueError(f"noise_std: expected a number >= 0, got {noise_std}")
     terms = energy.value(image, coefficients)
     residual_x, residual_a = energy.residuals(image, coefficients)
     misfit = (2 * terms.data).sqrt()
     smooth = image_step.smooth_image()
+    residual_smooth, _ = energy.residuals(smooth, torch.zeros_like(coefficients))
     certificates = []
     for i in range(image.shape[0]):
         total = float(terms.total[i])
         finite = math.isfinite(total) and bool(image[i].isfinite().all()) and math.isfinite(float(residual_a[i]))
-        stationary = float(residual_x[i]) <= residual_x_limit
+        stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
         status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) and stationary else "max_iter"
         steps = int(n_iterations[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
@@ -181,6 +184,7 @@ def certify(
                 energy_trace=(*trace, (steps, total)),
                 residual_x=float(residual_x[i]),
                 residual_a=float(residual_a[i]),
+                residual_smooth=float(residual_smooth[i]),
                 data_misfit=float(misfit[i]),
                 expected_misfit=None if noise_std is None else noise_std * energy.operator.n_measurements**0.5,
                 seconds=seconds,
@@ -196,14 +200,19 @@ def certify(
     )
 
 
-def check_measurements(energy: Energy) -> None:
+def check_measurements(energy: Energy, noise_std: float | None) -> None:
     """Reject measurements that no solver can use.
 
     Raises
     ------
     ValueError
-        If y is not finite, or operator and prior do not fit together.
+        If the operator's domain is not one image, y is not finite, operator and prior do not fit together, or noise_std is not a
+        number >= 0.
     """
+    if len(energy.operator.domain_shape) != 3 or energy.operator.domain_shape[0] != 1:
+        raise ValueError(f"operator: expected the domain (1, y, x), got {energy.operator.domain_shape}")
+    if noise_std is not None and not 0 <= noise_std < math.inf:
+        raise ValueError(f"noise_std: expected a number >= 0, got {noise_std}")
     if not bool(torch.isfinite(energy.y).all()):
         raise ValueError("y: expected finite measurements, got NaN or infinity")
     basis = energy.prior.basis

@@ -186,7 +186,7 @@ def test_what_does_not_fit(tmp_path: Path, rng: np.random.Generator) -> None:
     with pytest.raises(FileError, match="does not exist"):
         evaluate_files(prediction, tmp_path / "absent", data_range=1.0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileError, match="has no files"):
+    with pytest.raises(FileError, match="has no HDF5 files or images"):
         evaluate_files(prediction, tmp_path / "empty", data_range=1.0)
 
 

@@ -111,6 +111,11 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ("blur=BlurRule()", "blur: super-resolution recipes need one"),
         ("solver=3", "solver: expected FastSettings, got 3"),
         ("name=''", "name"),
+        ("mask=MaskRule('random', '8', 0.04)", "mask.acceleration: expected float, got '8'"),
+        ("mask=MaskRule('random', 8, 0.04, seed=-1)", "mask.seed"),
+        ("scale=ScaleRule('99', 1.0)", "scale.percentile: expected float, got '99'"),
+        ("scale=ScaleRule(99, float('inf'))", "scale.reference"),
+        ("noise_std=float('inf')", "noise_std"),
     ],
 )
 def test_wrong_recipe_file(tmp_path: Path, argument: str, message: str) -> None:
@@ -120,7 +125,13 @@ def test_wrong_recipe_file(tmp_path: Path, argument: str, message: str) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "recipe = 3", "recipe = (", "import nothing_of_that_name", "recipe = undefined"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "recipe = 3", "recipe = (", "import nothing_of_that_name", "recipe = undefined", "1 / 0", "{}['a']"),
+        *("raise SystemExit(0)", "raise RuntimeError", "assert False"),
+    ],
+)
 def test_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
     path = tmp_path / "none.py"
     path.write_text(text)

@@ -145,6 +145,25 @@ def test_retrospective_undersampling(recipe: Recipe) -> None:
         mri_problem(acquisition(), replace(recipe, mask=None), undersample=True)
 
 
+def test_acquired_columns_of_zeros_are_pointed_out(recipe: Recipe) -> None:
+    mask = columns()
+    kspace = acquisition(mask).kspace.copy()
+    kspace[..., np.flatnonzero(mask)[0]] = 0
+    problem = mri_problem(replace(acquisition(mask), kspace=kspace), recipe)
+    assert problem.notes[0].startswith("1 acquired columns hold nothing but zeros")
+
+
+def test_data_that_the_recipe_is_not_for(recipe: Recipe) -> None:
+    other = replace(recipe, mask=MaskRule("random", 8, 0.04))
+    assert "2.00-fold undersampled, the recipe is for 8-fold" in mri_problem(acquisition(columns()), other).notes[0]
+
+
+def test_data_too_large_for_single_precision(recipe: Recipe) -> None:
+    flat = np.full((1, *SHAPE), 3e38, dtype=np.complex64)  # its image is a peak 22 times as high
+    with pytest.raises(MrispsError, match="not finite in single precision"):
+        mri_problem(replace(acquisition(), kspace=flat), recipe)
+
+
 def test_multicoil_is_refused_by_name(recipe: Recipe) -> None:
     record = acquisition()
     with pytest.raises(FileError, match="kspace: expected single-coil data, got 2 coils"):

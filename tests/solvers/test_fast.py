@@ -471,6 +471,40 @@ def test_a_failed_image_step_is_not_converged() -> None:
     assert result.certificate.status == "max_iter"
 
 
+def test_the_smooth_image_is_certified_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, y, model = small_problem("blur", NCPR)
+    good = solve(operator, y, model)
+    assert good.certificate.residual_smooth <= 1e-4
+    smooth = ImageStep.smooth_image
+    monkeypatch.setattr(ImageStep, "smooth_image", lambda step: 1.01 * smooth(step))
+    bad = solve(operator, y, model)
+    assert bad.certificate.residual_smooth > 1e-4
+    assert bad.certificate.status == "max_iter"
+
+
+def test_several_channels_are_refused() -> None:
+    _, _, model = small_problem("real", NCPR)
+    operator = Identity((2, 8, 8))
+    with pytest.raises(ValueError, match=r"operator: expected the domain \(1, y, x\), got \(2, 8, 8\)"):
+        solve(operator, torch.zeros(1, 2, 8, 8), model)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tolerance": math.inf},
+        {"tolerance": "1"},
+        {"image_tolerance": math.nan},
+        {"continuation_start": math.inf},
+        {"max_iterations": 2.5},
+        {"trace_interval": 0.5},
+    ],
+)
+def test_settings_are_checked_for_type_and_finiteness(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FastSettings(**wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("noise_std", [-1.0, float("nan"), float("inf")])
 def test_noise_std_is_validated(noise_std: float) -> None:
     operator, y, model = small_problem("real", NCPR)
