@@ -1,10 +1,12 @@
 """Progress and tables: drawn on a terminal, plain lines anywhere else."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,6 +21,9 @@ __all__ = ["SolverProgress", "print_table", "steps"]
 
 class SolverProgress:
     """How far the solver is with one file. On a terminal a bar that goes away at the end; else a line for each slice.
+
+    Ctrl-C ends the solve after the iteration at the latest: Python drops a KeyboardInterrupt that happens to be raised inside a
+    finaliser or a callback of C code, so that it came is also remembered here and looked at in every iteration.
 
     Parameters
     ----------
@@ -35,8 +40,12 @@ class SolverProgress:
         self._task: TaskID | None = None
         self._last: tuple[int, int, int, float] | None = None
         self._started = time.perf_counter()
+        self._interrupted = False
+        self._earlier = signal.getsignal(signal.SIGINT)
 
     def __enter__(self) -> "SolverProgress":
+        if threading.current_thread() is threading.main_thread():  # only there can a handler be set
+            signal.signal(signal.SIGINT, self._interrupt)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -57,13 +66,21 @@ class SolverProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._earlier)
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
             self._slice_done()
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
     def update(self, position: int, n_slices: int, iteration: int, residual: float) -> None:
         """Take what the solver says after an iteration; ``position`` is that of the slice, from 0."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         if self._bar is not None and self._task is not None:
             state = f"slice {position + 1}/{n_slices}  iteration {iteration}  residual {residual:.1e} -> {self._tolerance:.1e}"
             total = n_slices if n_slices > 1 else None

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from mrisps.cli.terminal import SolverProgress
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import ModelConfig, SmoothPlusSparse
 
@@ -206,7 +207,7 @@ def test_interrupt(knee: Path, weights: Path, tmp_path: Path) -> None:
             assert any(output.glob(".knee.h5.*"))
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=30)
+            stdout, stderr = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 130
@@ -214,6 +215,27 @@ def test_interrupt(knee: Path, weights: Path, tmp_path: Path) -> None:
     assert stderr == "interrupted\n"
     assert [path.name for path in output.iterdir()] == ["knee.h5"]
     assert (output / "knee.h5").read_bytes() == b"earlier"
+
+
+def test_an_interrupt_that_python_drops_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it is raised in a finaliser: the next iteration sees it."""
+
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    earlier = signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        with SolverProgress("knee.h5", 1e-3) as progress:
+            progress.update(0, 1, 1, 1.0)
+            Finalised()
+            progress.update(0, 1, 2, 0.5)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # Python would print what it drops
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert signal.getsignal(signal.SIGINT) is earlier
 
 
 # ------------------------------------------------------------------------------------------------ usage: exit code 2
