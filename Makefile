@@ -33,8 +33,8 @@ test: $(STAMP) lint   ## lint, types and all quick tests
 slow: $(STAMP)   ## full slices and training: minutes
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP)  ## fast solver against the paper solver, side by side
-	$(BIN)/python benchmarks/solver_speed.py
+bench: $(STAMP)  ## fast solver against the paper solver, side by side: about ten minutes
+	$(BIN)/python benchmarks/solver_speed.py --skip-factored
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output
