@@ -95,9 +95,17 @@ def main() -> None:
     row("fast", fast, seconds)
     forms = [("paper (authors' arithmetic)", False), ("paper (factored)", True)]
     for name, factored in forms[: 1 if arguments.skip_factored else 2]:
-        started = time.perf_counter()
-        solve_paper(operator, y, model, PaperSettings(max_iterations=5, operator_norm=1.0, factored=factored))
-        per_iteration = (time.perf_counter() - started) / 5
+        times: list[float] = []
+        solve_paper(
+            operator,
+            y,
+            model,
+            PaperSettings(max_iterations=8, operator_norm=1.0, factored=factored),
+            progress=lambda k, change, times=times: times.append(time.perf_counter()),
+        )
+        per_iteration = (times[-1] - times[2]) / (
+            len(times) - 3
+        )  # after warming up, without what comes before and after
         n = max(1, int(arguments.factor * seconds / per_iteration))
         started = time.perf_counter()
         paper = solve_paper(operator, y, model, PaperSettings(max_iterations=n, operator_norm=1.0, factored=factored))
