@@ -265,7 +265,7 @@ class _Sink(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
         view = memoryview(buffer).cast("B")
         content = b""
         if self._error is None:
@@ -280,7 +280,7 @@ class _Sink(io.RawIOBase):
         self._position += len(view)
         return len(view)
 
-    def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+    def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
         view = memoryview(content).cast("B")
         self._size = max(self._size, self._position + len(view))
         if self._error is None:

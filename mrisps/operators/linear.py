@@ -449,19 +449,19 @@ class _Apply(torch.autograd.Function):
         inputs: tuple[LinearOperator, _Mode, torch.Tensor],
         output: torch.Tensor,
     ) -> None:
-        ctx.operator, ctx.mode, _ = inputs  # type: ignore[attr-defined]
+        ctx.operator, ctx.mode, _ = inputs  # type: ignore[attr-defined]  # set in setup_context
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: torch.Tensor) -> tuple[None, None, torch.Tensor]:
-        return None, None, _apply(ctx.operator, _TRANSPOSED[ctx.mode], gradients[0])  # type: ignore[attr-defined]
+        return None, None, _apply(ctx.operator, _TRANSPOSED[ctx.mode], gradients[0])  # type: ignore[attr-defined]  # set in setup_context
 
     @staticmethod
     def jvp(ctx: torch.autograd.function.FunctionCtx, *tangents: torch.Tensor) -> torch.Tensor:
-        return _apply(ctx.operator, ctx.mode, tangents[-1])  # type: ignore[attr-defined]
+        return _apply(ctx.operator, ctx.mode, tangents[-1])  # type: ignore[attr-defined]  # set in setup_context
 
 
 def _apply(operator: LinearOperator, mode: _Mode, value: torch.Tensor) -> torch.Tensor:
-    return cast(torch.Tensor, _Apply.apply(operator, mode, value))  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, _Apply.apply(operator, mode, value))  # type: ignore[no-untyped-call]  # torch: untyped
 
 
 class Identity(LinearOperator):
