@@ -9,6 +9,7 @@ Arrays are pixel-major: an image is (batch, 1, y, x) and its patch coefficients 
 real; a complex image enters as two real ones (:func:`to_real_images`).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,26 +73,50 @@ def extract_patches(image: Tensor, patch_size: int) -> Tensor:
         (batch, y, x, p * p); ``[b, i, j]`` is the patch centred on pixel (i, j), row by row. It takes p^2 times the memory of
         the image: the transforms below never form it.
     """
-    padded = _pad_circular(image, patch_size // 2)[:, 0]
+    padded = _pad_circular(image, patch_size // 2, patch_size // 2)[:, 0]
     patches = padded.unfold(1, patch_size, 1).unfold(2, patch_size, 1)  # (batch, y, x, p, p)
     return patches.flatten(start_dim=3)
 
 
+BLOCK_ROWS = 64
+"""Rows of patches whose adjoint is computed at a time, so that the work space stays small against the coefficients."""
+
+
 @dataclass(frozen=True, eq=False)
 class PatchTransform:
-    """The linear map from an image to the coefficients ``B P_k x`` of all its patches, its adjoint, and its transfer function.
+    """The linear map from an image to the coefficients ``B P_k x`` of its patches, its adjoint, and its transfer function.
 
     Parameters
     ----------
     filters
         (r, p, p) real filters, p odd; the rows of B as small images.
+    stride
+        The patches are those centred on every ``stride``-th pixel of every ``stride``-th row, from pixel (0, 0); 1 for all.
     """
 
     filters: Tensor
+    stride: int = 1
 
     def __post_init__(self) -> None:
         if self.filters.ndim != 3 or self.filters.shape[1] != self.filters.shape[2] or self.filters.shape[1] % 2 == 0:
             raise ValueError(f"filters: expected (r, p, p) with odd p, got {tuple(self.filters.shape)}")
+        if self.stride < 1:
+            raise ValueError(f"stride: expected an integer >= 1, got {self.stride}")
+        # A filter tap d pixels away is tap floor(d / stride) of the phase d mod stride: on the grid of the patches everything is
+        # an ordinary convolution from stride^2 phases of the image to r coefficients.
+        s, margin = self.stride, self.patch_size // 2
+        before = -(-margin // s)
+        size = before + margin // s + 1
+        taps = self.filters.new_zeros(self.n_filters, s, s, size, size)
+        for i in range(self.patch_size):
+            for j in range(self.patch_size):
+                (row, y), (column, x) = divmod(i - margin, s), divmod(j - margin, s)
+                taps[:, y, x, row + before, column + before] = self.filters[:, i, j]
+        taps = taps.flatten(1, 2)
+        rows = taps.flip(3).permute(2, 1, 0, 3).reshape(size * s * s, self.n_filters, 1, size)
+        object.__setattr__(self, "_taps", taps.contiguous(memory_format=torch.channels_last))
+        object.__setattr__(self, "_row_taps", rows.contiguous(memory_format=torch.channels_last))
+        object.__setattr__(self, "_reach", (before, margin // s))
 
     @property
     def patch_size(self) -> int:
@@ -103,35 +128,57 @@ class PatchTransform:
         """Number r of filters."""
         return self.filters.shape[0]
 
+    def grid_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Patches along (y, x) of an image of this size.
+
+        Raises
+        ------
+        ValueError
+            If the stride does not divide the size: the grid would not close around the periodic boundary.
+        """
+        if shape[0] % self.stride or shape[1] % self.stride:
+            raise ValueError(f"image size: expected multiples of the stride {self.stride}, got {shape}")
+        return shape[0] // self.stride, shape[1] // self.stride
+
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, 1, y, x) real image -> (batch, y, x, r) patch coefficients, ``B P_k x``."""
-        padded = _pad_circular(image, self.patch_size // 2).contiguous(memory_format=torch.channels_last)
-        weight = self.filters[:, None].contiguous(memory_format=torch.channels_last)  # (r, 1, p, p)
-        return functional.conv2d(padded, weight).movedim(1, -1)
+        """(batch, 1, y, x) real image -> (batch, y / stride, x / stride, r) patch coefficients, ``B P_k x``."""
+        self.grid_shape((image.shape[-2], image.shape[-1]))
+        before, after = self.__dict__["_reach"]
+        phases = functional.pixel_unshuffle(image, self.stride) if self.stride > 1 else image
+        padded = _pad_circular(phases, before, after).contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(padded, self.__dict__["_taps"]).movedim(1, -1)
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
-        """(batch, y, x, r) patch coefficients -> (batch, 1, y, x) real image, ``sum_k P_k^T B^T c_k``.
+        """(batch, y / stride, x / stride, r) patch coefficients -> (batch, 1, y, x) real image, ``sum_k P_k^T B^T c_k``.
 
-        Computed as r -> p convolutions with 1 x p kernels, one for each row of the filters, and a sum of p results rolled along
-        y: a quarter of the time of the r -> 1 convolution with p x p kernels, whose single output channel starves the kernel.
+        Computed as convolutions along x only, one output channel for each row of the filters, and a sum of these results rolled
+        along y: a quarter of the time of the r -> 1 convolution with p x p kernels, whose single output channel starves the kernel.
         """
-        p, margin, width = self.patch_size, self.patch_size // 2, coefficients.shape[2]
-        if margin <= width:
-            padded = torch.cat([coefficients[:, :, width - margin :], coefficients, coefficients[:, :, :margin]], dim=2)
-        else:
-            padded = coefficients[:, :, torch.arange(-margin, width + margin, device=coefficients.device) % width]
-        weight = self.filters.flip(2).transpose(0, 1)[:, :, None, :]  # (p, r, 1, p)
-        rows = functional.conv2d(
-            padded.movedim(-1, 1), weight.contiguous(memory_format=torch.channels_last)
-        )  # (batch, p, y, x): row i of the filters is still to go i - margin pixels down
-        image = rows[:, margin]
-        for i in range(p):
-            if i != margin:
-                image = image + rows[:, i].roll(i - margin, dims=1)
-        return image[:, None]
+        before, after = self.__dict__["_reach"]
+        weight, s = self.__dict__["_row_taps"], self.stride
+        batch, height, width, _ = coefficients.shape
+        rows = coefficients.new_empty(batch, len(weight), height, width)
+        columns = torch.arange(-after, width + before, device=coefficients.device) % width
+        for first in range(0, height, BLOCK_ROWS):
+            block = coefficients[:, first : first + BLOCK_ROWS]
+            if max(before, after) <= width:
+                block = torch.cat([block[:, :, width - after :], block, block[:, :, :before]], dim=2)
+            else:
+                block = block[:, :, columns]
+            rows[:, :, first : first + BLOCK_ROWS] = functional.conv2d(block.movedim(-1, 1), weight)
+        # Row i of the filters is still to go i - before rows of patches down.
+        by_row = rows.unflatten(1, (-1, s * s))
+        image = by_row[:, before].clone()
+        for i in range(by_row.shape[1]):
+            shift = (i - before) % height
+            if i == before:
+                continue
+            image[:, :, shift:] += by_row[:, i, :, : height - shift]
+            image[:, :, :shift] += by_row[:, i, :, height - shift :]
+        return functional.pixel_shuffle(image, s) if s > 1 else image
 
     def transfer_function(self, shape: tuple[int, int]) -> Tensor:
-        """The eigenvalues p(f) >= 0 of ``sum_k P_k^T B^T B P_k``, a circular convolution, on the ``torch.fft.fft2`` grid.
+        """The eigenvalues p(f) >= 0 of ``sum_k P_k^T B^T B P_k`` over *all* patches, on the ``torch.fft.fft2`` grid.
 
         Parameters
         ----------
@@ -143,27 +190,64 @@ class PatchTransform:
         Tensor
             (y, x) real, DC at [0, 0]: ``sum_i |DFT(b_i)(f)|^2``.
         """
-        spectra: Tensor = torch.fft.fft2(self._wrapped(shape))
-        return spectra.abs().square().sum(dim=0)
+        return self._correlation_spectrum(shape, (0, 0)).real.clamp(min=0).to(self.filters.dtype)
 
-    def _wrapped(self, shape: tuple[int, int]) -> Tensor:
-        """The filters laid on a (y, x) torus: (r, y, x)."""
-        height, width = shape
+    def alias_transfer(self, shape: tuple[int, int]) -> Tensor:
+        """``sum_k P_k^T B^T B P_k`` over the patches of the grid, in Fourier space: a small matrix for each set of aliases.
+
+        Sampling every stride-th patch makes the frequencies f + (i y / stride, j x / stride) aliases of each other. The map takes
+        such a set of stride^2 frequencies to itself, by the Hermitian matrix ``H_pq = 1 / stride^2 sum_i b_i(f_p) conj(b_i(f_q))``.
+
+        Parameters
+        ----------
+        shape
+            Image size (y, x), multiples of the stride and at least p.
+
+        Returns
+        -------
+        Tensor
+            (y / stride, x / stride, stride^2, stride^2) complex.
+        """
+        height, width = self.grid_shape(shape)
+        s = self.stride
+        shifts = [(i, j) for i in range(s) for j in range(s)]
+        matrix = torch.zeros(height, width, s * s, s * s, dtype=torch.complex128, device=self.filters.device)
+        for i, j in shifts:
+            # conj(b(f)) b(f + shift) for all f at once: the spectrum of a correlation with the modulated filter.
+            values = self._correlation_spectrum(shape, (i * height, j * width))
+            for row, (p, q) in enumerate(shifts):
+                column = (p + i) % s * s + (q + j) % s
+                block = values[p * height : (p + 1) * height, q * width : (q + 1) * width]
+                matrix[:, :, row, column] = block.conj() / s**2
+        return matrix
+
+    def _correlation_spectrum(self, shape: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+        """``sum_i b_i(f)^* b_i(f + shift)`` on the grid of an image, b_i(f) = DFT of filter i. (y, x), complex128.
+
+        Its inverse transform is a kernel of (2 p - 1) x (2 p - 1) pixels, so one large transform does for all filters.
+        """
         p = self.patch_size
-        if height >= p and width >= p:
-            return functional.pad(self.filters, (0, width - p, 0, height - p))
-        wrapped = self.filters.new_zeros(self.n_filters, height, width)
-        for i in range(p):
-            for j in range(p):
-                wrapped[:, i % height, j % width] += self.filters[:, i, j]
-        return wrapped
+        filters = self.filters.double()
+        axes = torch.arange(p, dtype=torch.float64, device=filters.device) - p // 2  # the filters are centred
+        phase = -2 * math.pi * (shift[0] / shape[0] * axes[:, None] + shift[1] / shape[1] * axes[None, :])
+        size = (2 * p - 1, 2 * p - 1)
+        plain = torch.fft.fft2(filters.to(torch.complex128), s=size)
+        modulated = torch.fft.fft2(torch.polar(filters.abs(), phase) * filters.sign(), s=size)
+        kernel = torch.fft.ifft2((plain.conj() * modulated).sum(dim=0))  # offset n at index n mod (2 p - 1)
+        wrapped = kernel.new_zeros(shape)
+        offsets = torch.arange(1 - p, p, device=kernel.device)
+        rows = (offsets % shape[0])[:, None].expand(size)
+        columns = (offsets % shape[1])[None, :].expand(size)
+        wrapped.index_put_((rows, columns), kernel.roll((p - 1, p - 1), (0, 1)), accumulate=True)
+        spectrum: Tensor = torch.fft.fft2(wrapped)
+        return spectrum
 
 
-def _pad_circular(image: Tensor, margin: int) -> Tensor:
+def _pad_circular(image: Tensor, before: int, after: int) -> Tensor:
     """Pad the last two axes of (batch, channel, y, x) periodically, also by more than a whole period."""
     height, width = image.shape[-2:]
-    if margin <= min(height, width):
-        return functional.pad(image, (margin,) * 4, mode="circular")
-    rows = torch.arange(-margin, height + margin, device=image.device) % height
-    columns = torch.arange(-margin, width + margin, device=image.device) % width
+    if max(before, after) <= min(height, width):
+        return functional.pad(image, (before, after, before, after), mode="circular")
+    rows = torch.arange(-before, height + after, device=image.device) % height
+    columns = torch.arange(-before, width + after, device=image.device) % width
     return image[..., rows[:, None], columns]

@@ -10,13 +10,53 @@ in the Fourier domain; otherwise conjugate gradients, preconditioned by the circ
 import torch
 from torch import Tensor
 
-from mrisps.model import Energy, to_images
+from mrisps.model import Energy, PatchTransform, Prior, to_images
 from mrisps.operators import LinearOperator
 from mrisps.solvers.cg import conjugate_gradients
 
-__all__ = ["ImageStep"]
+__all__ = ["ConvolutionStep", "ImageStep"]
 
 N_PROBES = 8
+
+
+class ConvolutionStep:
+    """x(a) in closed form, where A^H A is a convolution.
+
+    With patches on every pixel the system is a convolution too: one division in the Fourier domain. With a stride s, patches
+    count s^2 times, and each set of s^2 aliased frequencies has its own small system
+    (:meth:`mrisps.model.PatchTransform.alias_transfer`), inverted beforehand.
+
+    Parameters
+    ----------
+    adjoint_y
+        A^H y, (batch, 1, y, x).
+    transfer
+        Transfer function of A^H A, (y, x), DC at [0, 0].
+    prior, transform
+        The prior, and which of its patches count.
+    """
+
+    def __init__(self, adjoint_y: Tensor, transfer: Tensor, prior: Prior, transform: PatchTransform) -> None:
+        self.adjoint_y = adjoint_y
+        self._weight = prior.beta * transform.stride**2
+        self._transform = transform
+        shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])
+        self._inverse: _Filter | _AliasFilter
+        if transform.stride == 1:
+            patch_transfer = self._weight * transform.transfer_function(shape)
+            self._inverse = _Filter(_inverse(transfer + patch_transfer, patch_transfer), adjoint_y.dtype)
+        else:
+            self._inverse = _AliasFilter(transfer, self._weight * transform.alias_transfer(shape), adjoint_y.dtype)
+
+    def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
+        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start."""
+        del start
+        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
+        return self._inverse(torch.add(self.adjoint_y, patch_side, alpha=self._weight))
+
+    def smooth_image(self) -> Tensor:
+        """x for a = 0, (batch, 1, y, x)."""
+        return self._inverse(self.adjoint_y)
 
 
 class ImageStep:
@@ -38,18 +78,16 @@ class ImageStep:
         self.max_iterations = max_iterations
         operator, prior = energy.operator, energy.prior
         self.adjoint_y = operator.adjoint(energy.y)
-        transfer = operator.normal_transfer_function()
+        self.transfer = operator.normal_transfer_function()
+        self._closed_form: ConvolutionStep | None = None
+        if self.transfer is not None:
+            self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, prior.transform)
+            return
         patch_transfer = prior.beta * prior.transform.transfer_function(energy.image_shape).to(self.adjoint_y.device)
-        self._is_convolution = transfer is not None
-        approximate = transfer if transfer is not None else _nearest_circulant(operator)
-        denominator = approximate + patch_transfer
-        # Where neither the data nor the prior sees a frequency (its p(f) is a rounding error), the minimum-norm choice is 0.
-        blind = denominator <= 1e-10 * patch_transfer.max()
-        inverse = torch.where(blind, torch.zeros_like(denominator), denominator.reciprocal())
-        self._real = not operator.domain_dtype.is_complex
-        half = slice(None, energy.image_shape[1] // 2 + 1)
-        self._inverse = inverse[:, half] if self._real else inverse
-        self._patch_transfer = patch_transfer[:, half] if self._real else patch_transfer
+        self._patch_filter = _Filter(patch_transfer, self.adjoint_y.dtype)
+        self._preconditioner = _Filter(
+            _inverse(_nearest_circulant(operator) + patch_transfer, patch_transfer), self.adjoint_y.dtype
+        )
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
@@ -66,34 +104,82 @@ class ImageStep:
         Tensor
             (batch, 1, y, x).
         """
+        if self._closed_form is not None:
+            return self._closed_form.solve(prediction)
         prior = self.energy.prior
         patch_side = to_images(prior.transform.adjoint(prediction), self.adjoint_y.dtype)
-        return self._solve(self.adjoint_y + prior.beta * patch_side, start, self.max_iterations)
+        return self._iterate(self.adjoint_y + prior.beta * patch_side, start, self.max_iterations)
 
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, 1, y, x): the reconstruction with the smooth part of the prior alone, linear in y."""
-        return self._solve(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
+        if self._closed_form is not None:
+            return self._closed_form.smooth_image()
+        return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
 
-    def _solve(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
-        if self._is_convolution:
-            return self._filter(right_side, self._inverse)
+    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
         operator = self.energy.operator
         result = conjugate_gradients(
-            lambda x: operator.normal(x) + self._filter(x, self._patch_transfer),
+            lambda x: operator.normal(x) + self._patch_filter(x),
             right_side,
-            start=self._filter(right_side, self._inverse) if start is None else start,
-            precondition=lambda r: self._filter(r, self._inverse),
+            start=self._preconditioner(right_side) if start is None else start,
+            precondition=self._preconditioner,
             tolerance=self.tolerance,
             max_iterations=max_iterations,
         )
         return result.solution
 
-    def _filter(self, image: Tensor, transfer: Tensor) -> Tensor:
+
+class _Filter:
+    """A circular convolution with a real transfer function, (y, x), symmetric for real images."""
+
+    def __init__(self, transfer: Tensor, dtype: torch.dtype) -> None:
+        self._real = not dtype.is_complex
+        transfer = transfer.to(torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32)
+        self._transfer = transfer[:, : transfer.shape[1] // 2 + 1] if self._real else transfer
+
+    def __call__(self, image: Tensor) -> Tensor:
         if self._real:
-            filtered: Tensor = torch.fft.irfft2(transfer * torch.fft.rfft2(image), s=image.shape[-2:])
+            filtered: Tensor = torch.fft.irfft2(self._transfer * torch.fft.rfft2(image), s=image.shape[-2:])
         else:
-            filtered = torch.fft.ifft2(transfer * torch.fft.fft2(image))
+            filtered = torch.fft.ifft2(self._transfer * torch.fft.fft2(image))
         return filtered
+
+
+class _AliasFilter:
+    """The inverse of (convolution + a map that mixes the aliases of each frequency)."""
+
+    def __init__(self, transfer: Tensor, matrix: Tensor, dtype: torch.dtype) -> None:
+        self._real = not dtype.is_complex
+        self._stride = round(matrix.shape[-1] ** 0.5)
+        grid = (matrix.shape[0], matrix.shape[1])
+        system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
+        # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
+        ridge = 1e-10 * float(matrix.abs().max())
+        inverse = torch.linalg.inv(system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+        self._inverse = inverse.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = self._inverse.shape[:2]
+        aliases = _by_alias(torch.fft.fft2(image), (height, width))
+        solved = (self._inverse * aliases[..., None, :]).sum(dim=-1)
+        s = self._stride
+        spectrum = solved.unflatten(-1, (s, s)).movedim((-2, -1), (-4, -2)).reshape(image.shape)
+        filtered: Tensor = torch.fft.ifft2(spectrum)
+        return filtered.real.contiguous() if self._real else filtered
+
+
+def _by_alias(spectrum: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(..., y, x) -> (..., y / s, x / s, s^2): frequencies a whole number of grid sizes apart, side by side."""
+    height, width = grid
+    *batch, n_y, n_x = spectrum.shape
+    split = spectrum.reshape(*batch, n_y // height, height, n_x // width, width)
+    return split.movedim((-4, -2), (-2, -1)).flatten(-2)
+
+
+def _inverse(denominator: Tensor, patch_transfer: Tensor) -> Tensor:
+    # Where neither the data nor the prior sees a frequency (its p(f) is a rounding error), the minimum-norm choice is 0.
+    blind = denominator <= 1e-10 * patch_transfer.max()
+    return torch.where(blind, torch.zeros_like(denominator), denominator.reciprocal())
 
 
 def _nearest_circulant(operator: LinearOperator) -> Tensor:

@@ -162,7 +162,8 @@ def certify(
     residual_x, residual_a = energy.residuals(image, coefficients)
     misfit = (2 * terms.data).sqrt()
     smooth = image_step.smooth_image()
-    residual_smooth, _ = energy.residuals(smooth, torch.zeros_like(coefficients))
+    gradient, scale = energy.residual_image(smooth)
+    residual_smooth = torch.where(scale > 0, gradient / scale.clamp(min=torch.finfo(scale.dtype).tiny), gradient)
     certificates = []
     for i in range(image.shape[0]):
         total = float(terms.total[i])

@@ -144,3 +144,38 @@ def test_order_and_inner_product_of_real_images() -> None:
         assert torch.equal(rows[2 * image], a[image].real)
         assert torch.equal(rows[2 * image + 1], a[image].imag)
     torch.testing.assert_close((rows * to_real_images(b)).sum(), (a.conj() * b).sum().real)
+
+
+@pytest.mark.parametrize(("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (3, 2, (6, 8)), (13, 2, (4, 6))])
+def test_a_stride_keeps_every_so_manieth_patch(side: int, stride: int, shape: tuple[int, int]) -> None:
+    filters = random_tensor(4, side, side)
+    image = random_tensor(2, 1, *shape)
+    strided, full = PatchTransform(filters, stride), PatchTransform(filters)
+    coefficients = strided.forward(image)
+    torch.testing.assert_close(coefficients, full.forward(image)[:, ::stride, ::stride])
+    other = random_tensor(*coefficients.shape, seed=1)
+    spread = torch.zeros(full.forward(image).shape, dtype=other.dtype)
+    spread[:, ::stride, ::stride] = other
+    torch.testing.assert_close(strided.adjoint(other), full.adjoint(spread))
+
+
+@pytest.mark.parametrize(("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (7, 2, (8, 14)), (5, 1, (6, 7))])
+def test_the_strided_normal_map_in_fourier_space(side: int, stride: int, shape: tuple[int, int]) -> None:
+    transform = PatchTransform(random_tensor(3, side, side), stride)
+    image = random_tensor(1, 1, *shape)
+    matrix = transform.alias_transfer(shape)
+    height, width = transform.grid_shape(shape)
+    torch.testing.assert_close(matrix, matrix.mH)
+    spectrum = torch.fft.fft2(image[0, 0]).reshape(stride, height, stride, width).permute(1, 3, 0, 2)
+    mapped = (matrix @ spectrum.reshape(height, width, -1, 1)).reshape(height, width, stride, stride)
+    result = torch.fft.ifft2(mapped.permute(2, 0, 3, 1).reshape(shape))
+    expected = transform.adjoint(transform.forward(image))[0, 0]
+    torch.testing.assert_close(result.real, expected)
+    torch.testing.assert_close(result.imag, torch.zeros_like(expected))
+
+
+def test_a_stride_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="stride"):
+        PatchTransform(random_tensor(2, 3, 3), 0)
+    with pytest.raises(ValueError, match="multiples of the stride 2"):
+        PatchTransform(random_tensor(2, 3, 3), 2).forward(random_tensor(1, 1, 5, 6))
