@@ -180,7 +180,9 @@ class Energy:
             moved[rows] += (a - step).square().sum(dtype=torch.float64)
             size[rows] += a.square().sum(dtype=torch.float64)
         residual_x, scale_x = self.residual_image(image, prediction)
-        return _relative(residual_x, scale_x), _relative(_per_image(moved, batch).sqrt(), _per_image(size, batch).sqrt())
+        return _relative(residual_x, scale_x), _relative(
+            _per_image(moved, batch).sqrt(), _per_image(size, batch).sqrt()
+        )
 
     def residual_image(self, image: Tensor, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0; float64 (batch,)."""

@@ -167,7 +167,7 @@ class PatchTransform:
                 block = block[:, :, columns]
             rows[:, :, first : first + BLOCK_ROWS] = functional.conv2d(block.movedim(-1, 1), weight)
         # Row i of the filters is still to go i - before rows of patches down.
-        by_row = rows.unflatten(1, (-1, s * s))
+        by_row = rows.view(batch, -1, s * s, height, width)
         image = by_row[:, before].clone()
         for i in range(by_row.shape[1]):
             shift = (i - before) % height

@@ -52,6 +52,11 @@ class Regulariser(abc.ABC):
     def prox(self, v: Tensor) -> Tensor:
         """T(v) = argmin_a R(a) + 1/2 |a - v|^2, for v of shape (..., y, x, n)."""
 
+    def prox_into(self, v: Tensor, out: Tensor, work: Tensor) -> None:
+        """``out`` = T(v) without a gradient; ``work`` is scratch. All of the shape (..., y, x, n); v is left as it is."""
+        del work
+        out.copy_(self.prox(v))
+
     @abc.abstractmethod
     def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         """T'(v) applied to a direction of the shape of v. T' is symmetric: a diagonal for NCPR, a block for each group for CPR."""
@@ -92,10 +97,17 @@ class SmoothShrinkage(Regulariser):
         if torch.is_grad_enabled() and (v.requires_grad or self.thresholds.requires_grad):
             q = self._ratio(v)
             return v * (q / (1 + q))
+        out = torch.empty_like(v)
+        self.prox_into(v, out, out)
+        return out
+
+    def prox_into(self, v: Tensor, out: Tensor, work: Tensor) -> None:
+        """``out`` = T(v); ``work`` may be ``out``, and v is left as it is."""
         # q / (1 + q) = sigmoid(log q) with log q = g (log|v| - log lam): no pow, nothing that overflows, few passes over memory.
         # log(0) = -inf is meant: its sigmoid is the 0 of the formula.
-        share = v.abs().log_().mul_(self.exponent).sub_(self.exponent * self.thresholds.log()).sigmoid_()
-        return share.mul_(v)
+        torch.abs(v, out=work)
+        torch.add(self.thresholds.log().mul_(-self.exponent), work.log_(), alpha=self.exponent, out=work)
+        torch.mul(work.sigmoid_(), v, out=out)
 
     def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction."""

@@ -1,7 +1,7 @@
 """Solvers: from an operator, measurements and a model to a reconstruction with its certificate."""
 
 from mrisps.solvers.cg import CGResult, conjugate_gradients
-from mrisps.solvers.fast import FastSettings, solve
+from mrisps.solvers.fast import FastSettings, Iterate, solve
 from mrisps.solvers.paper import PaperSettings, solve_paper
 from mrisps.solvers.result import Certificate, Reconstruction
 
@@ -9,6 +9,7 @@ __all__ = [
     "CGResult",
     "Certificate",
     "FastSettings",
+    "Iterate",
     "PaperSettings",
     "Reconstruction",
     "conjugate_gradients",

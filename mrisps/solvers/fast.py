@@ -1,4 +1,4 @@
-"""The default solver: inertial proximal gradient on the reduced energy, with continuation in the thresholds.
+"""The default solver: coarse to fine, with a greedy start and inertial proximal gradient on the reduced energy.
 
 The image is eliminated exactly (:mod:`mrisps.solvers.image_step`), so what is left is f(a) + R(a) with
 
@@ -8,10 +8,14 @@ and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe. r is affine in a,
 extrapolated residual, and one iteration is one pass over the coefficients: extrapolate, step, shrink, predict.
 
 At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
-they fill in slowly. Continuation starts with thresholds ``continuation_start`` times larger and lowers them by
-``continuation_decay`` every iteration; for the non-convex prior it also leads to lower energies than the plain iteration.
+they fill in slowly, the low ones last. So the problem is first solved at a lower resolution (:mod:`mrisps.solvers.resolution`),
+with thresholds that start ``continuation_start`` times larger and shrink by ``continuation_decay`` every iteration. Each finer
+stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`); those in between
+count every second patch of every second row, which takes a quarter of the time. The last stage is the full problem.
 """
 
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -20,17 +24,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrisps.model import Energy, SmoothPlusSparse, to_real_images
+from mrisps.model import Energy, PatchTransform, Prior, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
-from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.greedy import greedy_coefficients
+from mrisps.solvers.image_step import ConvolutionStep, ImageStep
+from mrisps.solvers.resolution import coarse_shape, lift, restrict, restrict_transfer
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 
-__all__ = ["FastSettings", "solve"]
+__all__ = ["FastSettings", "Iterate", "solve"]
 
 Progress = Callable[[int, float], None]
 
-PASSES = 10
-"""Iterations in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
+CHECK_INTERVAL = 5
+"""Iterations between two looks at the residual."""
+
+PASSES = 2
+"""Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
+
+STRIDE = 2
+"""Every so manieth patch of every so manieth row counts in the stages between the coarsest and the full one."""
+
+GREEDY_INERTIA = 10
+"""Iterations that the inertia of a stage counts as done when it starts from greedy coefficients."""
+
+SLOWEST_RATE = 0.95
+"""The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +58,9 @@ class FastSettings:
     Parameters
     ----------
     tolerance
-        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in ten iterations in a
-        row. With the image eliminated exactly, the residual in x is then at rounding level; a result counts as converged only
-        if it is at most 10 ``image_tolerance``.
+        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in two looks in a row,
+        five iterations apart. With the image eliminated exactly, the residual in x is then at rounding level; a result counts
+        as converged only if it is at most 10 ``image_tolerance``.
     max_iterations
         Cap; reaching it is reported as ``max_iter``, never as converged. The continuation takes
         log(continuation_start) / -log(continuation_decay) of them before the test is looked at.
@@ -54,6 +72,17 @@ class FastSettings:
         Relative residual of the x-step where it has to be solved by conjugate gradients.
     trace_interval
         Iterations between two entries of the energy trace; 0 for none but the last.
+    image_change
+        A result counts as converged only if the image is estimated to change by no more than this fraction of its norm if the
+        iteration went on: the last steps of the image, summed up as a geometric series of their own rate.
+    levels
+        Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where A^H A is a
+        convolution (single-coil Cartesian MRI, denoising) and the image is large enough; the continuation then takes place at the
+        coarsest level only.
+    coarse_iterations
+        Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
+    half_storage
+        Keep the coefficients in float16: half the memory, and a residual that cannot fall below about 3e-4.
     """
 
     tolerance: float = 1e-3
@@ -62,9 +91,13 @@ class FastSettings:
     continuation_decay: float = 0.97
     image_tolerance: float = 1e-5
     trace_interval: int = 50
+    image_change: float = 0.01
+    levels: int = 1
+    coarse_iterations: int = 20
+    half_storage: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("tolerance", "continuation_start", "continuation_decay", "image_tolerance"):
+        for name in ("tolerance", "continuation_start", "continuation_decay", "image_tolerance", "image_change"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{name}: expected a finite number, got {value!r}")
@@ -78,8 +111,39 @@ class FastSettings:
             raise ValueError(f"continuation_decay: expected a number between 0 and 1, got {self.continuation_decay}")
         if not self.image_tolerance > 0:
             raise ValueError(f"image_tolerance: expected a number > 0, got {self.image_tolerance}")
+        if not self.image_change > 0:
+            raise ValueError(f"image_change: expected a number > 0, got {self.image_change}")
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or not 1 <= self.levels <= 6:
+            raise ValueError(f"levels: expected an integer from 1 to 6, got {self.levels!r}")
+        if not isinstance(self.coarse_iterations, int) or self.coarse_iterations < 1:
+            raise ValueError(f"coarse_iterations: expected an integer >= 1, got {self.coarse_iterations}")
+        if not isinstance(self.half_storage, bool):
+            raise ValueError(f"half_storage: expected True or False, got {self.half_storage!r}")
         if not isinstance(self.trace_interval, int) or self.trace_interval < 0:
             raise ValueError(f"trace_interval: expected an integer >= 0, got {self.trace_interval}")
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """A point on the path, for those who watch it.
+
+    Parameters
+    ----------
+    stage, n_stages
+        Which stage, from 1; the last one is the full problem.
+    iteration
+        Of this stage, from 1.
+    image
+        (batch, 1, y, x) on the full grid; coarser stages are interpolated.
+    coefficients
+        (rows, y, x, n) in the last stage, where they belong to the image; else None. Read them before the next iteration.
+    """
+
+    stage: int
+    n_stages: int
+    iteration: int
+    image: Tensor
+    coefficients: Tensor | None
 
 
 @torch.no_grad()
@@ -92,6 +156,7 @@ def solve(
     noise_std: float | None = None,
     keep_coefficients: bool = False,
     progress: Progress | None = None,
+    monitor: Callable[[Iterate], None] | None = None,
 ) -> Reconstruction:
     """Minimise the smooth-plus-sparse energy for any linear operator.
 
@@ -104,18 +169,21 @@ def solve(
     model
         Weights with their beta and lam.
     settings
-        Tolerance, cap, continuation.
+        Tolerances, cap, continuation, levels.
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
     keep_coefficients
         Whether to return a*.
     progress
-        Called with (iteration, largest residual of the batch) after every iteration.
+        Called with (iteration of the full problem, largest residual of the batch so far) after every iteration.
+    monitor
+        Called with an :class:`Iterate` after every iteration of every stage.
 
     Returns
     -------
     Reconstruction
-        Images in the units of y, their smooth and sparse parts, cost maps, and a certificate each.
+        Images in the units of y, their smooth and sparse parts, cost maps, and a certificate each. Where NaN or infinity
+        appeared, the image is the last finite one, and the certificate says so.
 
     Raises
     ------
@@ -135,56 +203,62 @@ def solve(
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
     batch = y.shape[0]
-    shape = (energy.n_real_images, *energy.image_shape)
 
-    image = image_step.smooth_image()
-    coefficients, previous = energy.zero_coefficients(), energy.zero_coefficients()
-    misfit = prior.transform.forward(to_real_images(image))  # r = B P x(a) - C a, here for a = 0
-    previous_misfit = misfit.clone()
-    prediction = torch.empty_like(misfit)
-    predictor = prior.factors.T.contiguous()
-
+    coarse = _coarse_stages(energy, image_step, settings)
+    n_stages = len(coarse) + 1
     factor = settings.continuation_start
+    smooth = image = image_step.smooth_image()
+    n_coarse = 0
+    for number, build in enumerate(coarse, 1):
+        stage = build()
+        target = stage.image_step.smooth_image()
+        start = None if number == 1 else lift(image, target)
+        path = _Path(stage, settings, start, energy.n_real_images, factor)
+        for k in itertools.count(1):  # the continuation ends, and so does this
+            path.step()
+            n_coarse += 1
+            if monitor is not None:
+                monitor(Iterate(number, n_stages, k, lift(path.image, smooth), None))
+            if path.n_at_target == settings.coarse_iterations:
+                break
+        image, factor = path.image, 1.0
+        del path, stage
+
+    full = _Stage(prior, prior.transform, image_step, energy.image_shape)
+    path = _Path(full, settings, lift(image, smooth) if coarse else None, energy.n_real_images, factor)
+    outlook = _Outlook(batch)
+    safe = smooth
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
+    worst = math.inf
     trace: list[tuple[int, Tensor]] = []
     n_passed = k = 0
     for k in range(1, settings.max_iterations + 1):
-        inertia = (k - 1) / (k + 2)
-        regulariser = prior.regulariser.scaled(factor)
-        extrapolated_misfit = torch.lerp(previous_misfit, misfit, 1 + inertia, out=previous_misfit)
-        moved = torch.zeros(shape[0], dtype=torch.float64, device=image.device)
-        size = torch.zeros_like(moved)
-        for rows, ys in prior.chunks(shape):
-            extrapolated = torch.lerp(previous[rows, ys], coefficients[rows, ys], 1 + inertia)
-            v = torch.addmm(
-                extrapolated.flatten(0, 2), extrapolated_misfit[rows, ys].flatten(0, 2), prior.factors, alpha=prior.beta
-            )
-            updated = regulariser.prox(v.view_as(extrapolated))
-            torch.matmul(updated, predictor, out=prediction[rows, ys])
-            moved[rows] += _squared_norm(extrapolated.sub_(updated))
-            size[rows] += _squared_norm(updated)
-            previous[rows, ys] = updated
-        coefficients, previous = previous, coefficients
-        image = image_step.solve(prediction, image)
-        misfit, previous_misfit = (
-            torch.sub(prior.transform.forward(to_real_images(image)), prediction, out=extrapolated_misfit),
-            misfit,
-        )
-
-        at_target = factor <= 1
-        factor = max(factor * settings.continuation_decay, 1.0)
-        residual = (_per_image(moved, batch) / _per_image(size, batch).clamp(min=1e-30)).sqrt()
-        finite = residual.isfinite()  # an image with NaN is lost; the others of the batch go on
-        if not bool(finite.any()):
-            break
-        worst = float(residual[finite].max())
+        look = k % CHECK_INTERVAL == 0 or k == settings.max_iterations
+        path.step(measure=look)
+        if monitor is not None:
+            monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
+        if look:
+            residual = (_per_image(path.moved, batch) / _per_image(path.size, batch).clamp(min=1e-30)).sqrt()
+            finite = residual.isfinite() & path.image.isfinite().flatten(1).all(dim=1)  # the others of the batch go on
+            safe = torch.where(finite.view(-1, 1, 1, 1), path.image, safe)
+            outlook.update(path.image)
+            if not bool(finite.any()):
+                break
+            worst = float(residual[finite].max())
+            remaining = float(outlook.remaining[finite].max())
+            passed = path.n_at_target > 0 and worst <= settings.tolerance and remaining <= settings.image_change
+            n_passed = n_passed + 1 if passed else 0
         if progress is not None:
             progress(k, worst)
-        n_passed = n_passed + 1 if at_target and worst <= settings.tolerance else 0
         if n_passed == PASSES:
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
-            trace.append((k, energy.value(image, coefficients).total.cpu()))
+            trace.append((k, energy.value(path.image, path.coefficients).total.cpu()))
+    image, coefficients = path.image, path.coefficients
+    del path
+    broken = ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
+    if bool(broken.any()):
+        image, coefficients = _rescue(prior, image, coefficients, safe, broken)
     converged = (residual <= settings.tolerance).cpu() & (n_passed == PASSES)
     return certify(
         energy,
@@ -200,7 +274,169 @@ def solve(
         seconds=time.perf_counter() - started,
         keep_coefficients=keep_coefficients,
         residual_x_limit=10 * settings.image_tolerance,
+        n_coarse_iterations=n_coarse,
+        image_change=outlook.remaining,
+        broken=broken,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """One of the problems on the way: which patches count, and how the image follows from them."""
+
+    prior: Prior
+    transform: PatchTransform
+    image_step: ConvolutionStep | ImageStep
+    image_shape: tuple[int, int]
+
+
+def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings) -> list[Callable[[], _Stage]]:
+    """The stages before the full problem, coarsest first, each to be built when its turn comes."""
+    transfer, prior = image_step.transfer, energy.prior
+    if transfer is None:
+        return []
+    filters = prior.transform.filters
+    group = prior.regulariser.group_size
+
+    def build(shape: tuple[int, int], stride: int) -> _Stage:
+        adjoint_y = image_step.adjoint_y if shape == energy.image_shape else restrict(image_step.adjoint_y, shape)
+        transform = PatchTransform(filters, stride)
+        step = ConvolutionStep(
+            adjoint_y, restrict_transfer(transfer, shape) if shape != energy.image_shape else transfer, prior, transform
+        )
+        return _Stage(prior, transform, step, shape)
+
+    stages: list[Callable[[], _Stage]] = []
+    multiple = STRIDE * group
+    for level in range(settings.levels - 1, 0, -1):
+        shape = coarse_shape(energy.image_shape, 2**level, 2 * multiple)
+        if min(shape) >= 2 * prior.transform.patch_size:
+            stages.append(functools.partial(build, shape, STRIDE if stages else 1))
+    if stages and not any(size % multiple for size in energy.image_shape):
+        stages.append(functools.partial(build, energy.image_shape, STRIDE))
+    return stages
+
+
+class _Path:
+    """Inertial proximal gradient on one stage, iteration by iteration.
+
+    Parameters
+    ----------
+    stage
+        The problem.
+    settings
+        Continuation and storage.
+    start
+        An image whose greedy coefficients are the start, or None to start from a = 0.
+    n_rows
+        Real images.
+    factor
+        On the thresholds in the first iteration.
+    """
+
+    def __init__(self, stage: _Stage, settings: FastSettings, start: Tensor | None, n_rows: int, factor: float) -> None:
+        self.stage, self.settings, self.factor = stage, settings, factor
+        prior, transform = stage.prior, stage.transform
+        self.shape = (n_rows, *transform.grid_shape(stage.image_shape))
+        storage = torch.float16 if settings.half_storage else prior.basis.dtype
+        self.coefficients = prior.basis.new_zeros(*self.shape, prior.n_atoms, dtype=storage)
+        self.n_done = self.n_at_target = 0
+        self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
+        self._predictor = prior.factors.T.contiguous()
+        self._prediction = prior.basis.new_zeros(*self.shape, len(prior.factors))
+        if start is None:
+            self.image = stage.image_step.smooth_image()
+        else:
+            greedy_coefficients(prior, transform.forward(to_real_images(start)), self.coefficients)
+            self.n_done = GREEDY_INERTIA
+            for rows, ys in prior.chunks(self.shape):
+                torch.matmul(
+                    self.coefficients[rows, ys].to(prior.basis.dtype), self._predictor, out=self._prediction[rows, ys]
+                )
+            self.image = stage.image_step.solve(self._prediction, start)
+        self._previous = self.coefficients.clone()
+        self._misfit = transform.forward(to_real_images(self.image)).sub_(self._prediction)  # r = B P x(a) - C a
+        self._previous_misfit = self._misfit.clone()
+        largest = max((self.coefficients[rows, ys].numel() for rows, ys in prior.chunks(self.shape)), default=0)
+        self._work = [prior.basis.new_empty(largest) for _ in range(4 if settings.half_storage else 3)]
+
+    def step(self, measure: bool = False) -> None:
+        """One iteration; with ``measure``, ``moved`` and ``size`` hold |e - T(e - grad f(e))|^2 and |a|^2 of each row."""
+        stage, prior = self.stage, self.stage.prior
+        self.n_done += 1
+        inertia = (self.n_done - 1) / (self.n_done + 2)
+        regulariser = prior.regulariser.scaled(self.factor)
+        extrapolated_misfit = torch.lerp(self._previous_misfit, self._misfit, 1 + inertia, out=self._previous_misfit)
+        if measure:
+            self.moved = torch.zeros(self.shape[0], dtype=torch.float64, device=self.image.device)
+            self.size = torch.zeros_like(self.moved)
+        n = prior.n_atoms
+        half = self.settings.half_storage
+        for rows, ys in prior.chunks(self.shape):
+            before, now = self._previous[rows, ys], self.coefficients[rows, ys]
+            extrapolated, v, work = (buffer[: now.numel()].view(now.shape) for buffer in self._work[:3])
+            if half:
+                updated = self._work[3][: now.numel()].view(now.shape)
+                torch.lerp(updated.copy_(before), v.copy_(now), 1 + inertia, out=extrapolated)
+            else:
+                updated = before  # the older coefficients are not needed any more
+                torch.lerp(before, now, 1 + inertia, out=extrapolated)
+            torch.addmm(
+                extrapolated.view(-1, n),
+                extrapolated_misfit[rows, ys].flatten(0, 2),
+                prior.factors,
+                alpha=prior.beta,
+                out=v.view(-1, n),
+            )
+            regulariser.prox_into(v, updated, work)
+            if half:
+                updated.copy_(before.copy_(updated))  # what is predicted belongs to what is stored
+            torch.matmul(updated, self._predictor, out=self._prediction[rows, ys])
+            if measure:
+                self.moved[rows] += _squared_norm(extrapolated.sub_(updated))
+                self.size[rows] += _squared_norm(updated)
+        self.coefficients, self._previous = self._previous, self.coefficients
+        self.image = stage.image_step.solve(self._prediction, self.image)
+        self._previous_misfit = self._misfit
+        self._misfit = stage.transform.forward(to_real_images(self.image)).sub_(self._prediction)
+        if self.factor <= 1:
+            self.n_at_target += 1
+        self.factor = max(self.factor * self.settings.continuation_decay, 1.0)
+
+
+class _Outlook:
+    """How much an image can still change: the steps between looks, continued as a geometric series of their own rate.
+
+    ``remaining`` is that sum over the norm of the image, (batch,): infinite before the third look.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.remaining = torch.full((batch,), torch.inf, dtype=torch.float64)
+        self._image: Tensor | None = None
+        self._step: Tensor | None = None
+
+    def update(self, image: Tensor) -> None:
+        """Take note of the image at a look."""
+        if self._image is not None:
+            step = torch.linalg.vector_norm((image - self._image).flatten(1), dim=1).double().cpu()
+            if self._step is not None:
+                rate = (step / self._step.clamp(min=1e-300)).clamp(max=SLOWEST_RATE)
+                size = torch.linalg.vector_norm(image.flatten(1), dim=1).double().cpu()
+                # An image that does not move at all, a zero one too, has nothing left to change.
+                self.remaining = torch.where(step > 0, step * rate / (1 - rate) / size.clamp(min=1e-300), 0.0)
+                self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
+            self._step = step
+        self._image = image.clone()
+
+
+def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the last finite image where NaN or infinity appeared, with greedy coefficients that belong to it."""
+    image = torch.where(broken.view(-1, 1, 1, 1), safe, image)
+    rows = broken.repeat_interleave(len(coefficients) // len(image))
+    found = torch.empty_like(coefficients[rows])
+    greedy_coefficients(prior, prior.transform.forward(to_real_images(image)[rows]), found)
+    coefficients[rows] = found
+    return image, coefficients
 
 
 def _squared_norm(values: Tensor) -> Tensor:

@@ -155,7 +155,9 @@ class _AliasFilter:
         system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
         # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
         ridge = 1e-10 * float(matrix.abs().max())
-        inverse = torch.linalg.inv(system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
+        inverse = torch.linalg.inv(
+            system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        )
         self._inverse = inverse.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -163,7 +165,7 @@ class _AliasFilter:
         aliases = _by_alias(torch.fft.fft2(image), (height, width))
         solved = (self._inverse * aliases[..., None, :]).sum(dim=-1)
         s = self._stride
-        spectrum = solved.unflatten(-1, (s, s)).movedim((-2, -1), (-4, -2)).reshape(image.shape)
+        spectrum = solved.reshape(*solved.shape[:-1], s, s).movedim((-2, -1), (-4, -2)).reshape(image.shape)
         filtered: Tensor = torch.fft.ifft2(spectrum)
         return filtered.real.contiguous() if self._real else filtered
 

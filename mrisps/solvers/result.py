@@ -25,7 +25,7 @@ class Certificate:
         ``"fast"`` or ``"paper"``.
     status
         ``"converged"``: the algorithm's own test was met; ``"max_iter"``: the cap came first; ``"nonfinite"``: NaN or infinity
-        appeared, and the image is not to be used.
+        appeared, and the image is the last finite one, of unknown quality.
     n_iterations
         Iterations done.
     tolerance
@@ -47,6 +47,11 @@ class Certificate:
         A misfit well below it means that noise was fitted, one well above that structure was lost.
     seconds
         Wall-clock time of the solve (of the whole batch, where there are several images).
+    n_coarse_iterations
+        Iterations on coarser problems, before those of the full one.
+    image_change
+        Estimate of how much the image would still change, as a fraction of its norm, if the iteration went on; None if
+        unknown. It is an extrapolation of the last steps, not a bound.
     """
 
     algorithm: str
@@ -64,6 +69,8 @@ class Certificate:
     data_misfit: float
     expected_misfit: float | None
     seconds: float
+    n_coarse_iterations: int = 0
+    image_change: float | None = None
 
     @property
     def misfit_ratio(self) -> float | None:
@@ -143,6 +150,9 @@ def certify(
     seconds: float,
     keep_coefficients: bool,
     residual_x_limit: float = math.inf,
+    n_coarse_iterations: int = 0,
+    image_change: Tensor | None = None,
+    broken: Tensor | None = None,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
@@ -157,6 +167,12 @@ def certify(
     residual_x_limit
         A result whose image, or whose smooth image, is further than this from stationary has not converged, whatever the
         algorithm's own test says.
+    n_coarse_iterations
+        Iterations on coarser problems beforehand.
+    image_change
+        (batch,) estimates of how much the image can still change, as a fraction of its norm.
+    broken
+        (batch,) bool: NaN or infinity appeared, and what is handed over is the last finite image.
     """
     terms = energy.value(image, coefficients)
     residual_x, residual_a = energy.residuals(image, coefficients)
@@ -167,7 +183,12 @@ def certify(
     certificates = []
     for i in range(image.shape[0]):
         total = float(terms.total[i])
-        finite = math.isfinite(total) and bool(image[i].isfinite().all()) and math.isfinite(float(residual_a[i]))
+        finite = (
+            not (broken is not None and bool(broken[i]))
+            and math.isfinite(total)
+            and bool(image[i].isfinite().all())
+            and math.isfinite(float(residual_a[i]))
+        )
         stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
         status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) and stationary else "max_iter"
         steps = int(n_iterations[i])
@@ -189,6 +210,8 @@ def certify(
                 data_misfit=float(misfit[i]),
                 expected_misfit=None if noise_std is None else noise_std * energy.operator.n_measurements**0.5,
                 seconds=seconds,
+                n_coarse_iterations=n_coarse_iterations,
+                image_change=None if image_change is None else float(image_change[i]),
             )
         )
     return Reconstruction(
@@ -196,7 +219,7 @@ def certify(
         smooth=smooth,
         sparse=image - smooth,
         cost_map=energy.cost_map(coefficients),
-        coefficients=coefficients if keep_coefficients else None,
+        coefficients=coefficients.to(energy.prior.basis.dtype) if keep_coefficients else None,
         certificates=tuple(certificates),
     )
 

@@ -146,7 +146,9 @@ def test_order_and_inner_product_of_real_images() -> None:
     torch.testing.assert_close((rows * to_real_images(b)).sum(), (a.conj() * b).sum().real)
 
 
-@pytest.mark.parametrize(("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (3, 2, (6, 8)), (13, 2, (4, 6))])
+@pytest.mark.parametrize(
+    ("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (3, 2, (6, 8)), (13, 2, (4, 6))]
+)
 def test_a_stride_keeps_every_so_manieth_patch(side: int, stride: int, shape: tuple[int, int]) -> None:
     filters = random_tensor(4, side, side)
     image = random_tensor(2, 1, *shape)
@@ -159,7 +161,9 @@ def test_a_stride_keeps_every_so_manieth_patch(side: int, stride: int, shape: tu
     torch.testing.assert_close(strided.adjoint(other), full.adjoint(spread))
 
 
-@pytest.mark.parametrize(("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (7, 2, (8, 14)), (5, 1, (6, 7))])
+@pytest.mark.parametrize(
+    ("side", "stride", "shape"), [(5, 2, (12, 10)), (5, 3, (12, 9)), (7, 2, (8, 14)), (5, 1, (6, 7))]
+)
 def test_the_strided_normal_map_in_fourier_space(side: int, stride: int, shape: tuple[int, int]) -> None:
     transform = PatchTransform(random_tensor(3, side, side), stride)
     image = random_tensor(1, 1, *shape)
