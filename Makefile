@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench slow clean help
+.PHONY: demo test lint bench bench-solver slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -35,6 +35,11 @@ slow: $(STAMP)   ## full slices and training: minutes
 
 bench: $(STAMP)  ## fast solver against the paper solver, side by side: about ten minutes
 	$(BIN)/python benchmarks/solver_speed.py --skip-factored
+
+DATA ?= data/paper_mri_val
+CHECKPOINTS ?= data/paper_checkpoints
+bench-solver: $(STAMP)  ## time to the right image, on the paper's slices (DATA=..., CHECKPOINTS=...): about five minutes
+	$(BIN)/python benchmarks/solver_bench.py --data $(DATA) --checkpoints $(CHECKPOINTS)
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output

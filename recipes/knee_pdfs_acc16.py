@@ -19,7 +19,14 @@ recipe = Recipe(
     scale=ScaleRule(percentile=99.9, reference=0.4324),
     mask=MaskRule(kind="random", acceleration=16, center_fraction=0.02, seed=0),  # used with --undersample only
     nonnegative=True,  # once, at the end (the authors: in every step); only real images are affected
-    solver=FastSettings(tolerance=1e-4, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+    solver=FastSettings(
+        tolerance=5e-4,
+        max_iterations=2000,
+        continuation_start=32.0,
+        continuation_decay=0.97,
+        image_change=0.05,
+        levels=3,
+    ),
 )
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def certificate_rows(certificate: Facts) -> list[Row]:
             "|a − T(a − ∇f(a))| / |a|: how far the sparse coefficients are from a fixed point; 0 at a minimiser",
         ),
         (
+            "change still to come",
+            number(get("image_change"), 2),
+            "estimate, as a fraction of the image's norm, of how much it would change if the solver went on",
+        ),
+        (
             "stationarity in x",
             number(get("residual_x"), 2),
             "|∂E/∂x| / |Aᴴy|: how far the image is from balancing data and prior; 0 at a minimiser",

@@ -20,6 +20,7 @@ from mrisps.solvers.result import Reconstruction, certify, check_measurements
 __all__ = ["PaperSettings", "solve_paper"]
 
 Progress = Callable[[int, float], None]
+Monitor = Callable[[int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def solve_paper(
     noise_std: float | None = None,
     keep_coefficients: bool = False,
     progress: Progress | None = None,
+    monitor: Monitor | None = None,
 ) -> Reconstruction:
     """Minimise the energy with the authors' iPALM.
 
@@ -102,6 +104,8 @@ def solve_paper(
         Whether to return a*.
     progress
         Called with (iteration, relative change of the image) after every step.
+    monitor
+        Called with (iteration, image, coefficients) after every step.
 
     Raises
     ------
@@ -116,7 +120,7 @@ def solve_paper(
     started = time.perf_counter()
     everything = Energy(operator, y, prior)
     check_measurements(everything, noise_std)
-    results = [_iterate(Energy(operator, y[i : i + 1], prior), settings, progress) for i in range(y.shape[0])]
+    results = [_iterate(Energy(operator, y[i : i + 1], prior), settings, progress, monitor) for i in range(y.shape[0])]
     traces = [dict(trace) for _, _, _, _, trace in results]
     nan = torch.full((1,), torch.nan, dtype=torch.float64)
     steps = sorted(set().union(*traces))
@@ -137,7 +141,7 @@ def solve_paper(
 
 
 def _iterate(
-    energy: Energy, settings: PaperSettings, progress: Progress | None
+    energy: Energy, settings: PaperSettings, progress: Progress | None, monitor: Monitor | None
 ) -> tuple[Tensor, Tensor, bool, int, list[tuple[int, Tensor]]]:
     operator, prior = energy.operator, energy.prior
     beta = prior.beta
@@ -167,6 +171,8 @@ def _iterate(
         change = 0.0 if moved_by == 0 else moved_by / max(float(torch.linalg.vector_norm(previous_image)), 1e-30)
         if progress is not None:
             progress(k, change)
+        if monitor is not None:
+            monitor(k, image, coefficients)
         if settings.trace_interval and k % settings.trace_interval == 0:
             trace.append((k, energy.value(image, coefficients).total))
         if not change > settings.tolerance:  # NaN ends the loop too; the certificate tells which it was

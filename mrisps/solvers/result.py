@@ -51,7 +51,7 @@ class Certificate:
         Iterations on coarser problems, before those of the full one.
     image_change
         Estimate of how much the image would still change, as a fraction of its norm, if the iteration went on; None if
-        unknown. It is an extrapolation of the last steps, not a bound.
+        unknown (fewer than three looks at it). It is an extrapolation of the last steps, not a bound.
     """
 
     algorithm: str
@@ -83,9 +83,10 @@ class Certificate:
 
     def __str__(self) -> str:
         ratio = "" if self.misfit_ratio is None else f", misfit/noise {self.misfit_ratio:.3g}"
+        change = "" if self.image_change is None else f", change to come {self.image_change:.1e}"
         return (
             f"{self.status} after {self.n_iterations} iterations ({self.seconds:.1f} s): energy {self.energy:.6g}, "
-            f"stationarity {self.residual_x:.1e} (x) {self.residual_a:.1e} (a){ratio}"
+            f"stationarity {self.residual_x:.1e} (x) {self.residual_a:.1e} (a){change}{ratio}"
         )
 
 
@@ -192,6 +193,7 @@ def certify(
         stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
         status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) and stationary else "max_iter"
         steps = int(n_iterations[i])
+        change = None if image_change is None else float(image_change[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
         certificates.append(
             Certificate(
@@ -211,7 +213,7 @@ def certify(
                 expected_misfit=None if noise_std is None else noise_std * energy.operator.n_measurements**0.5,
                 seconds=seconds,
                 n_coarse_iterations=n_coarse_iterations,
-                image_change=None if image_change is None else float(image_change[i]),
+                image_change=None if change is None or not math.isfinite(change) else change,
             )
         )
     return Reconstruction(
