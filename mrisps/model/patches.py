@@ -79,7 +79,7 @@ def extract_patches(image: Tensor, patch_size: int) -> Tensor:
 
 
 BLOCK_ROWS = 64
-"""Rows of patches whose adjoint is computed at a time, so that the work space stays small against the coefficients."""
+"""Rows of patches that are convolved at a time, so that the work space stays small against the coefficients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,11 +142,24 @@ class PatchTransform:
 
     def forward(self, image: Tensor) -> Tensor:
         """(batch, 1, y, x) real image -> (batch, y / stride, x / stride, r) patch coefficients, ``B P_k x``."""
+        return functional.conv2d(self._padded_phases(image), self.__dict__["_taps"]).movedim(1, -1)
+
+    def residual_(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """``prediction`` is overwritten with ``B P_k x - prediction``, block by block: no second array of its size."""
+        padded, taps = self._padded_phases(image), self.__dict__["_taps"]
+        height, overlap = prediction.shape[1], taps.shape[-1] - 1
+        for first in range(0, height, BLOCK_ROWS):
+            rows = min(BLOCK_ROWS, height - first)
+            block = prediction[:, first : first + rows]
+            analysed = functional.conv2d(padded[:, :, first : first + rows + overlap], taps).movedim(1, -1)
+            torch.sub(analysed, block, out=block)
+        return prediction
+
+    def _padded_phases(self, image: Tensor) -> Tensor:
         self.grid_shape((image.shape[-2], image.shape[-1]))
         before, after = self.__dict__["_reach"]
         phases = functional.pixel_unshuffle(image, self.stride) if self.stride > 1 else image
-        padded = _pad_circular(phases, before, after).contiguous(memory_format=torch.channels_last)
-        return functional.conv2d(padded, self.__dict__["_taps"]).movedim(1, -1)
+        return _pad_circular(phases, before, after).contiguous(memory_format=torch.channels_last)
 
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """(batch, y / stride, x / stride, r) patch coefficients -> (batch, 1, y, x) real image, ``sum_k P_k^T B^T c_k``.

@@ -343,7 +343,7 @@ class _Path:
         self.n_done = self.n_at_target = 0
         self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
         self._predictor = prior.factors.T.contiguous()
-        self._prediction = prior.basis.new_zeros(*self.shape, len(prior.factors))
+        prediction = prior.basis.new_zeros(*self.shape, len(prior.factors))
         if start is None:
             self.image = stage.image_step.smooth_image()
         else:
@@ -351,11 +351,11 @@ class _Path:
             self.n_done = GREEDY_INERTIA
             for rows, ys in prior.chunks(self.shape):
                 torch.matmul(
-                    self.coefficients[rows, ys].to(prior.basis.dtype), self._predictor, out=self._prediction[rows, ys]
+                    self.coefficients[rows, ys].to(prior.basis.dtype), self._predictor, out=prediction[rows, ys]
                 )
-            self.image = stage.image_step.solve(self._prediction, start)
+            self.image = stage.image_step.solve(prediction, start)
         self._previous = self.coefficients.clone()
-        self._misfit = transform.forward(to_real_images(self.image)).sub_(self._prediction)  # r = B P x(a) - C a
+        self._misfit = transform.residual_(to_real_images(self.image), prediction)  # r = B P x(a) - C a
         self._previous_misfit = self._misfit.clone()
         largest = max((self.coefficients[rows, ys].numel() for rows, ys in prior.chunks(self.shape)), default=0)
         self._work = [prior.basis.new_empty(largest) for _ in range(4 if settings.half_storage else 3)]
@@ -367,6 +367,7 @@ class _Path:
         inertia = (self.n_done - 1) / (self.n_done + 2)
         regulariser = prior.regulariser.scaled(self.factor)
         extrapolated_misfit = torch.lerp(self._previous_misfit, self._misfit, 1 + inertia, out=self._previous_misfit)
+        prediction = extrapolated_misfit  # C a takes the place of each chunk once that is used
         if measure:
             self.moved = torch.zeros(self.shape[0], dtype=torch.float64, device=self.image.device)
             self.size = torch.zeros_like(self.moved)
@@ -391,14 +392,14 @@ class _Path:
             regulariser.prox_into(v, updated, work)
             if half:
                 updated.copy_(before.copy_(updated))  # what is predicted belongs to what is stored
-            torch.matmul(updated, self._predictor, out=self._prediction[rows, ys])
+            torch.matmul(updated, self._predictor, out=prediction[rows, ys])
             if measure:
                 self.moved[rows] += _squared_norm(extrapolated.sub_(updated))
                 self.size[rows] += _squared_norm(updated)
         self.coefficients, self._previous = self._previous, self.coefficients
-        self.image = stage.image_step.solve(self._prediction, self.image)
-        self._previous_misfit = self._misfit
-        self._misfit = stage.transform.forward(to_real_images(self.image)).sub_(self._prediction)
+        self.image = stage.image_step.solve(prediction, self.image)
+        misfit = stage.transform.residual_(to_real_images(self.image), prediction)
+        self._previous_misfit, self._misfit = self._misfit, misfit
         if self.factor <= 1:
             self.n_at_target += 1
         self.factor = max(self.factor * self.settings.continuation_decay, 1.0)

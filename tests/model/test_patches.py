@@ -183,3 +183,13 @@ def test_a_stride_that_does_not_fit_is_refused() -> None:
         PatchTransform(random_tensor(2, 3, 3), 0)
     with pytest.raises(ValueError, match="multiples of the stride 2"):
         PatchTransform(random_tensor(2, 3, 3), 2).forward(random_tensor(1, 1, 5, 6))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_residual_in_place_block_by_block(stride: int) -> None:
+    transform = PatchTransform(random_tensor(3, 5, 5), stride)
+    image = random_tensor(2, 1, 140 * stride, 6 * stride)  # more rows than a block, not a multiple of it
+    prediction = random_tensor(*transform.forward(image).shape, seed=3)
+    expected = transform.forward(image) - prediction
+    assert transform.residual_(image, prediction) is prediction
+    torch.testing.assert_close(prediction, expected)
