@@ -20,14 +20,7 @@ recipe = Recipe(
     scale=ScaleRule(percentile=99.9, reference=0.46),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.08, seed=0),  # used with --undersample only
     nonnegative=True,
-    solver=FastSettings(
-        tolerance=5e-4,
-        max_iterations=1000,
-        continuation_start=32.0,
-        continuation_decay=0.97,
-        image_change=0.05,
-        levels=3,
-    ),
+    solver=FastSettings(tolerance=3e-4, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
 )
 
 if __name__ == "__main__":

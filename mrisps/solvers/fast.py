@@ -78,7 +78,7 @@ class FastSettings:
     levels
         Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where A^H A is a
         convolution (single-coil Cartesian MRI, denoising) and the image is large enough; the continuation then takes place at the
-        coarsest level only.
+        coarsest level only. Made for undersampled columns: with noise-like aliasing (Poisson disc) or noise, 1 is better.
     coarse_iterations
         Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
     half_storage
