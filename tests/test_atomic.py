@@ -41,7 +41,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 def test_an_exception_leaves_the_earlier_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "out"
     path.write_text("old")
-    with pytest.raises(type(error)), atomic_path(path) as temporary:  # noqa: PT012
+    with pytest.raises(type(error)), atomic_path(path) as temporary:  # noqa: PT012 - what fails is leaving the block
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old"

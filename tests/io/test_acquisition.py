@@ -23,9 +23,9 @@ def test_fields() -> None:
     np.testing.assert_array_equal(full, np.tile(COLUMNS, (4, 1)))
     assert replace(record, mask=None).full_mask() is None
     with pytest.raises(FrozenInstanceError):
-        record.slice_index = 0  # type: ignore[misc]
+        record.slice_index = 0  # type: ignore[misc]  # wrong on purpose
     with pytest.raises(TypeError):
-        record.attributes["a"] = 1  # type: ignore[index]
+        record.attributes["a"] = 1  # type: ignore[index]  # wrong on purpose
 
 
 def test_mask_of_samples() -> None:

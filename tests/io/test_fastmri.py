@@ -413,7 +413,7 @@ def test_interrupted_between_slices(tmp_path: Path, error: BaseException) -> Non
     path = tmp_path / "out.h5"
     write_reconstruction(path, np.ones((2, 4, 4), np.float32))
     before = path.read_bytes()
-    with pytest.raises(type(error)), ReconstructionWriter(path, 2) as writer:  # noqa: PT012
+    with pytest.raises(type(error)), ReconstructionWriter(path, 2) as writer:  # noqa: PT012 - what fails is leaving the block
         writer.write_slice(0, np.zeros((4, 4), np.float32))
         raise error
     assert path.read_bytes() == before
@@ -453,7 +453,7 @@ def test_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="extras: expected names like cost_map"):
             writer.write_slice(0, image, {"reconstruction": image})
         with pytest.raises(ValueError, match="extras: smooth: expected an array of numbers"):
-            writer.write_slice(0, image, {"smooth": np.array(["a"])})  # type: ignore[dict-item]
+            writer.write_slice(0, image, {"smooth": np.array(["a"])})  # type: ignore[dict-item]  # wrong on purpose
         with pytest.raises(ValueError, match=r"image: expected real or complex \(y, x\)"):
             writer.write_slice(0, image[0])
         with pytest.raises(FileError, match="reconstruction: has NaN or infinite pixels, not written"):

@@ -35,7 +35,7 @@ def test_round_trip_in_parts(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_an_exception_leaves_the_earlier_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a.h5"
     path.write_text("old")
-    with pytest.raises(type(error)), Hdf5Writer(path) as file:  # noqa: PT012
+    with pytest.raises(type(error)), Hdf5Writer(path) as file:  # noqa: PT012 - what fails is leaving the block
         file.write("x", np.zeros(1000))
         raise error
     assert path.read_text() == "old"
@@ -55,10 +55,10 @@ def test_ctrl_c_inside_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             raise KeyboardInterrupt
 
     def write(self: hdf5._Sink, content: bytes) -> int:
-        self._raw = Interrupting(self._raw)  # type: ignore[assignment]
+        self._raw = Interrupting(self._raw)  # type: ignore[assignment]  # wrong on purpose
         return sink_write(self, content)
 
-    with pytest.raises(KeyboardInterrupt), Hdf5Writer(path) as file:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), Hdf5Writer(path) as file:  # noqa: PT012 - what fails is leaving the block
         monkeypatch.setattr(hdf5._Sink, "write", write)
         file.write("x", np.zeros(100_000))
     assert path.read_text() == "old"
@@ -69,7 +69,7 @@ def test_ctrl_c_inside_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_full_disk(tmp_path: Path, small_disk: SmallDisk, limit: int) -> None:
     path = tmp_path / "a.h5"
     path.write_text("old")
-    with small_disk(limit), pytest.raises(FileError, match=r"a\.h5: cannot be written: File too large"):  # noqa: PT012, SIM117
+    with small_disk(limit), pytest.raises(FileError, match=r"a\.h5: cannot be written: File too large"):  # noqa: PT012, SIM117 - what fails is leaving the block
         with Hdf5Writer(path) as file:
             file.create("x", (50, 1000), np.dtype(np.float64))
             for index in range(50):

@@ -23,7 +23,7 @@ def image(rng: np.random.Generator) -> np.ndarray:
     ("a.png", 8, 0.5 / 255), ("a.PNG", 16, 0.5 / 65535), ("a.tif", 8, 0), ("a.tiff", 16, 0), ("a.npy", 8, 0),
 ])  # fmt: skip
 def test_round_trip(tmp_path: Path, image: np.ndarray, name: str, bits: int, tolerance: float) -> None:
-    write_image(tmp_path / name, image, bits=bits)  # type: ignore[arg-type]
+    write_image(tmp_path / name, image, bits=bits)  # type: ignore[arg-type]  # wrong on purpose
     read = read_image(tmp_path / name)
     assert (read.dtype, read.shape) == (np.float32, image.shape)
     assert np.abs(read - image).max() <= tolerance * 1.0001 + (6e-8 if tolerance else 0)

@@ -121,7 +121,7 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="does not exist"):
         read_paper_slice(tmp_path / "absent.npz")
     with pytest.raises(ValueError, match="acceleration: expected 8, 16 or None, got 4"):
-        convert_paper_slice(tmp_path / "a.npz", tmp_path / "a.h5", acceleration=4)  # type: ignore[arg-type]
+        convert_paper_slice(tmp_path / "a.npz", tmp_path / "a.h5", acceleration=4)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_destination_folder_is_a_file(tmp_path: Path) -> None:

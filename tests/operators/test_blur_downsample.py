@@ -94,7 +94,7 @@ def test_another_precision_is_computed_anew() -> None:
 )
 def test_wrong_parameters(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected a positive"):
-        BlurDownsample((32, 32), **{name: value})  # type: ignore[arg-type]
+        BlurDownsample((32, 32), **{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_image_must_be_as_large_as_the_kernel() -> None:

@@ -152,9 +152,9 @@ def test_factor_must_be_real_where_the_space_is() -> None:
 @pytest.mark.parametrize("factor", ["2", None, True, torch.ones(2)])
 def test_factor_must_be_a_number(factor: object) -> None:
     with pytest.raises(TypeError):
-        factor * Identity((2, 3))  # type: ignore[operator]
+        factor * Identity((2, 3))  # type: ignore[operator]  # wrong on purpose
     with pytest.raises(TypeError):
-        Identity((2, 3)) * factor  # type: ignore[operator]
+        Identity((2, 3)) * factor  # type: ignore[operator]  # wrong on purpose
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (5, 7)])
@@ -207,7 +207,7 @@ def test_composition_checks_what_meets() -> None:
     with pytest.raises(ValueError, match=r"range device cpu, .* got meta"):
         fourier @ Identity((3, 4), COMPLEX, "meta")
     with pytest.raises(TypeError):
-        fourier @ torch.ones(4)  # type: ignore[operator]
+        fourier @ torch.ones(4)  # type: ignore[operator]  # wrong on purpose
 
 
 # ---------------------------------------------------------------------------------------------------- norm
@@ -261,7 +261,7 @@ def test_norm_in_single_precision() -> None:
 @pytest.mark.parametrize(("name", "value"), [("tolerance", 0.0), ("tolerance", math.nan), ("max_iterations", 0)])
 def test_norm_arguments(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected"):
-        Identity((2, 3)).norm(**{name: value})  # type: ignore[arg-type]
+        Identity((2, 3)).norm(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 # ---------------------------------------------------------------------------------------------------- construction
@@ -269,7 +269,7 @@ def test_norm_arguments(name: str, value: float) -> None:
 
 def test_abstract() -> None:
     with pytest.raises(TypeError, match="abstract"):
-        LinearOperator(  # type: ignore[abstract]
+        LinearOperator(  # type: ignore[abstract]  # wrong on purpose
             domain_shape=(1,), range_shape=(1,), domain_dtype=REAL, range_dtype=REAL
         )
 
@@ -312,7 +312,7 @@ def test_precisions_must_agree() -> None:
 
 def test_argument_must_be_a_tensor() -> None:
     with pytest.raises(TypeError, match=r"x: expected a torch.Tensor, got ndarray"):
-        Identity((2, 3))(np.zeros((1, 1, 2, 3)))  # type: ignore[arg-type]
+        Identity((2, 3))(np.zeros((1, 1, 2, 3)))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_to_makes_a_new_operator_and_leaves_the_old_one() -> None:
@@ -330,7 +330,7 @@ def test_to_makes_a_new_operator_and_leaves_the_old_one() -> None:
     assert operator.device.type == "cpu"
     assert operator.to().domain_dtype == COMPLEX
     with pytest.raises(ValueError, match="precision: expected 'single', 'double' or None, got 'half'"):
-        operator.to(precision="half")  # type: ignore[arg-type]
+        operator.to(precision="half")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_copies_and_pickles() -> None:

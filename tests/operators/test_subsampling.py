@@ -130,7 +130,7 @@ def test_wrong_mask_values() -> None:
     with pytest.raises(ValueError, match=r"mask: expected dtype torch.bool, got torch.float32"):
         FourierSubsampling(torch.ones(4, 6))
     with pytest.raises(TypeError, match=r"mask: expected a SamplingMask or a torch\.Tensor, got ndarray"):
-        FourierSubsampling(np.ones((4, 6), dtype=bool))  # type: ignore[arg-type]
+        FourierSubsampling(np.ones((4, 6), dtype=bool))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match=r"dtype: expected one of .*, got torch.float16"):
         FourierSubsampling(torch.ones(4, 6, dtype=torch.bool), domain_dtype=torch.float16)
 

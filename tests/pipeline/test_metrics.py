@@ -109,7 +109,7 @@ def test_bad_data_range(tmp_path: Path, data_range: DataRange) -> None:
     image = np.ones((8, 8))
     for metric in (psnr, ssim):
         with pytest.raises(ValueError, match="data_range: expected a positive number"):
-            metric(image, image, data_range=data_range)  # type: ignore[arg-type]
+            metric(image, image, data_range=data_range)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="data_range: expected a positive number"):
         evaluate_files(tmp_path, tmp_path, data_range=data_range)
 

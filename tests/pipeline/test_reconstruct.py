@@ -234,7 +234,7 @@ def test_nonfinite_result_raises(
     recipe: Recipe, model: SmoothPlusSparse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(*arguments: object, **settings: object) -> Reconstruction:
-        result: Reconstruction = solve(*arguments, **settings)  # type: ignore[arg-type]
+        result: Reconstruction = solve(*arguments, **settings)  # type: ignore[arg-type]  # wrong on purpose
         return replace(result, certificates=(replace(result.certificate, status="nonfinite"),))
 
     monkeypatch.setattr(module, "solve", broken)

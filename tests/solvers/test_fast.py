@@ -507,7 +507,7 @@ def test_several_channels_are_refused() -> None:
 )
 def test_settings_are_checked_for_type_and_finiteness(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        FastSettings(**wrong)  # type: ignore[arg-type]
+        FastSettings(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("noise_std", [-1.0, float("nan"), float("inf")])
@@ -570,7 +570,7 @@ def test_settings() -> None:
         with pytest.raises(ValueError, match=f"^{name}: expected"):
             FastSettings(**{name: value})
     with pytest.raises(dataclasses.FrozenInstanceError):
-        FastSettings().tolerance = 1.0  # type: ignore[misc]
+        FastSettings().tolerance = 1.0  # type: ignore[misc]  # wrong on purpose
 
 
 def test_a_model_that_is_not_admissible_is_refused_before_anything_is_done() -> None:
