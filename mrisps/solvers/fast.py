@@ -82,7 +82,7 @@ class FastSettings:
     coarse_iterations
         Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
     half_storage
-        Keep the coefficients in float16: half their memory, two thirds of the whole, and a residual that cannot fall below about 3e-4.
+        Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
     """
 
     tolerance: float = 1e-3
