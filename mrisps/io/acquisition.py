@@ -10,10 +10,31 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 
-__all__ = ["Acquisition", "Scalar"]
+__all__ = ["Acquisition", "Geometry", "Scalar"]
 
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where an image lies in the patient, in mm and in the patient's coordinates (LPS, as in DICOM and ISMRMRD).
+
+    Parameters
+    ----------
+    field_of_view_mm
+        Of the encoded image: along y (rows), along x (columns), and through the slice.
+    position_mm
+        Centre of the image.
+    y_direction, x_direction, slice_direction
+        Unit vectors of increasing row, increasing column, and through the slice.
+    """
+
+    field_of_view_mm: tuple[float, float, float]
+    position_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    y_direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    x_direction: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    slice_direction: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +65,21 @@ class Acquisition:
         (y, x): size of the central crop that the file asks a reconstruction to have. None: the file does not say.
     attributes
         Further attributes of the file.
+    sensitivity_maps
+        complex64, (set, coil, y, x): coil sensitivities that the file brings along; one set, or two (soft SENSE).
+    calibration
+        complex64, (coil, y, x): calibration lines that were measured apart from the image (a reference scan), zero elsewhere,
+        on the grid of ``kspace``. Calibration lines that also belong to the image are in ``kspace``.
+    noise_scan
+        complex64, (coil, sample): samples without signal, scaled so that their standard deviation is that of ``kspace`` (the
+        reader accounts for another bandwidth).
+    readout_oversampling
+        Encoded over reconstructed field of view along y: 2 where the image is the central half of the rows.
+    labels
+        Counters of this slice in the file: ``slice``, ``contrast``, ``repetition``, ``phase``, ``set``, ``average``,
+        ``partition`` and the like.
+    geometry
+        Where the image lies. None: the file does not say, or contradicts itself.
 
     Raises
     ------
@@ -62,10 +98,17 @@ class Acquisition:
     contrast: str | None = None
     recon_shape: tuple[int, int] | None = None
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    sensitivity_maps: NDArray[np.complex64] | None = None
+    calibration: NDArray[np.complex64] | None = None
+    noise_scan: NDArray[np.complex64] | None = None
+    readout_oversampling: float = 1.0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", Path(self.source))
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
         if not 0 <= self.slice_index < self.n_slices:
             raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {self.slice_index}")
         self._check_kspace()
@@ -75,6 +118,15 @@ class Acquisition:
             self._check_target(self.target)
         if self.recon_shape is not None and min(self.recon_shape) < 1:
             raise self._error("recon_shape", f"expected two positive numbers, got {self.recon_shape}")
+        n_sets = () if self.sensitivity_maps is None else self.sensitivity_maps.shape[:1]
+        self._check_companion("sensitivity_maps", self.sensitivity_maps, (*n_sets, *self.kspace.shape))
+        self._check_companion("calibration", self.calibration, self.kspace.shape)
+        n_samples = () if self.noise_scan is None else self.noise_scan.shape[1:]
+        self._check_companion("noise_scan", self.noise_scan, (self.n_coils, *n_samples))
+        if not 1 <= self.readout_oversampling < 16:
+            raise self._error(
+                "readout_oversampling", f"expected a number from 1 to 16, got {self.readout_oversampling}"
+            )
 
     @property
     def n_coils(self) -> int:
@@ -117,6 +169,14 @@ class Acquisition:
             raise self._error(
                 "kspace", f"{n_outside} samples are not zero where the mask says that nothing was acquired"
             )
+
+    def _check_companion(self, name: str, array: NDArray[np.complex64] | None, shape: tuple[int, ...]) -> None:
+        if array is None:
+            return
+        if not isinstance(array, np.ndarray) or array.dtype != np.complex64 or array.shape != shape or array.size == 0:
+            raise self._error(name, f"expected complex64 {shape}, got {_describe(array)}")
+        if not np.isfinite(array).all():
+            raise self._error(name, "has NaN or infinite samples")
 
     def _check_target(self, target: NDArray[np.float32]) -> None:
         if not isinstance(target, np.ndarray) or target.ndim != 2 or target.dtype != np.float32 or target.size == 0:

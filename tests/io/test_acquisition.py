@@ -76,3 +76,16 @@ def test_bad_numbers() -> None:
         replace(acquisition(), slice_index=3)
     with pytest.raises(FileError, match="recon_shape"):
         replace(acquisition(), recon_shape=(0, 4))
+
+
+@pytest.mark.parametrize("name", ["sensitivity_maps", "calibration", "noise_scan"])
+def test_companions_have_to_fit_the_kspace(name: str) -> None:
+    kspace = np.ones((3, 4, 6), np.complex64)
+    right = {"sensitivity_maps": (2, 3, 4, 6), "calibration": (3, 4, 6), "noise_scan": (3, 100)}[name]
+    record = Acquisition(kspace, Path("x.h5"), **{name: np.ones(right, np.complex64)})
+    assert getattr(record, name).shape == right
+    wrong = (*right[:-3], 2, *right[-2:]) if len(right) > 2 else (2, 100)
+    with pytest.raises(FileError, match=f"{name}: expected complex64"):
+        Acquisition(kspace, Path("x.h5"), **{name: np.ones(wrong, np.complex64)})
+    with pytest.raises(FileError, match=f"{name}: has NaN"):
+        Acquisition(kspace, Path("x.h5"), **{name: np.full(right, np.nan, np.complex64)})
