@@ -16,6 +16,7 @@ from mrisps.cli.mask import mask
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
 from mrisps.cli.superres import superres
+from mrisps.cli.train import train
 from mrisps.errors import MrispsError
 
 __all__ = ["app", "main", "run_recipe"]
@@ -94,6 +95,14 @@ app.command(
     )
 )(guarded(mask))
 app.command(epilog=examples("mrisps demo", "mrisps demo --output demo-output --weights NCPR.pth"))(guarded(demo))
+
+app.command(
+    epilog=examples(
+        "mrisps train train_denoise_sigma25_ncpr --data photographs/ --validation others/ --output weights/",
+        "mrisps train my_recipe.py --data scans/ --start NCPR.safetensors --output weights/ --resume",
+        "torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda",
+    )
+)(guarded(train))
 
 recipes_app = typer.Typer(
     name="recipes", rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS

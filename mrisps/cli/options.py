@@ -27,6 +27,7 @@ __all__ = [
     "chosen_weights",
     "input_files",
     "output_files",
+    "parsed_changes",
 ]
 
 RecipeName = Annotated[
@@ -83,15 +84,26 @@ def chosen_recipe(name: str, changes: Sequence[str] | None, task: str) -> "Recip
         recipe = load_recipe(name)
         if recipe.task != task:
             raise UsageError(f"--recipe: {name} is for the task {recipe.task!r}, this command is for {task!r}")
-        values: dict[str, str] = {}
-        for change in changes or ():
-            key, equals, value = change.partition("=")
-            if not equals or not key.strip():
-                raise UsageError(f"--set: expected KEY=VALUE, got {change!r}")
-            if key.strip() == "task":
-                raise UsageError("--set: the task of a recipe cannot be changed; take another recipe")
-            values[key.strip()] = value.strip()
-        return with_overrides(recipe, values)
+        return with_overrides(recipe, parsed_changes(changes))
+
+
+def parsed_changes(changes: Sequence[str] | None) -> dict[str, str]:
+    """Key path -> value of ``--set KEY=VALUE``.
+
+    Raises
+    ------
+    UsageError
+        One is not of that form, or changes the task.
+    """
+    values: dict[str, str] = {}
+    for change in changes or ():
+        key, equals, value = change.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set: expected KEY=VALUE, got {change!r}")
+        if key.strip() == "task":
+            raise UsageError("--set: the task of a recipe cannot be changed; take another recipe")
+        values[key.strip()] = value.strip()
+    return values
 
 
 def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "tuple[SmoothPlusSparse, str]":

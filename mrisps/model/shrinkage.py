@@ -13,6 +13,7 @@ Coefficients are pixel-major, (..., y, x, n) with n atoms.
 import abc
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -62,6 +63,18 @@ class Regulariser(abc.ABC):
         """T'(v) applied to a direction of the shape of v. T' is symmetric: a diagonal for NCPR, a block for each group for CPR."""
 
     @abc.abstractmethod
+    def derivative_root(self, v: Tensor, max_slope: float = math.inf) -> Callable[[Tensor], Tensor]:
+        """The symmetric square root of T'(v), prepared to be applied again and again to directions of the shape of v.
+
+        T'(v) is positive semidefinite for both regularisers, so the root is real. Eigenvalues above ``max_slope`` >= 1 are taken to
+        be that; only NCPR's can exceed 1.
+        """
+
+    @abc.abstractmethod
+    def threshold_derivative(self, v: Tensor) -> Tensor:
+        """dT(v)/dlam, of the shape of v: how each coefficient answers to the threshold of its own atom."""
+
+    @abc.abstractmethod
     def potential(self, a: Tensor) -> Tensor:
         """R(a) summed over the atoms: (..., y, x, n) -> (..., y, x). A group's cost is spread evenly over its pixels."""
 
@@ -103,17 +116,25 @@ class SmoothShrinkage(Regulariser):
 
     def prox_into(self, v: Tensor, out: Tensor, work: Tensor) -> None:
         """``out`` = T(v); ``work`` may be ``out``, and v is left as it is."""
-        # q / (1 + q) = sigmoid(log q) with log q = g (log|v| - log lam): no pow, nothing that overflows, few passes over memory.
-        # log(0) = -inf is meant: its sigmoid is the 0 of the formula.
-        torch.abs(v, out=work)
-        torch.add(self.thresholds.log().mul_(-self.exponent), work.log_(), alpha=self.exponent, out=work)
-        torch.mul(work.sigmoid_(), v, out=out)
+        torch.mul(self._share(v, work), v, out=out)
 
     def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
         """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction."""
         q = self._ratio(v)
         share = q / (1 + q)
         return share * (1 + self.exponent / (1 + q)) * direction
+
+    def derivative_root(self, v: Tensor, max_slope: float = math.inf) -> Callable[[Tensor], Tensor]:
+        """Elementwise, sqrt(q (g + 1 + q)) / (1 + q)."""
+        share = self._share(v)
+        slope = torch.addcmul(share * (1 + self.exponent), share, share, value=-self.exponent)
+        root = slope.clamp_(max=max_slope).sqrt_()
+        return lambda direction: root * direction
+
+    def threshold_derivative(self, v: Tensor) -> Tensor:
+        """-g v q / (lam (1 + q)^2)."""
+        share = self._share(v)
+        return v.mul(torch.addcmul(-share, share, share)).mul_(self.exponent / self.thresholds)
 
     def potential(self, a: Tensor) -> Tensor:
         """R(a), from a table of the universal curve: relative error below 1e-5."""
@@ -127,6 +148,14 @@ class SmoothShrinkage(Regulariser):
         low, high = values[index], values[index + 1]
         # Linear in (log a, log R), beyond the ends too: R is a power of a at both ends.
         return (self.thresholds.square() * torch.exp(low + (high - low) * (position - index))).sum(dim=-1)
+
+    def _share(self, v: Tensor, out: Tensor | None = None) -> Tensor:
+        """q / (1 + q), without a gradient."""
+        # It is sigmoid(log q) with log q = g (log|v| - log lam): no pow, nothing that overflows, few passes over memory.
+        # log(0) = -inf is meant: its sigmoid is the 0 of the formula.
+        out = torch.abs(v) if out is None else torch.abs(v, out=out)
+        torch.add(self.thresholds.log().mul_(-self.exponent), out.log_(), alpha=self.exponent, out=out)
+        return out.sigmoid_()
 
     def _ratio(self, v: Tensor) -> Tensor:
         # The bound keeps q and its gradient finite; q / (1 + q) is 1 there in every digit.
@@ -183,6 +212,29 @@ class GroupSoftThreshold(Regulariser):
         shrink = self.thresholds / norms
         result = torch.where(shrink < 1, (1 - shrink) * h + shrink * along * groups, torch.zeros_like(h))
         return result.reshape(v.shape)
+
+    def derivative_root(self, v: Tensor, max_slope: float = math.inf) -> Callable[[Tensor], Tensor]:
+        """T' is 1 along a group that survives and 1 - lam/|v| across it; the root has the roots of these."""
+        del max_slope  # its eigenvalues are at most 1
+        groups = self._grouped(v)
+        unit = groups / self._norms(groups)
+        keep = 1 - self.thresholds / self._norms(groups)
+        across = keep.clamp(min=0).sqrt()
+        # (root - across) along the group; nothing at all on one that does not survive
+        extra = torch.where(keep > 0, 1 - across, torch.zeros_like(across)) * unit
+
+        def apply(direction: Tensor) -> Tensor:
+            h = self._grouped(direction)
+            along = (unit * h).sum(dim=-4, keepdim=True).sum(dim=-2, keepdim=True)
+            return (across * h + along * extra).reshape(v.shape)
+
+        return apply
+
+    def threshold_derivative(self, v: Tensor) -> Tensor:
+        """-v / |v_group| on a group that survives; 0 on one that does not."""
+        groups = self._grouped(v)
+        norms = self._norms(groups)
+        return torch.where(norms > self.thresholds, -groups / norms, torch.zeros_like(groups)).reshape(v.shape)
 
     def potential(self, a: Tensor) -> Tensor:
         """lam_i |a_group|, each pixel of a group carrying its share of it."""

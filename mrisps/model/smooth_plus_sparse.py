@@ -13,7 +13,7 @@ from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, 
 from mrisps.model.energy import Prior
 from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
 
-__all__ = ["ModelConfig", "SmoothPlusSparse"]
+__all__ = ["ConstrainedParameters", "ModelConfig", "SmoothPlusSparse"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,16 @@ class ModelConfig:
             raise ValueError(f"group_size: expected >= 1, and 1 for NCPR, got {self.group_size}")
         if not 1 <= self.bjorck_iterations <= 100:
             raise ValueError(f"bjorck_iterations: expected 1 to 100, got {self.bjorck_iterations}")
+
+
+@dataclass(frozen=True, eq=False)
+class ConstrainedParameters:
+    """What the energy depends on, float64: Q (m, p^2), D (n, p^2), beta () and lam_i (n,)."""
+
+    free_atoms: Tensor
+    synthesis_atoms: Tensor
+    beta: Tensor
+    thresholds: Tensor
 
 
 class SmoothPlusSparse(nn.Module):
@@ -158,19 +168,11 @@ class SmoothPlusSparse(nn.Module):
             If the raw atoms do not lead to an admissible prior: free atoms that are (nearly) linearly dependent, or a synthesis
             atom with nothing left beside the free atoms.
         """
-        free = constrain_free_atoms(self.raw_free_atoms.detach().flatten(1).double(), self.config.bjorck_iterations)
-        defect = float((free @ free.T - torch.eye(len(free), dtype=free.dtype, device=free.device)).abs().max())
-        if not defect < 1e-5:
-            raise ValueError(
-                f"raw_free_atoms: expected orthonormal atoms after {self.config.bjorck_iterations} Bjorck iterations, "
-                f"they are off by {defect:.1e} (nearly dependent atoms; more bjorck_iterations may help)"
-            )
-        beta = self.beta.detach().double()
-        atoms = constrain_synthesis_atoms(
-            self.raw_synthesis_atoms.detach().flatten(1).double(), free, beta, beta_floor=beta_floor
-        )
+        with torch.no_grad():
+            constrained = self.constrained(beta_floor)
+        free, atoms, thresholds = constrained.free_atoms, constrained.synthesis_atoms, constrained.thresholds
         device = self.beta.device if device is None else torch.device(device)
-        thresholds = (self.lam * self.log_thresholds.detach().double().exp()).to(device, dtype)
+        thresholds = thresholds.to(device, dtype)
         regulariser: Regulariser
         if self.config.regulariser == "NCPR":
             regulariser = SmoothShrinkage(thresholds, exponent=self.config.exponent)
@@ -180,9 +182,37 @@ class SmoothPlusSparse(nn.Module):
             free_atoms=free.to(device, dtype),
             synthesis_atoms=atoms.to(device, dtype),
             basis=patch_basis(free).to(device, dtype),
-            beta=float(beta),
+            beta=float(constrained.beta.detach()),
             regulariser=regulariser,
         )
+
+    def constrained(self, beta_floor: float = 0.0) -> "ConstrainedParameters":
+        """Q, D, beta and the thresholds as differentiable functions of the raw parameters, in float64.
+
+        Parameters
+        ----------
+        beta_floor
+            See :func:`mrisps.model.atoms.constrain_synthesis_atoms`.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`prior`.
+        """
+        free = constrain_free_atoms(self.raw_free_atoms.flatten(1).double(), self.config.bjorck_iterations)
+        defect = float(
+            (free @ free.T - torch.eye(len(free), dtype=free.dtype, device=free.device)).detach().abs().max()
+        )
+        if not defect < 1e-5:
+            raise ValueError(
+                f"raw_free_atoms: expected orthonormal atoms after {self.config.bjorck_iterations} Bjorck iterations, "
+                f"they are off by {defect:.1e} (nearly dependent atoms; more bjorck_iterations may help)"
+            )
+        beta = self.beta.double()
+        atoms = constrain_synthesis_atoms(
+            self.raw_synthesis_atoms.flatten(1).double(), free, beta, beta_floor=beta_floor
+        )
+        return ConstrainedParameters(free, atoms, beta, self.lam * self.log_thresholds.double().exp())
 
     def fingerprint(self) -> str:
         """SHA-256 of the configuration, lam and every parameter: names the weights that made a result."""
@@ -205,11 +235,14 @@ class SmoothPlusSparse(nn.Module):
 
         return load_model(Path(path))
 
-    def save(self, path: str | Path) -> None:
-        """Write ``.safetensors`` with the configuration inside; the file appears whole or not at all."""
+    def save(self, path: str | Path, source: str = "") -> None:
+        """Write ``.safetensors`` with the configuration inside, and a text that says where the weights come from.
+
+        The file appears whole or not at all.
+        """
         from mrisps.model.checkpoint import save_model
 
-        save_model(self, Path(path))
+        save_model(self, Path(path), source)
 
     def extra_repr(self) -> str:
         """One line for ``print(model)``."""

@@ -96,6 +96,11 @@ class FourierSubsampling(LinearOperator):
         return image
 
     @property
+    def mask(self) -> torch.Tensor:
+        """Bool, ``(y, x)``: true where acquired; centred."""
+        return self._mask.expand(self._domain_shape[-2:]) != 0
+
+    @property
     def n_measurements(self) -> int:
         """Twice the number of acquired samples: the zeros elsewhere are no measurements."""
         return 2 * self._domain_shape[0] * int(self._mask.expand(self._domain_shape[-2:]).sum())

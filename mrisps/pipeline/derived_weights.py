@@ -5,7 +5,7 @@ synthesis atoms a sparsity-one dictionary (a clustering of lines) of what is lef
 that scikit-image ships. The result is much simpler than trained weights, and nothing more than a start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError, MrispsError
 from mrisps.model import ModelConfig, SmoothPlusSparse
 
-__all__ = ["DERIVED_NOTE", "derive", "derived_weights"]
+__all__ = ["DERIVED_NOTE", "derive", "derived_weights", "localised", "random_atoms"]
 
 DERIVED_NOTE = (
     "derived from photographs that scikit-image ships (principal components and clustered patches), not trained: "
@@ -101,15 +101,94 @@ def derive(
     free = by_variance[: config.n_free_atoms]
     rest = by_variance[config.n_free_atoms : config.patch_size**2 - 1]  # the constant has the eigenvalue 0, and is last
     atoms = _clustered_lines(patches @ rest.T, config.n_synthesis_atoms, n_sweeps, rng) @ rest
+    return _model(config, free, atoms, beta=1.0, lam=0.01)
+
+
+def localised(
+    images: Sequence[NDArray[np.float32]],
+    config: ModelConfig,
+    *,
+    beta: float = 1.0,
+    lam: float = 0.008,
+    width: float = 0.2,
+    n_patches: int = 120_000,
+    n_sweeps: int = 6,
+    seed: int = 0,
+) -> SmoothPlusSparse:
+    """A start for training: not free is what lies in the middle of a patch, and D is a tight frame of patches.
+
+    Leading principal components of natural patches for Q are low-pass, and leave to the dictionary the highest frequencies alone.
+    What training arrives at is another split: the r = p^2 - 1 - m directions that are not free cover all frequencies with the
+    r pixels in the middle of the patch. So white noise is weighted with a Gaussian window; its leading principal components span
+    what is left to D, the others are the free atoms. The synthesis atoms are clustered lines of whitened patches, made a tight
+    frame of equal norms, as the trained ones nearly are.
+
+    Parameters
+    ----------
+    images
+        Grey images (y, x), each at least a patch, maximum about 1.
+    config
+        Sizes.
+    beta, lam
+        Of the model.
+    width
+        Standard deviation of the window as a fraction of the patch's side.
+    n_patches, n_sweeps
+        Patches that are clustered, and sweeps.
+    seed
+        Of the patches and of the first lines.
+
+    Source
+    ------
+    Clustered lines: see :func:`derive`. Tight frames by alternating projection: J. A. Tropp et al., IEEE Trans. Inf. Theory 51
+    (2005) 188-209.
+    """
+    rng = np.random.default_rng(seed)
+    side, n_pixels = config.patch_size, config.patch_size**2
+    rank = n_pixels - 1 - config.n_free_atoms
+    axis = np.arange(side) - side // 2
+    window = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * (width * side) ** 2)).ravel()
+    centring = np.eye(n_pixels) - 1 / n_pixels
+    _, components = np.linalg.eigh(centring @ np.diag(window**2) @ centring)  # ascending; the constant comes first
+    by_variance = components[:, ::-1].T[: n_pixels - 1]
+    basis, free = by_variance[:rank], by_variance[rank:]
+    each = -(-n_patches // len(images))
+    patches = np.concatenate([_draw_patches(image, side, each, rng) for image in images])
+    points = patches @ basis.T
+    variances, axes = np.linalg.eigh(points.T @ points / len(points))
+    whitening = axes @ np.diag(np.maximum(variances, 1e-6 * variances[-1]) ** -0.5) @ axes.T
+    lines = _tightened(_clustered_lines(points @ whitening, config.n_synthesis_atoms, n_sweeps, rng))
+    return _model(config, free, lines @ basis, beta, lam)
+
+
+def random_atoms(
+    images: Sequence[NDArray[np.float32]], config: ModelConfig, *, beta: float = 1.0, lam: float = 0.008, seed: int = 0
+) -> SmoothPlusSparse:
+    """A start for training that knows nothing: white noise for all atoms, as the authors have it. ``images`` are not looked at."""
+    del images
+    rng = np.random.default_rng(seed)
+    shape = (config.n_free_atoms + config.n_synthesis_atoms, config.patch_size**2)
+    atoms = rng.normal(size=shape) / config.patch_size
+    return _model(config, atoms[: config.n_free_atoms], atoms[config.n_free_atoms :], beta, lam)
+
+
+def _model(
+    config: ModelConfig, free: NDArray[np.float64], atoms: NDArray[np.float64], beta: float, lam: float
+) -> SmoothPlusSparse:
     side = (-1, config.patch_size, config.patch_size)
-    return SmoothPlusSparse(
-        config,
-        torch.from_numpy(free.reshape(side).astype(np.float32)),
-        torch.from_numpy(atoms.reshape(side).astype(np.float32)),
-        torch.zeros(config.n_synthesis_atoms),
-        beta=1.0,
-        lam=0.01,
-    )
+    raw = [torch.from_numpy(np.ascontiguousarray(rows.reshape(side), dtype=np.float32)) for rows in (free, atoms)]
+    return SmoothPlusSparse(config, raw[0], raw[1], torch.zeros(config.n_synthesis_atoms), beta=beta, lam=lam)
+
+
+def _tightened(lines: NDArray[np.float64], n_rounds: int = 10) -> NDArray[np.float64]:
+    """Unit vectors (n, r) near these that are nearly a tight frame: sum of their projectors a multiple of the identity."""
+    if lines.shape[0] < lines.shape[1]:
+        return lines  # too few to be a frame
+    for _ in range(n_rounds):
+        values, axes = np.linalg.eigh(lines.T @ lines)
+        lines = lines @ (axes @ np.diag(np.maximum(values, 1e-9 * values[-1]) ** -0.5) @ axes.T)
+        lines = lines / np.linalg.norm(lines, axis=1, keepdims=True)
+    return lines
 
 
 def _clustered_lines(

@@ -12,7 +12,7 @@ import math
 import runpy
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,18 @@ from typing import Literal
 from mrisps.errors import FileError, RecipeError
 from mrisps.solvers import FastSettings
 
-__all__ = ["BlurRule", "MaskRule", "Recipe", "ScaleRule", "builtin_recipes", "load_recipe", "with_overrides"]
+__all__ = [
+    "BlurRule",
+    "MaskRule",
+    "Recipe",
+    "ScaleRule",
+    "builtin_recipes",
+    "check_types",
+    "load_recipe",
+    "load_recipe_of",
+    "recipe_folder",
+    "with_overrides",
+]
 
 Task = Literal["mri", "denoise", "superres"]
 ImageKind = Literal["from_file", "real", "complex"]
@@ -50,7 +61,7 @@ class MaskRule:
     def __post_init__(self) -> None:
         from mrisps.operators import MASK_KINDS
 
-        _check_types(self, "mask.")
+        check_types(self, "mask.")
         if self.kind not in MASK_KINDS:
             raise RecipeError("mask.kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
         if not 1 <= self.acceleration < math.inf:
@@ -79,7 +90,7 @@ class ScaleRule:
     reference: float
 
     def __post_init__(self) -> None:
-        _check_types(self, "scale.")
+        check_types(self, "scale.")
         if not 0 < self.percentile <= 100:
             raise RecipeError("scale.percentile", f"expected a number from 0 to 100, got {self.percentile}")
         if not 0 < self.reference < math.inf:
@@ -95,7 +106,7 @@ class BlurRule:
     stride: int = 4
 
     def __post_init__(self) -> None:
-        _check_types(self, "blur.")
+        check_types(self, "blur.")
         if self.kernel_size < 1 or self.stride < 1 or not 0 < self.sigma < math.inf:
             raise RecipeError("blur", f"expected positive numbers, got {self}")
 
@@ -154,7 +165,7 @@ class Recipe:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _check_types(self, "")
+        check_types(self, "")
         if not self.name:
             raise RecipeError("name", "expected a name, got an empty text")
         for key in ("beta", "lam"):
@@ -184,8 +195,12 @@ def recipe_folder() -> Path:
 
 
 def builtin_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with the package."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("[a-z]*.py"))}
+    """Name -> file of every recipe for reconstructions that comes with the package; ``train_*`` and ``convert_*`` are others."""
+    return {
+        path.stem: path
+        for path in sorted(recipe_folder().glob("[a-z]*.py"))
+        if not path.stem.startswith(("train_", "convert_"))
+    }
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -198,7 +213,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     FileError
         If the file cannot be read, is no Python, or defines no ``recipe``.
     """
-    builtin = builtin_recipes()
+    return load_recipe_of(Recipe, name_or_path, builtin_recipes())
+
+
+R = typing.TypeVar("R")
+
+
+def load_recipe_of(kind: type[R], name_or_path: str | Path, builtin: Mapping[str, Path]) -> R:
+    """The object named ``recipe`` that a file defines, if it is of this kind; as :func:`load_recipe`."""
     path = builtin.get(str(name_or_path), Path(name_or_path))
     if path.suffix != ".py":
         raise RecipeError("name", f"expected a .py file or one of {', '.join(builtin)}; got {str(name_or_path)!r}")
@@ -213,12 +235,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except (Exception, SystemExit) as error:  # somebody's program: whatever it raises, it is the file that is wrong
         raise FileError(path, f"cannot be run: {type(error).__name__}: {error}") from error
     recipe = namespace.get("recipe")
-    if not isinstance(recipe, Recipe):
-        raise FileError(path, f"expected a mrisps Recipe, got {type(recipe).__name__}", field="recipe")
+    if not isinstance(recipe, kind):
+        raise FileError(path, f"expected a mrisps {kind.__name__}, got {type(recipe).__name__}", field="recipe")
     return recipe
 
 
-def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
+def with_overrides(recipe: R, overrides: Mapping[str, str]) -> R:
     """A copy of a recipe with single values replaced.
 
     Parameters
@@ -239,17 +261,14 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-_D = typing.TypeVar("_D", bound="Recipe | MaskRule | ScaleRule | BlurRule | FastSettings")
-
-
-def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
+def _replaced(record: R, keys: list[str], text: str, path: str) -> R:
     hints = typing.get_type_hints(type(record))
     if keys[0] not in hints:
         raise RecipeError(path, f"unknown key; known here: {', '.join(hints)}")
     value: object
     if len(keys) > 1:
         inner = getattr(record, keys[0])
-        if not isinstance(inner, (MaskRule, ScaleRule, BlurRule, FastSettings)):
+        if not dataclasses.is_dataclass(inner) or isinstance(inner, type):
             raise RecipeError(path, f"{keys[0]} is {inner!r}, it has no keys")
         value = _replaced(inner, keys[1:], text, path)
     else:
@@ -257,7 +276,8 @@ def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
     try:
         changed = copy.copy(record)  # dataclasses.replace, whose keyword arguments no type checker can follow
         object.__setattr__(changed, keys[0], value)
-        changed.__post_init__()
+        check: Callable[[], None] = getattr(changed, "__post_init__", lambda: None)
+        check()
         return changed
     except ValueError as error:
         raise RecipeError(path, str(error).removeprefix(f"{keys[0]}: ")) from error
@@ -277,10 +297,14 @@ def _parsed(text: str, hint: object, path: str) -> object:
                 continue
         if kind is str or typing.get_origin(kind) is Literal:
             return text
+        if typing.get_origin(kind) is tuple:  # crop=48,48
+            parts = text.split(",")
+            if len(parts) == len(typing.get_args(kind)) and all(part.strip().isdigit() for part in parts):
+                return tuple(int(part) for part in parts)
     raise RecipeError(path, f"expected {_name(hint)}, got {text!r}")
 
 
-def _check_types(record: object, prefix: str) -> None:
+def check_types(record: object, prefix: str) -> None:
     """RecipeError if a field of a dataclass has a value that its annotation does not allow."""
     for key, hint in typing.get_type_hints(type(record)).items():
         value = getattr(record, key)
@@ -290,6 +314,12 @@ def _check_types(record: object, prefix: str) -> None:
                 allowed = allowed or value in typing.get_args(kind)
             elif kind is float:
                 allowed = allowed or (isinstance(value, int | float) and not isinstance(value, bool))
+            elif typing.get_origin(kind) is tuple:
+                allowed = allowed or (
+                    isinstance(value, tuple)
+                    and len(value) == len(typing.get_args(kind))
+                    and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+                )
             elif kind is int:
                 allowed = allowed or (isinstance(value, int) and not isinstance(value, bool))
             elif isinstance(kind, type):
@@ -297,7 +327,7 @@ def _check_types(record: object, prefix: str) -> None:
         if not allowed:
             raise RecipeError(f"{prefix}{key}", f"expected {_name(hint)}, got {value!r}")
         if dataclasses.is_dataclass(value):
-            _check_types(value, f"{prefix}{key}.")
+            check_types(value, f"{prefix}{key}.")
 
 
 def _alternatives(hint: object) -> tuple[object, ...]:

@@ -1,7 +1,7 @@
 """Solvers: from an operator, measurements and a model to a reconstruction with its certificate."""
 
 from mrisps.solvers.cg import CGResult, conjugate_gradients
-from mrisps.solvers.fast import FastSettings, Iterate, solve
+from mrisps.solvers.fast import FastSettings, Iterate, Minimum, minimise, solve
 from mrisps.solvers.paper import PaperSettings, solve_paper
 from mrisps.solvers.result import Certificate, Reconstruction
 
@@ -10,9 +10,11 @@ __all__ = [
     "Certificate",
     "FastSettings",
     "Iterate",
+    "Minimum",
     "PaperSettings",
     "Reconstruction",
     "conjugate_gradients",
+    "minimise",
     "solve",
     "solve_paper",
 ]

@@ -68,10 +68,10 @@ def conjugate_gradients(
     """
     norm_b = _dot(right_side, right_side).sqrt()
     threshold = tolerance * norm_b
-    x = start
+    x = start.clone()  # what follows is done in place: the vectors may be large
     r = right_side - apply(x)
     z = precondition(r)
-    p = z
+    p = z.clone()
     rz = _dot(r, z)
     residual = _dot(r, r).sqrt()
     n_iterations = 0
@@ -82,20 +82,30 @@ def conjugate_gradients(
         if not bool(active.any()):
             break
         step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
-        x = x + _per_entry(step, x) * p
-        r = r - _per_entry(step, x) * kp
+        x.addcmul_(_per_entry(step, x), p)
+        r.addcmul_(_per_entry(step, x), kp, value=-1)
         z = precondition(r)
         rz, rz_before = _dot(r, z), rz
         ratio = torch.where(active, rz / torch.where(active, rz_before, 1.0), 0.0)
-        p = z + _per_entry(ratio, x) * p
+        p.mul_(_per_entry(ratio, x)).add_(z)
         residual = _dot(r, r).sqrt()
         n_iterations += 1
     relative = torch.where(norm_b > 0, residual / torch.where(norm_b > 0, norm_b, 1.0), residual)
     return CGResult(x, relative, n_iterations, bool((residual <= threshold).all()))
 
 
+PIECE = 1 << 16
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Re<a, b> of each entry of the batch, summed in float64."""
+    """Re<a, b> of each entry of the batch; long vectors in pieces by BLAS, whose results are summed in float64."""
+    if not a.is_complex() and a[0].numel() >= PIECE and a.is_contiguous() and b.is_contiguous():
+        pairs = zip(a.flatten(1), b.flatten(1), strict=True)
+        pieces = [
+            torch.stack([torch.dot(u, v) for u, v in zip(x.split(PIECE), y.split(PIECE), strict=True)])
+            for x, y in pairs
+        ]
+        return torch.stack(pieces).sum(dim=1, dtype=torch.float64)
     product = (a.conj() * b).real if a.is_complex() else a * b
     return product.flatten(1).sum(dim=1, dtype=torch.float64)
 

@@ -31,7 +31,7 @@ from mrisps.solvers.image_step import ConvolutionStep, ImageStep
 from mrisps.solvers.resolution import coarse_shape, lift, restrict, restrict_transfer
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 
-__all__ = ["FastSettings", "Iterate", "solve"]
+__all__ = ["FastSettings", "Iterate", "Minimum", "minimise", "solve"]
 
 Progress = Callable[[int, float], None]
 
@@ -83,6 +83,9 @@ class FastSettings:
         Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
     half_storage
         Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
+    greedy_start
+        Start the coarsest (or only) level from matching pursuit of the patches of A^H y instead of a = 0: for denoising, where
+        A^H y is the noisy image. Meant for ``continuation_start`` 1.
     """
 
     tolerance: float = 1e-3
@@ -95,6 +98,7 @@ class FastSettings:
     levels: int = 1
     coarse_iterations: int = 20
     half_storage: bool = False
+    greedy_start: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "continuation_start", "continuation_decay", "image_tolerance", "image_change"):
@@ -117,8 +121,9 @@ class FastSettings:
             raise ValueError(f"levels: expected an integer from 1 to 6, got {self.levels!r}")
         if not isinstance(self.coarse_iterations, int) or self.coarse_iterations < 1:
             raise ValueError(f"coarse_iterations: expected an integer >= 1, got {self.coarse_iterations}")
-        if not isinstance(self.half_storage, bool):
-            raise ValueError(f"half_storage: expected True or False, got {self.half_storage!r}")
+        for name in ("half_storage", "greedy_start"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         if not isinstance(self.trace_interval, int) or self.trace_interval < 0:
             raise ValueError(f"trace_interval: expected an integer >= 0, got {self.trace_interval}")
 
@@ -144,6 +149,42 @@ class Iterate:
     iteration: int
     image: Tensor
     coefficients: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """Where the minimisation ended, before anything is measured there.
+
+    Parameters
+    ----------
+    image
+        x(a*), (batch, 1, y, x); where NaN or infinity appeared, the last finite image.
+    coefficients
+        a*, (rows, y, x, n).
+    image_step
+        How the image follows from the coefficients.
+    residual
+        |a - T(a - grad f(a))| / |a| at the last look, (batch,) float64.
+    image_change
+        Estimate of the change still to come as a fraction of the image's norm, (batch,).
+    converged, broken
+        (batch,) bool: every test was met; NaN or infinity appeared.
+    n_iterations, n_coarse_iterations
+        Of the full problem, and before it.
+    energy_trace
+        (iteration, (batch,) energies).
+    """
+
+    image: Tensor
+    coefficients: Tensor
+    image_step: ImageStep
+    residual: Tensor
+    image_change: Tensor
+    converged: Tensor
+    broken: Tensor
+    n_iterations: int
+    n_coarse_iterations: int
+    energy_trace: list[tuple[int, Tensor]]
 
 
 @torch.no_grad()
@@ -200,19 +241,58 @@ def solve(
     energy = Energy(operator, y, model.prior(real, operator.device))
     check_measurements(energy, noise_std)
     started = time.perf_counter()
+    minimum = minimise(energy, settings, progress=progress, monitor=monitor)
+    return certify(
+        energy,
+        minimum.image_step,
+        minimum.image,
+        minimum.coefficients,
+        algorithm="fast",
+        converged=minimum.converged,
+        n_iterations=torch.full((y.shape[0],), minimum.n_iterations),
+        tolerance=settings.tolerance,
+        energy_trace=minimum.energy_trace,
+        noise_std=noise_std,
+        seconds=time.perf_counter() - started,
+        keep_coefficients=keep_coefficients,
+        residual_x_limit=10 * settings.image_tolerance,
+        n_coarse_iterations=minimum.n_coarse_iterations,
+        image_change=minimum.image_change,
+        broken=minimum.broken,
+    )
+
+
+@torch.no_grad()
+def minimise(
+    energy: Energy,
+    settings: FastSettings,
+    *,
+    progress: Progress | None = None,
+    monitor: Callable[[Iterate], None] | None = None,
+) -> Minimum:
+    """The algorithm of :func:`solve` without its checks and its certificate: for those who go on from there.
+
+    Parameters
+    ----------
+    energy
+        Operator, measurements (finite) and prior.
+    settings, progress, monitor
+        As in :func:`solve`.
+    """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
-    batch = y.shape[0]
+    batch = energy.y.shape[0]
 
     coarse = _coarse_stages(energy, image_step, settings)
     n_stages = len(coarse) + 1
     factor = settings.continuation_start
     smooth = image = image_step.smooth_image()
+    first = image_step.adjoint_y if settings.greedy_start else None
     n_coarse = 0
     for number, build in enumerate(coarse, 1):
         stage = build()
         target = stage.image_step.smooth_image()
-        start = None if number == 1 else lift(image, target)
+        start = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
         path = _Path(stage, settings, start, energy.n_real_images, factor)
         for k in itertools.count(1):  # the continuation ends, and so does this
             path.step()
@@ -225,7 +305,7 @@ def solve(
         del path, stage
 
     full = _Stage(prior, prior.transform, image_step, energy.image_shape)
-    path = _Path(full, settings, lift(image, smooth) if coarse else None, energy.n_real_images, factor)
+    path = _Path(full, settings, lift(image, smooth) if coarse else first, energy.n_real_images, factor)
     outlook = _Outlook(batch)
     safe = smooth
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
@@ -260,24 +340,17 @@ def solve(
     broken = ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
     if bool(broken.any()):
         image, coefficients = _rescue(prior, image, coefficients, safe, broken)
-    converged = (residual <= settings.tolerance).cpu() & (n_passed == PASSES)
-    return certify(
-        energy,
-        image_step,
-        image,
-        coefficients,
-        algorithm="fast",
-        converged=converged,
-        n_iterations=torch.full((batch,), k),
-        tolerance=settings.tolerance,
-        energy_trace=trace,
-        noise_std=noise_std,
-        seconds=time.perf_counter() - started,
-        keep_coefficients=keep_coefficients,
-        residual_x_limit=10 * settings.image_tolerance,
-        n_coarse_iterations=n_coarse,
+    return Minimum(
+        image=image,
+        coefficients=coefficients,
+        image_step=image_step,
+        residual=residual,
         image_change=outlook.remaining,
+        converged=(residual <= settings.tolerance).cpu() & (n_passed == PASSES),
         broken=broken,
+        n_iterations=k,
+        n_coarse_iterations=n_coarse,
+        energy_trace=trace,
     )
 
 

@@ -56,7 +56,11 @@ class ConvolutionStep:
 
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, 1, y, x)."""
-        return self._inverse(self.adjoint_y)
+        return self.invert(self.adjoint_y)
+
+    def invert(self, right_side: Tensor) -> Tensor:
+        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, 1, y, x)."""
+        return self._inverse(right_side)
 
 
 class ImageStep:
@@ -115,6 +119,12 @@ class ImageStep:
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
+
+    def invert(self, right_side: Tensor) -> Tensor:
+        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, 1, y, x), to the tolerance."""
+        if self._closed_form is not None:
+            return self._closed_form.invert(right_side)
+        return self._iterate(right_side, None, self.max_iterations)
 
     def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
         operator = self.energy.operator

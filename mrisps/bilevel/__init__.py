@@ -1,0 +1,44 @@
+"""Learning the prior through the reconstruction, for any linear operator, by implicit differentiation."""
+
+from mrisps.bilevel.checkpoint import TrainingState
+from mrisps.bilevel.hypergradient import (
+    AdjointError,
+    AdjointReport,
+    AdjointSettings,
+    Hypergradient,
+    hypergradient,
+    solve_with_gradient,
+)
+from mrisps.bilevel.losses import image_loss
+from mrisps.bilevel.trainer import (
+    Accuracy,
+    Batch,
+    Samples,
+    StepReport,
+    TrainingError,
+    TrainSettings,
+    ValidationReport,
+    train,
+)
+from mrisps.bilevel.world import World, join_world
+
+__all__ = [
+    "Accuracy",
+    "AdjointError",
+    "AdjointReport",
+    "AdjointSettings",
+    "Batch",
+    "Hypergradient",
+    "Samples",
+    "StepReport",
+    "TrainSettings",
+    "TrainingError",
+    "TrainingState",
+    "ValidationReport",
+    "World",
+    "hypergradient",
+    "image_loss",
+    "join_world",
+    "solve_with_gradient",
+    "train",
+]

@@ -1,0 +1,233 @@
+"""The state of a training on disk: everything that is needed to go on bit by bit, in one safetensors file.
+
+Tensors: ``model.NAME``, ``best.NAME``, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and ``adam.NAME.step`` for each parameter.
+Header entries ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mrisps.atomic import write_bytes
+from mrisps.errors import FileError
+from mrisps.model import SmoothPlusSparse
+
+__all__ = ["TrainingState", "load_state", "save_state"]
+
+FORMAT = "mrisps-training"
+VERSION = "1"
+MAX_BYTES = 2**30
+ADAM = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class TrainingState:
+    """How far a training is. It changes from step to step.
+
+    Parameters
+    ----------
+    step
+        Steps done, skipped ones included.
+    best_parameters
+        Name -> parameters with the best validation PSNR so far.
+    best_psnr, best_step
+        That PSNR in dB and when; None without validation.
+    n_looks_since_best
+        Validations since then.
+    n_skipped, n_skipped_in_row
+        Steps without a usable gradient.
+    losses
+        Of every step.
+    validation
+        (step, PSNR in dB) of every look.
+    """
+
+    step: int
+    best_parameters: dict[str, Tensor]
+    best_psnr: float | None = None
+    best_step: int = 0
+    n_looks_since_best: int = 0
+    n_skipped: int = 0
+    n_skipped_in_row: int = 0
+    losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, model: SmoothPlusSparse) -> "TrainingState":
+        """Before the first step."""
+        return cls(0, _copy(model))
+
+    def record(self, step: int, loss: float, skipped: bool) -> None:
+        """Take note of a step."""
+        self.step = step
+        self.losses.append(loss)
+        self.n_skipped += skipped
+        self.n_skipped_in_row = self.n_skipped_in_row + 1 if skipped else 0
+
+    def keep_best(self, model: SmoothPlusSparse, psnr: float | None) -> bool:
+        """Take note of a validation; whether it is the best so far. Without a PSNR the last parameters are the best."""
+        if psnr is not None:
+            self.validation.append((self.step, psnr))
+        better = psnr is None or (math.isfinite(psnr) and (self.best_psnr is None or psnr > self.best_psnr))
+        self.n_looks_since_best = 0 if better else self.n_looks_since_best + 1
+        if better:
+            self.best_psnr, self.best_step, self.best_parameters = psnr, self.step, _copy(model)
+        return better
+
+    def best_model(self, model: SmoothPlusSparse) -> SmoothPlusSparse:
+        """A model like ``model`` with the best parameters."""
+        parameters = self.best_parameters
+        return SmoothPlusSparse(
+            model.config,
+            parameters["raw_free_atoms"],
+            parameters["raw_synthesis_atoms"],
+            parameters["log_thresholds"],
+            parameters["beta"],
+            model.lam,
+        )
+
+
+def save_state(
+    path: Path,
+    state: TrainingState,
+    model: SmoothPlusSparse,
+    optimiser: torch.optim.Optimizer,
+    identity: dict[str, object],
+) -> None:
+    """Write a checkpoint, atomically: what was there before survives a full disk.
+
+    Raises
+    ------
+    FileError
+        It cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach()
+        tensors[f"best.{name}"] = state.best_parameters[name]
+        for key in ADAM:
+            if parameter in optimiser.state:
+                tensors[f"adam.{name}.{key}"] = optimiser.state[parameter][key]
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {key: value for key, value in asdict(state).items() if key != "best_parameters"}
+    metadata = {"format": FORMAT, "version": VERSION, "state": json.dumps(plain), "identity": json.dumps(identity)}
+    write_bytes(path, save(tensors, metadata=metadata))
+
+
+def load_state(
+    path: Path, model: SmoothPlusSparse, optimiser: torch.optim.Optimizer, identity: dict[str, object]
+) -> TrainingState:
+    """Read a checkpoint into a model and its optimiser.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read, is damaged, or belongs to another training; the message names what differs.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(path, f"too large for a checkpoint (at most {MAX_BYTES} bytes)")
+        with safe_open(path, framework="pt") as stream:
+            metadata = dict(stream.metadata() or {})
+            if metadata.get("format") != FORMAT:
+                raise FileError(path, f"expected {FORMAT!r}, got {metadata.get('format')!r}", field="format")
+            if metadata.get("version") != VERSION:
+                raise FileError(path, f"expected {VERSION!r}, got {metadata.get('version')!r}", field="version")
+            tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118  # no mapping
+    except SafetensorError as error:
+        raise FileError(path, f"damaged checkpoint: {error}") from error
+    except OSError as error:
+        raise FileError(path, f"cannot read the checkpoint: {error.strerror or error}") from error
+    stored = _json_object(path, metadata, "identity")
+    differences = _differences(json.loads(json.dumps(identity)), stored)
+    if differences:
+        raise FileError(path, "belongs to another training: " + "; ".join(differences[:5]), field="identity")
+    state = _state(path, _json_object(path, metadata, "state"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(_tensor(path, tensors, f"model.{name}", parameter))
+            state.best_parameters[name] = _tensor(path, tensors, f"best.{name}", parameter).to(parameter.device)
+            if f"adam.{name}.step" in tensors:
+                optimiser.state[parameter] = {
+                    "step": _tensor(path, tensors, f"adam.{name}.step", torch.zeros(())),
+                    **{
+                        key: _tensor(path, tensors, f"adam.{name}.{key}", parameter).to(parameter.device)
+                        for key in ADAM[:2]
+                    },
+                }
+    return state
+
+
+def _tensor(path: Path, tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise FileError(path, "is missing", field=name)
+    if tensor.shape != like.shape or tensor.dtype != like.dtype:
+        raise FileError(
+            path, f"expected {like.dtype} {tuple(like.shape)}, got {tensor.dtype} {tuple(tensor.shape)}", field=name
+        )
+    if not bool(tensor.isfinite().all()):
+        raise FileError(path, "expected finite numbers", field=name)
+    return tensor
+
+
+def _json_object(path: Path, metadata: dict[str, str], key: str) -> dict[str, object]:
+    try:
+        value = json.loads(metadata.get(key, ""))
+    except (ValueError, RecursionError) as error:
+        raise FileError(path, f"not JSON: {error}", field=key) from error
+    if not isinstance(value, dict):
+        raise FileError(path, "expected a JSON object", field=key)
+    return value
+
+
+def _state(path: Path, plain: dict[str, object]) -> TrainingState:
+    def integer(key: str) -> int:
+        value = plain.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
+            raise FileError(path, f"expected an integer >= 0, got {value!r}", field=f"state.{key}")
+        return value
+
+    def number(key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise FileError(path, f"expected a number, got {value!r}", field=f"state.{key}")
+        return float(value)
+
+    losses, validation, best = plain.get("losses"), plain.get("validation"), plain.get("best_psnr")
+    if not isinstance(losses, list) or not isinstance(validation, list):
+        raise FileError(path, "expected lists", field="state.losses")
+    if not all(isinstance(look, list) and len(look) == 2 for look in validation):
+        raise FileError(path, "expected pairs of step and PSNR", field="state.validation")
+    return TrainingState(
+        step=integer("step"),
+        best_parameters={},
+        best_psnr=None if best is None else number("best_psnr", best),
+        best_step=integer("best_step"),
+        n_looks_since_best=integer("n_looks_since_best"),
+        n_skipped=integer("n_skipped"),
+        n_skipped_in_row=integer("n_skipped_in_row"),
+        losses=[number("losses", value) for value in losses],
+        validation=[(int(number("validation", step)), number("validation", psnr)) for step, psnr in validation],
+    )
+
+
+def _differences(wanted: object, stored: object, path: str = "") -> list[str]:
+    """Where two trees of plain values differ, in words."""
+    if isinstance(wanted, dict) and isinstance(stored, dict):
+        keys = sorted({*wanted, *stored}, key=str)
+        return [
+            line
+            for key in keys
+            for line in _differences(wanted.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if wanted == stored else [f"{path} is {stored!r} there and {wanted!r} here"]
+
+
+def _copy(model: SmoothPlusSparse) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

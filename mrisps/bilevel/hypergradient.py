@@ -1,0 +1,391 @@
+"""How a reconstruction answers to the parameters of its prior: implicit differentiation at the minimiser.
+
+At a stationary point, with H = A^H A + beta sum P^T Phat P, K x = beta (D P_k x)_k and v = a - beta D D^T a + K x,
+
+    H x = A^H y + K^T a,        a = T(v).
+
+For a loss L(x) with gradient g the implicit function theorem needs w and q = T'(v) u with
+
+    ( I - (I - G) T'(v) ) u = K H^-1 g,        G = beta D D^T - K H^-1 K^T,        H w = g + K^T q.
+
+T'(v) is symmetric and positive semidefinite, so u = T'^-1/2 u~ makes the system symmetric, and positive definite at a strict local
+minimum:
+
+    ( I - T'^1/2 (I - G) T'^1/2 ) u~ = T'^1/2 K H^-1 g.
+
+Then, x, a, w, q, u being held, dL/dtheta is the gradient of a function of a few small matrices:
+
+    Phi = beta [ <D, M> - <D D^T, N> + <Q Q^T, J> ] + sum_i lam_i tau_i + const(theta),
+    M = sum_k (P_k x) q_k^T + (P_k w) a_k^T,   N = sum_k q_k a_k^T,   J = sum_k (P_k w)(P_k x)^T,
+    tau_i = sum_k u_ki dT_i/dlam_i(v_k)
+
+(and -beta <(I - 1 1^T / p^2), J>, which changes with beta), and dL/dy = A w. Neither time nor memory depends on how the
+minimiser was found. A wrong hypergradient is silent: the residual of the adjoint system is always returned.
+
+Source: arXiv 2412.13070 trains through the fixed point too (with Broyden's method); S. Bai, J. Z. Kolter and V. Koltun,
+Advances in Neural Information Processing Systems 32 (2019).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from mrisps.errors import MrispsError
+from mrisps.model import Energy, Prior, SmoothPlusSparse, extract_patches, to_images, to_real_images
+from mrisps.operators import LinearOperator
+from mrisps.solvers import FastSettings, Minimum, conjugate_gradients, minimise
+from mrisps.solvers.image_step import ImageStep
+
+__all__ = ["AdjointError", "AdjointReport", "AdjointSettings", "Hypergradient", "hypergradient", "solve_with_gradient"]
+
+
+class AdjointError(MrispsError):
+    """The adjoint system was not solved to its tolerance, or its solution is not finite."""
+
+
+@dataclass(frozen=True)
+class AdjointSettings:
+    """How well the adjoint system is to be solved.
+
+    Parameters
+    ----------
+    tolerance
+        Relative residual of the adjoint system. Finite differences confirm gradients to about this. For the steps of stochastic
+        gradient descent 0.1 is enough.
+    max_iterations
+        Cap of the conjugate gradients.
+    on_failure
+        ``"raise"`` an :class:`AdjointError` when the tolerance is not reached, or only ``"record"`` it in the report.
+    max_slope
+        Slopes of T above this are taken to be this; at least 1. Away from a minimum the adjoint system of the non-convex prior
+        can be indefinite, since its slopes reach 1.09. With 1 it is always positive semidefinite and conjugate gradients are safe,
+        for a gradient that is not exact; with infinity, the default, nothing is changed.
+    """
+
+    tolerance: float = 1e-4
+    max_iterations: int = 500
+    on_failure: Literal["raise", "record"] = "raise"
+    max_slope: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < math.inf:
+            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
+        if isinstance(self.max_iterations, bool) or not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+            raise ValueError(f"max_iterations: expected an integer >= 1, got {self.max_iterations!r}")
+        if self.on_failure not in ("raise", "record"):
+            raise ValueError(f"on_failure: expected 'raise' or 'record', got {self.on_failure!r}")
+        if not self.max_slope >= 1:
+            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope}")
+
+
+@dataclass(frozen=True)
+class AdjointReport:
+    """What the adjoint solve reached.
+
+    Parameters
+    ----------
+    relative_residual
+        Of each image of the batch, of the symmetrised system.
+    n_iterations
+        Of the conjugate gradients.
+    converged
+        Whether every image met the tolerance. False too where the system turned out not to be positive definite: the point is
+        then no strict local minimum.
+    finite
+        Whether every number of the gradient is finite.
+    """
+
+    relative_residual: tuple[float, ...]
+    n_iterations: int
+    converged: bool
+    finite: bool
+
+    @property
+    def good(self) -> bool:
+        """Converged and finite."""
+        return self.converged and self.finite
+
+
+@dataclass(frozen=True, eq=False)
+class Hypergradient:
+    """dL/dtheta for every learned parameter, and for the measurements.
+
+    Parameters
+    ----------
+    raw_free_atoms, raw_synthesis_atoms, log_thresholds, beta
+        Of the shape and dtype of the model's parameters.
+    measurements
+        dL/dy, of the shape of y; for complex y, dL/d(real part) + i dL/d(imaginary part).
+    report
+        What the adjoint solve reached.
+    """
+
+    raw_free_atoms: Tensor
+    raw_synthesis_atoms: Tensor
+    log_thresholds: Tensor
+    beta: Tensor
+    measurements: Tensor
+    report: AdjointReport
+
+
+def hypergradient(
+    energy: Energy,
+    model: SmoothPlusSparse,
+    image_step: ImageStep,
+    coefficients: Tensor,
+    image_gradient: Tensor,
+    settings: AdjointSettings | None = None,
+) -> Hypergradient:
+    """dL/dtheta through the minimiser of the energy.
+
+    Parameters
+    ----------
+    energy
+        Operator, measurements, and the prior of ``model``.
+    model
+        Whose parameters are meant.
+    image_step
+        Of the same energy; :class:`mrisps.solvers.Minimum` has it.
+    coefficients
+        a*, (rows, y, x, n): the image is x(a*). The result is the derivative of the minimiser only as far as a* is stationary.
+    image_gradient
+        dL/dx at x(a*), (batch, 1, y, x); for complex images dL/d(real part) + i dL/d(imaginary part), as torch has it.
+    settings
+        Accuracy.
+
+    Raises
+    ------
+    AdjointError
+        The tolerance was not reached or the gradient is not finite, and ``settings.on_failure`` is ``"raise"``.
+    """
+    settings = AdjointSettings() if settings is None else settings
+    with torch.no_grad():
+        prior = energy.prior
+        system = _AdjointSystem(energy, image_step, coefficients, settings.max_slope)
+        solved = conjugate_gradients(
+            system.apply,
+            system.right_side(image_gradient),
+            start=torch.zeros(system.shape, dtype=coefficients.dtype, device=coefficients.device),
+            precondition=lambda r: r,
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+        )
+        q = system.root(solved.solution)  # (rows, y, x, n)
+        w = image_step.invert(image_gradient + system.synthesise(prior.predict(q)))
+        u = q + prior.beta * (system.misfit_of(w, prior.predict(q)) @ prior.factors)
+        tau = (u * prior.regulariser.threshold_derivative(system.v)).flatten(0, -2).sum(0, dtype=torch.float64)
+        moments = _moments(prior, to_real_images(system.image), to_real_images(w), coefficients, q)
+        measurements = energy.operator.forward(w)
+    gradients = _pull_back(model, *moments, tau)
+    finite = all(bool(gradient.isfinite().all()) for gradient in (*gradients, measurements))
+    residuals = tuple(float(value) for value in solved.relative_residual)
+    report = AdjointReport(residuals, solved.n_iterations, solved.converged, finite)
+    if settings.on_failure == "raise" and not report.good:
+        worst = max(residuals)
+        raise AdjointError(
+            f"adjoint system: relative residual {worst:.1e} after {report.n_iterations} iterations, expected "
+            f"{settings.tolerance:.1e}; allow more iterations, or solve the reconstruction more accurately"
+            if finite
+            else "adjoint system: the gradient is not finite"
+        )
+    free, atoms, log_thresholds, beta = gradients
+    return Hypergradient(free, atoms, log_thresholds, beta, measurements, report)
+
+
+class _AdjointSystem:
+    """The symmetrised system at one point, and the maps it is made of."""
+
+    def __init__(self, energy: Energy, image_step: ImageStep, coefficients: Tensor, max_slope: float) -> None:
+        self.energy, self.prior, self.image_step = energy, energy.prior, image_step
+        prediction = self.prior.predict(coefficients)
+        self.image = image_step.solve(prediction)
+        misfit = self._analyse(self.image) - prediction
+        self.v = coefficients + self.prior.beta * (misfit @ self.prior.factors)
+        self.root: Callable[[Tensor], Tensor] = self._by_row(self.prior.regulariser.derivative_root(self.v, max_slope))
+        batch = self.image.shape[0]
+        self.shape = (batch, coefficients.shape[0] // batch, *coefficients.shape[1:])  # one entry an image
+        self._rows = coefficients.shape
+
+    def right_side(self, image_gradient: Tensor) -> Tensor:
+        """T'^1/2 K H^-1 g."""
+        analysed = self._analyse(self.image_step.invert(image_gradient))
+        return self.root(self.prior.beta * (analysed @ self.prior.factors)).view(self.shape)
+
+    def apply(self, direction: Tensor) -> Tensor:
+        """(I - T'^1/2 (I - G) T'^1/2) u~."""
+        q = self.root(direction)
+        prediction = self.prior.predict(q)
+        misfit = self.misfit_of(self.image_step.invert(self.synthesise(prediction)), prediction)
+        # (I - G) q = q + beta C^T (B P x(q) - C q), with x(q) the image that q alone would make
+        pulled = torch.addmm(
+            q.view(-1, q.shape[-1]), misfit.reshape(-1, misfit.shape[-1]), self.prior.factors, alpha=self.prior.beta
+        )
+        return direction - self.root(pulled).view(self.shape)
+
+    def synthesise(self, prediction: Tensor) -> Tensor:
+        """K^T q = beta sum P^T B^T c for c = C q."""
+        patch_side = self.prior.transform.adjoint(prediction)
+        return self.prior.beta * to_images(patch_side, self.energy.operator.domain_dtype)
+
+    def misfit_of(self, image: Tensor, prediction: Tensor) -> Tensor:
+        """B P_k x - c_k."""
+        return self._analyse(image) - prediction
+
+    def _analyse(self, image: Tensor) -> Tensor:
+        return self.prior.transform.forward(to_real_images(image))
+
+    def _by_row(self, root: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda direction: root(direction.reshape(self.v.shape))
+
+
+def _moments(
+    prior: Prior, image: Tensor, adjoint_image: Tensor, coefficients: Tensor, q: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """M (p^2, n), N (n, n) and J (p^2, p^2), accumulated in float64 over pieces of the patches."""
+    p = prior.transform.patch_size
+    n = prior.n_atoms
+    m = torch.zeros(p * p, n, dtype=torch.float64, device=image.device)
+    gram = torch.zeros(n, n, dtype=torch.float64, device=image.device)
+    cross = torch.zeros(p * p, p * p, dtype=torch.float64, device=image.device)
+    for row, ys, patches, adjoint_patches in _patch_pieces(image, adjoint_image, p):
+        a, weights = coefficients[row, ys].flatten(0, 1), q[row, ys].flatten(0, 1)
+        m += patches.T @ weights + adjoint_patches.T @ a
+        gram += weights.T @ a
+        cross += adjoint_patches.T @ patches
+    return m, gram, cross
+
+
+def _patch_pieces(image: Tensor, other: Tensor, patch_size: int) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """The patches (piece, p^2) of two images, a few rows of pixels at a time."""
+    height, width = image.shape[-2:]
+    rows_at_a_time = max(1, 4096 // width)
+    reach = patch_size // 2
+    for row in range(image.shape[0]):
+        for first in range(0, height, rows_at_a_time):
+            last = min(height, first + rows_at_a_time)
+            around = torch.arange(first - reach, last + reach, device=image.device) % height
+            inner = slice(reach, reach + last - first)
+            pieces = (extract_patches(one[row : row + 1, :, around], patch_size)[0, inner] for one in (image, other))
+            patches, others = (piece.flatten(0, 1) for piece in pieces)
+            yield row, slice(first, last), patches, others
+
+
+def _pull_back(model: SmoothPlusSparse, m: Tensor, gram: Tensor, cross: Tensor, tau: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of Phi with respect to the raw parameters."""
+    parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
+    device = model.beta.device
+    m, gram, cross, tau = (value.to(device) for value in (m, gram, cross, tau))
+    with torch.enable_grad():
+        theta = model.constrained()
+        free, atoms = theta.free_atoms, theta.synthesis_atoms
+        phi = (
+            theta.beta
+            * (
+                (atoms * m.T).sum()
+                - ((atoms @ atoms.T) * gram).sum()
+                + ((free.T @ free) * cross).sum()
+                - (cross.diagonal().sum() - cross.sum() / cross.shape[0])
+            )
+            + (theta.thresholds * tau).sum()
+        )
+        return torch.autograd.grad(phi, parameters)
+
+
+def solve_with_gradient(
+    operator: LinearOperator,
+    y: Tensor,
+    model: SmoothPlusSparse,
+    settings: FastSettings | None = None,
+    adjoint: AdjointSettings | None = None,
+    *,
+    report: Callable[[Minimum, AdjointReport], None] | None = None,
+) -> Tensor:
+    """:func:`mrisps.solve` as a function that torch differentiates: ``loss(solve_with_gradient(...)).backward()``.
+
+    Parameters
+    ----------
+    operator, y, model
+        As in :func:`mrisps.solve`. Gradients go to the parameters of the model and to y.
+    settings
+        Of the solver. The gradient is that of the minimiser: it is as good as the solver's ``tolerance``.
+    adjoint
+        Of the adjoint system.
+    report
+        Called in the backward pass with what the solver and the adjoint solve reached.
+
+    Returns
+    -------
+    Tensor
+        The image, (batch, 1, y, x).
+
+    Raises
+    ------
+    AdjointError
+        In the backward pass; see :class:`AdjointSettings`. In the forward pass if NaN or infinity appeared.
+    """
+    image: Tensor = _Implicit.apply(  # type: ignore[no-untyped-call]  # torch: untyped
+        y,
+        model.raw_free_atoms,
+        model.raw_synthesis_atoms,
+        model.log_thresholds,
+        model.beta,
+        (operator, model, settings or FastSettings(trace_interval=0), adjoint or AdjointSettings(), report),
+    )
+    return image
+
+
+_Call = tuple[
+    LinearOperator,
+    SmoothPlusSparse,
+    FastSettings,
+    AdjointSettings,
+    Callable[[Minimum, AdjointReport], None] | None,
+]
+
+
+class _Implicit(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        y: Tensor,
+        raw_free_atoms: Tensor,
+        raw_synthesis_atoms: Tensor,
+        log_thresholds: Tensor,
+        beta: Tensor,
+        call: _Call,
+    ) -> Tensor:
+        operator, model, settings, _, _ = call
+        real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
+        energy = Energy(operator, y.detach(), model.prior(real, operator.device))
+        minimum = minimise(energy, settings)
+        if bool(minimum.broken.any()):
+            raise AdjointError("the solver met NaN or infinity: there is nothing to differentiate")
+        ctx.call, ctx.energy, ctx.minimum = call, energy, minimum  # type: ignore[attr-defined]  # torch: untyped
+        return minimum.image.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        _, model, _, adjoint, report = cast(_Call, ctx.call)  # type: ignore[attr-defined]  # torch: untyped
+        minimum: Minimum = ctx.minimum  # type: ignore[attr-defined]  # torch: untyped
+        result = hypergradient(
+            ctx.energy,  # type: ignore[attr-defined]  # torch: untyped
+            model,
+            minimum.image_step,
+            minimum.coefficients,
+            gradients[0],
+            adjoint,
+        )
+        if report is not None:
+            report(minimum, result.report)
+        return (
+            result.measurements,
+            result.raw_free_atoms,
+            result.raw_synthesis_atoms,
+            result.log_thresholds,
+            result.beta,
+            None,
+        )

@@ -1,0 +1,429 @@
+"""The outer problem: gradient descent on the parameters of the prior, through the reconstruction.
+
+    samples(step) -> operator, y, target --minimise--> x* --loss, hypergradient--> dL/dtheta --Adam--> theta
+
+What a step sees depends on the seed and on its number alone, so a run that is resumed goes on bit by bit as if it had not been
+interrupted (on the same machine with the same number of threads).
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mrisps.bilevel.checkpoint import TrainingState, load_state, save_state
+from mrisps.bilevel.hypergradient import AdjointSettings, hypergradient
+from mrisps.bilevel.losses import LOSSES, LossName, image_loss
+from mrisps.bilevel.world import World
+from mrisps.errors import MrispsError
+from mrisps.model import Energy, SmoothPlusSparse
+from mrisps.operators import LinearOperator
+from mrisps.solvers import FastSettings, minimise
+
+__all__ = [
+    "Accuracy",
+    "Batch",
+    "Samples",
+    "StepReport",
+    "TrainSettings",
+    "TrainingError",
+    "ValidationReport",
+    "train",
+]
+
+ADJOINT_RESIDUAL_LIMIT = 1.5
+"""An adjoint solution with a larger residual is worse than none (0 has 1): the step is skipped."""
+
+
+class TrainingError(MrispsError):
+    """Training cannot go on."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How accurately the inner problem and its adjoint are solved in a step.
+
+    Parameters
+    ----------
+    iterations, tolerance
+        Cap and stationarity tolerance of the solver.
+    adjoint_iterations, adjoint_tolerance
+        Cap and relative residual of the conjugate gradients. What they reach is in every :class:`StepReport`.
+    """
+
+    iterations: int
+    tolerance: float
+    adjoint_iterations: int
+    adjoint_tolerance: float
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "adjoint_iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        for name in ("tolerance", "adjoint_tolerance"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+
+    def towards(self, other: "Accuracy", share: float) -> "Accuracy":
+        """A share (0 to 1) of the way to another accuracy, in equal factors."""
+
+        def between(a: float, b: float) -> float:
+            return a if a == b else math.exp((1 - share) * math.log(a) + share * math.log(b))
+
+        return Accuracy(
+            round(between(self.iterations, other.iterations)),
+            between(self.tolerance, other.tolerance),
+            round(between(self.adjoint_iterations, other.adjoint_iterations)),
+            between(self.adjoint_tolerance, other.adjoint_tolerance),
+        )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    n_steps
+        Steps of gradient descent.
+    batch_size
+        Images a step, over all processes.
+    learning_rate, learning_rate_thresholds
+        Of Adam, for the raw atoms, and for the log-thresholds and beta.
+    hold
+        Fraction of the steps with these rates; then they fall linearly to 0.
+    loss
+        See :func:`mrisps.bilevel.losses.image_loss`.
+    start_accuracy, end_accuracy
+        Of the inner problems in the first and in the last step.
+    solver
+        Settings of the solver besides iterations and tolerance (continuation, levels, start).
+    max_slope
+        See :class:`mrisps.bilevel.AdjointSettings`: 1 keeps the adjoint system of inaccurate solutions positive definite.
+    beta_min
+        beta is not allowed below this.
+    validation_interval
+        Steps between two looks at the validation images; there is one before the first step and after the last.
+    validation_solver
+        Settings of the solver for them.
+    patience
+        Looks in a row without a better validation PSNR after which training stops; 0: never.
+    checkpoint_interval
+        Steps between two checkpoints.
+    max_skipped
+        Steps in a row that may be skipped because a gradient was not finite or its adjoint system not solved.
+    seed
+        Of everything that is random.
+    """
+
+    n_steps: int
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    learning_rate_thresholds: float = 1e-2
+    hold: float = 0.5
+    loss: LossName = "L2"
+    start_accuracy: Accuracy = field(default_factory=lambda: Accuracy(40, 1e-2, 10, 0.3))
+    end_accuracy: Accuracy = field(default_factory=lambda: Accuracy(100, 1e-3, 30, 0.1))
+    solver: FastSettings = field(default_factory=FastSettings)
+    max_slope: float = 1.0
+    beta_min: float = 1e-4
+    validation_interval: int = 100
+    validation_solver: FastSettings = field(default_factory=FastSettings)
+    patience: int = 0
+    checkpoint_interval: int = 50
+    max_skipped: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "validation_interval", "checkpoint_interval", "max_skipped"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        for name in ("patience", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
+        for name in ("learning_rate", "learning_rate_thresholds", "beta_min"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+        if not 0 <= self.hold <= 1:
+            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if not self.max_slope >= 1:
+            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope}")
+
+    def rate(self, step: int) -> float:
+        """Factor on the learning rates in a step, numbered from 0."""
+        left = 1 - step / self.n_steps
+        return min(1.0, left / (1 - self.hold)) if self.hold < 1 else 1.0
+
+    def accuracy(self, step: int) -> Accuracy:
+        """Of the inner problems in a step, numbered from 0."""
+        return self.start_accuracy.towards(self.end_accuracy, step / max(1, self.n_steps - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Measurements and what should come out.
+
+    Parameters
+    ----------
+    operator
+        A, the same for the whole batch.
+    y
+        (batch, *operator.range_shape).
+    target
+        (batch, 1, y, x), of the operator's domain.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    target: Tensor
+
+
+class Samples(Protocol):
+    """Where batches come from."""
+
+    def batch(self, step: int, first: int, count: int) -> Batch:
+        """Entries ``first`` to ``first + count - 1`` of the batch of a step: the same whoever asks, whenever."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What happened in a step.
+
+    Parameters
+    ----------
+    step
+        Steps done, this one included.
+    loss, psnr
+        Of the batch, before the step; PSNR in dB with data range 1.
+    iterations, residual
+        Of the solver.
+    adjoint_iterations, adjoint_residual
+        Of the adjoint system: how exact the gradient is.
+    skipped
+        The gradient was not finite, or its system not solved: the parameters did not move.
+    seconds
+        Wall-clock time of the step.
+    """
+
+    step: int
+    loss: float
+    psnr: float
+    iterations: int
+    residual: float
+    adjoint_iterations: int
+    adjoint_residual: float
+    skipped: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What the model does on images that it is not trained on.
+
+    Parameters
+    ----------
+    step
+        Steps done.
+    psnr
+        Mean over the images, in dB, data range 1.
+    is_best
+        Whether it is the best so far: those parameters are what training returns.
+    """
+
+    step: int
+    psnr: float
+    is_best: bool
+
+
+def train(
+    model: SmoothPlusSparse,
+    samples: Samples,
+    validation: Sequence[Batch],
+    settings: TrainSettings,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    identity: dict[str, object] | None = None,
+    world: World | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_validation: Callable[[ValidationReport], None] | None = None,
+) -> TrainingState:
+    """Learn the parameters of a model; it is changed in place and holds those of the last step at the end.
+
+    Parameters
+    ----------
+    model
+        Start, on the device of the samples.
+    samples
+        Training data.
+    validation
+        Batches that are not trained on. Without any, the last parameters count as the best.
+    settings
+        Everything else.
+    checkpoint
+        File for the state, written every ``checkpoint_interval`` steps and at the end, atomically; None for none.
+    resume
+        Go on from that file if it is there.
+    identity
+        Plain values that tell one training from another (recipe, data); stored in the checkpoint, and compared when resuming.
+    world
+        The processes that train together.
+    on_step, on_validation
+        Called with the reports.
+
+    Returns
+    -------
+    TrainingState
+        With the best and the last parameters and the history.
+
+    Raises
+    ------
+    TrainingError
+        Too many steps in a row had to be skipped, or the atoms are not admissible any more.
+    mrisps.errors.FileError
+        The checkpoint cannot be written or read, or belongs to another training.
+    """
+    world = World() if world is None else world
+    if settings.batch_size % world.size:
+        raise ValueError(f"batch_size: expected a multiple of the {world.size} processes, got {settings.batch_size}")
+    share = settings.batch_size // world.size
+    identity = {} if identity is None else identity
+    optimiser = torch.optim.Adam(
+        [
+            {"params": [model.raw_free_atoms, model.raw_synthesis_atoms]},
+            {"params": [model.log_thresholds, model.beta]},
+        ]
+    )
+    if resume and checkpoint is not None and checkpoint.exists():
+        state = load_state(checkpoint, model, optimiser, identity)
+    else:
+        state = TrainingState.start(model)
+        _validate(model, validation, settings, state, on_validation)
+    while state.step < settings.n_steps and not _out_of_patience(state, settings):
+        for group, rate in zip(
+            optimiser.param_groups, (settings.learning_rate, settings.learning_rate_thresholds), strict=True
+        ):
+            group["lr"] = rate * settings.rate(state.step)
+        report = _step(model, optimiser, samples.batch(state.step, world.rank * share, share), settings, state, world)
+        state.record(report.step, report.loss, report.skipped)
+        if on_step is not None:
+            on_step(report)
+        if state.n_skipped_in_row > settings.max_skipped:
+            raise TrainingError(
+                f"training stopped at step {state.step}: {state.n_skipped_in_row} steps in a row had a gradient that was not "
+                f"finite or an adjoint system that was not solved (residual {report.adjoint_residual:.1e}). Lower the "
+                "learning rates, or allow more iterations (start_accuracy, end_accuracy)"
+            )
+        last = state.step == settings.n_steps
+        if state.step % settings.validation_interval == 0 or last:
+            _validate(model, validation, settings, state, on_validation)
+        ended = last or _out_of_patience(state, settings)
+        if checkpoint is not None and world.rank == 0 and (state.step % settings.checkpoint_interval == 0 or ended):
+            save_state(checkpoint, state, model, optimiser, identity)
+    return state
+
+
+def _step(
+    model: SmoothPlusSparse,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    settings: TrainSettings,
+    state: TrainingState,
+    world: World,
+) -> StepReport:
+    started = time.perf_counter()
+    accuracy = settings.accuracy(state.step)
+    energy = _energy(model, batch)
+    minimum = minimise(energy, _with_accuracy(settings.solver, accuracy))
+    image = minimum.image.detach().requires_grad_()
+    loss = image_loss(settings.loss, image, batch.target)
+    (image_gradient,) = torch.autograd.grad(loss, image)
+    adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", settings.max_slope)
+    gradient = hypergradient(energy, model, minimum.image_step, minimum.coefficients, image_gradient, adjoint)
+    residual = max(gradient.report.relative_residual)
+    bad = bool(minimum.broken.any()) or not gradient.report.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
+    skipped = world.any(bad, image.device)
+    if not skipped:
+        gradients = [
+            gradient.raw_free_atoms,
+            gradient.raw_synthesis_atoms,
+            gradient.log_thresholds,
+            gradient.beta,
+        ]
+        world.average_(gradients)
+        parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
+        for parameter, value in zip(parameters, gradients, strict=True):
+            parameter.grad = value
+        optimiser.step()
+        optimiser.zero_grad()
+        with torch.no_grad():
+            model.beta.clamp_(min=settings.beta_min)
+    return StepReport(
+        step=state.step + 1,
+        loss=float(loss.detach()),
+        psnr=float(_psnr(image.detach(), batch.target).mean()),
+        iterations=minimum.n_iterations,
+        residual=float(minimum.residual.max()),
+        adjoint_iterations=gradient.report.n_iterations,
+        adjoint_residual=residual,
+        skipped=skipped,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _validate(
+    model: SmoothPlusSparse,
+    validation: Sequence[Batch],
+    settings: TrainSettings,
+    state: TrainingState,
+    on_validation: Callable[[ValidationReport], None] | None,
+) -> None:
+    if not validation:
+        state.keep_best(model, None)
+        return
+    values: list[float] = []
+    for batch in validation:
+        minimum = minimise(_energy(model, batch), settings.validation_solver)
+        image = minimum.image
+        values.extend(float(value) for value in _psnr(image, batch.target))
+    mean = sum(values) / len(values)
+    is_best = state.keep_best(model, mean)
+    if on_validation is not None:
+        on_validation(ValidationReport(state.step, mean, is_best))
+
+
+def _energy(model: SmoothPlusSparse, batch: Batch) -> Energy:
+    operator = batch.operator
+    real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
+    try:
+        prior = model.prior(real, operator.device)
+    except ValueError as error:
+        raise TrainingError(f"training stopped: {error}") from error
+    return Energy(operator, batch.y, prior)
+
+
+def _with_accuracy(settings: FastSettings, accuracy: Accuracy) -> FastSettings:
+    return replace(
+        settings, tolerance=accuracy.tolerance, max_iterations=accuracy.iterations, image_change=1.0, trace_interval=0
+    )
+
+
+def _psnr(image: Tensor, target: Tensor) -> Tensor:
+    """(batch,) in dB, data range 1."""
+    squares = (image - target).abs().square().flatten(1).mean(dim=1, dtype=torch.float64)
+    return -10 * torch.log10(squares.clamp(min=1e-30))
+
+
+def _out_of_patience(state: TrainingState, settings: TrainSettings) -> bool:
+    return settings.patience > 0 and state.n_looks_since_best >= settings.patience

@@ -1,0 +1,60 @@
+"""Several processes that train one model: each takes its share of every batch, gradients are averaged."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+__all__ = ["World", "join_world"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    Parameters
+    ----------
+    rank
+        Number of this process, from 0. Only 0 writes files.
+    size
+        How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor with its mean over the processes."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+            tensor /= self.size
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is so in any process: what one of them skips, all skip."""
+        if self.size == 1:
+            return flag
+        count = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(count)
+        return bool(count > 0)
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """The processes that ``torchrun`` started, or this one alone; they part when the block ends.
+
+    ``torchrun`` tells each process its place by the environment variables RANK and WORLD_SIZE. NCCL connects CUDA devices, Gloo
+    CPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        yield World()
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
