@@ -1,0 +1,293 @@
+"""The hypergradient against finite differences and against backpropagation through an independent, unrolled solver."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from model.helpers import patch_matrix, random_model, random_tensor
+from solvers.helpers import KINDS, TINY_CPR, TINY_NCPR, Dense, load_reference, make_operator, measure
+from torch import Tensor
+
+from mrisps.bilevel import AdjointError, AdjointReport, AdjointSettings, hypergradient, solve_with_gradient
+from mrisps.model import Energy, ModelConfig, SmoothPlusSparse
+from mrisps.operators import FourierSubsampling, Identity, LinearOperator
+from mrisps.solvers import FastSettings, Minimum, minimise
+
+EXACT = FastSettings(tolerance=1e-12, max_iterations=3000, image_tolerance=1e-13, image_change=1e-11, trace_interval=0)
+EXACT_ADJOINT = AdjointSettings(tolerance=1e-12, max_iterations=5000)
+PARAMETERS = ("raw_free_atoms", "raw_synthesis_atoms", "log_thresholds", "beta")
+
+each_config = pytest.mark.parametrize("config", [TINY_NCPR, TINY_CPR], ids=["NCPR", "CPR"])
+
+
+def loss_of(image: Tensor) -> Tensor:
+    """Neither symmetric nor linear, and real for a complex image."""
+    weights = random_tensor(*image.shape, dtype=image.dtype, seed=9)
+    return (image * weights.conj()).real.sum() + 0.5 * image.abs().square().sum()
+
+
+def gradients_of(
+    operator: LinearOperator, y: Tensor, model: SmoothPlusSparse
+) -> tuple[dict[str, Tensor], list[tuple[Minimum, AdjointReport]]]:
+    reports: list[tuple[Minimum, AdjointReport]] = []
+    y = y.clone().requires_grad_()
+    image = solve_with_gradient(operator, y, model, EXACT, EXACT_ADJOINT, report=lambda *pair: reports.append(pair))
+    loss_of(image).backward()
+    found = {name: getattr(model, name).grad for name in PARAMETERS}
+    assert y.grad is not None
+    return {**found, "y": y.grad}, reports
+
+
+def tiny_problem(kind: str, config: ModelConfig) -> tuple[LinearOperator, Tensor, SmoothPlusSparse]:
+    """Noisy measurements and thresholds at which the solver converges to rounding in some hundred iterations."""
+    operator = make_operator(kind, (6, 8))
+    return operator, measure(operator, 0.3), random_model(config, beta=0.8, lam=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@each_config
+def test_finite_differences(kind: str, config: ModelConfig) -> None:
+    operator, y, model = tiny_problem(kind, config)
+    gradients, reports = gradients_of(operator, y, model)
+    minimum, report = reports[0]
+    assert bool(minimum.converged.all())
+    assert report.good
+    n_active = int((minimum.coefficients.abs() > 1e-3).sum())
+    assert (
+        20 < n_active < minimum.coefficients.numel() or config is TINY_NCPR
+    )  # something is sparse, and not everything
+    for number, name in enumerate([*PARAMETERS, "y"]):
+        parameter = y if name == "y" else getattr(model, name)
+        # Along the gradient itself the difference is largest against rounding; a random part sees errors across it too.
+        gradient = gradients[name]
+        other = random_tensor(*gradient.shape, dtype=gradient.dtype, seed=20 + number)
+        direction = gradient / gradient.abs().max() + 0.3 * other
+        if isinstance(operator, FourierSubsampling) and name == "y":
+            direction = direction * operator.mask  # nothing was measured elsewhere
+        step = 2e-5 * float(parameter.detach().abs().max()) / float(direction.abs().max())
+
+        def value(at: float, name: str = name, direction: Tensor = direction) -> float:
+            with torch.no_grad():
+                if name == "y":
+                    return float(loss_of(solve_with_gradient(operator, y + at * direction, model, EXACT)))
+                moved = getattr(model, name)
+                before = moved.clone()
+                moved += at * direction
+                result = float(loss_of(solve_with_gradient(operator, y, model, EXACT)))
+                moved.copy_(before)
+                return result
+
+        measured = (value(step) - value(-step)) / (2 * step)
+        expected = float((gradient.conj() * direction).real.sum())
+        assert measured == pytest.approx(expected, rel=1e-6), name
+
+
+def unrolled(
+    operator: LinearOperator, y: Tensor, model: SmoothPlusSparse, n_iterations: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """x after so many plain proximal gradient steps, written with dense matrices; and the gradients through all of them."""
+    theta = model.constrained()
+    dense = Dense.of(operator, y, model.prior(torch.float64))
+    rows, height, width = dense.shape
+    n_pixels, p = height * width, model.config.patch_size
+    forward = torch.from_numpy(dense.forward)
+    eye = torch.eye(p * p, dtype=torch.float64)
+    projector = eye - theta.free_atoms.T @ theta.free_atoms - 1 / p**2
+    patches = patch_matrix((height, width), p).reshape(n_pixels, p * p, n_pixels)
+    analysis = torch.einsum("qp,kpi->kqi", projector, patches).reshape(-1, n_pixels)
+    analysis = torch.kron(torch.eye(rows, dtype=torch.float64), analysis)
+    synthesis = torch.kron(torch.eye(rows * n_pixels, dtype=torch.float64), theta.synthesis_atoms.T.contiguous())
+    measured = torch.from_numpy(dense.y)
+    inverse = torch.linalg.inv(forward.T @ forward + theta.beta * analysis.T @ analysis)
+    regulariser = replace(model.prior(torch.float64).regulariser, thresholds=theta.thresholds)
+    couple = theta.beta * analysis.T @ synthesis
+    gram = theta.beta * synthesis.T @ synthesis
+    a = torch.zeros(rows * n_pixels * model.config.n_synthesis_atoms, dtype=torch.float64)
+    shape = (rows, height, width, model.config.n_synthesis_atoms)
+    for _ in range(n_iterations):
+        x = inverse @ (forward.T @ measured + couple @ a)
+        a = regulariser.prox((a + couple.T @ x - gram @ a).reshape(shape)).flatten()
+    x = inverse @ (forward.T @ measured + couple @ a)
+    image = x.reshape(rows, 1, 1, height, width)
+    result = torch.complex(image[0], image[1]) if rows == 2 else image[0]
+    gradients = torch.autograd.grad(loss_of(result), [getattr(model, name) for name in PARAMETERS])
+    return result.detach(), dict(zip(PARAMETERS, gradients, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["denoising", "real", "complex"])
+@each_config
+def test_unrolled_backpropagation(kind: str, config: ModelConfig) -> None:
+    operator, y, model = tiny_problem(kind, config)
+    image, expected = unrolled(operator, y, model, 1500)
+    gradients, _ = gradients_of(operator, y, model)
+    ours = solve_with_gradient(operator, y, model, EXACT).detach()
+    torch.testing.assert_close(ours, image, rtol=0, atol=1e-9)  # the same minimum
+    for name in PARAMETERS:
+        error = float((gradients[name] - expected[name]).norm() / expected[name].norm())
+        assert error < 1e-6, name
+
+
+@each_config
+def test_gradcheck_of_the_measurements(config: ModelConfig) -> None:
+    operator, y, model = tiny_problem("denoising", config)
+    y.requires_grad_()
+
+    def image(values: Tensor) -> Tensor:
+        return solve_with_gradient(operator, values, model, EXACT, EXACT_ADJOINT)
+
+    assert torch.autograd.gradcheck(image, (y,), eps=1e-5, atol=1e-7, rtol=1e-6, nondet_tol=1e-9)
+
+
+def test_each_image_of_a_batch_counts_for_itself() -> None:
+    operator, y, model = tiny_problem("real", TINY_NCPR)
+    both = torch.cat([y, 0.5 * y.flip(-1)])
+    total: dict[str, Tensor] = {}
+    for single in both.split(1):
+        image = solve_with_gradient(operator, single, model, EXACT, EXACT_ADJOINT)
+        model.zero_grad()
+        image.square().sum().backward()
+        total = {name: total.get(name, 0) + getattr(model, name).grad for name in PARAMETERS}
+    model.zero_grad()
+    solve_with_gradient(operator, both, model, EXACT, EXACT_ADJOINT).square().sum().backward()
+    for name in PARAMETERS:
+        torch.testing.assert_close(getattr(model, name).grad, total[name], rtol=1e-8, atol=1e-12)
+
+
+def test_the_adjoint_residual_is_what_it_says() -> None:
+    """Fewer iterations give a larger residual and a gradient that is further from the exact one."""
+    operator, y, model = tiny_problem("denoising", TINY_NCPR)
+    energy = Energy(operator, y, model.prior(torch.float64))
+    minimum = minimise(energy, EXACT)
+    image_gradient = 2 * (minimum.image - y)
+
+    def gradient(tolerance: float) -> tuple[Tensor, AdjointReport]:
+        settings = AdjointSettings(tolerance, 5000)
+        result = hypergradient(energy, model, minimum.image_step, minimum.coefficients, image_gradient, settings)
+        return result.raw_synthesis_atoms, result.report
+
+    exact, _ = gradient(1e-12)
+    errors = []
+    for tolerance in (1e-1, 1e-3, 1e-6):
+        found, report = gradient(tolerance)
+        assert 0 < max(report.relative_residual) <= tolerance
+        errors.append(float((found - exact).norm() / exact.norm()))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-5
+
+
+def test_a_failed_adjoint_solve_raises_or_is_recorded() -> None:
+    operator, y, model = tiny_problem("denoising", TINY_NCPR)
+    strict = AdjointSettings(tolerance=1e-10, max_iterations=2)
+    image = solve_with_gradient(operator, y, model, EXACT, strict)
+    with pytest.raises(AdjointError, match=r"residual .* after 2 iterations, expected 1\.0e-10"):
+        image.sum().backward()
+    reports: list[AdjointReport] = []
+    lenient = replace(strict, on_failure="record")
+    image = solve_with_gradient(operator, y, model, EXACT, lenient, report=lambda _, report: reports.append(report))
+    image.sum().backward()
+    assert not reports[0].good
+    assert reports[0].finite
+    assert reports[0].n_iterations == 2
+    assert model.beta.grad is not None
+
+
+def test_a_gradient_that_is_not_finite_raises() -> None:
+    operator, y, model = tiny_problem("denoising", TINY_NCPR)
+    image = solve_with_gradient(operator, y, model, EXACT, EXACT_ADJOINT)
+    with pytest.raises(AdjointError):
+        image.backward(torch.full_like(image, torch.nan))
+
+
+def test_capped_slopes_keep_the_system_definite() -> None:
+    """Far from a minimum the slope of T exceeds 1 and conjugate gradients may fail; capped at 1 they cannot."""
+    operator, y, model = tiny_problem("denoising", TINY_NCPR)
+    energy = Energy(operator, y, model.prior(torch.float64))
+    minimum = minimise(energy, replace(EXACT, max_iterations=3))
+    settings = AdjointSettings(1e-8, 5000, max_slope=1.0)
+    result = hypergradient(energy, model, minimum.image_step, minimum.coefficients, minimum.image - y, settings)
+    assert result.report.good
+    # At a minimum where no slope exceeds 1 nothing changes; CPR has none.
+    operator, y, model = tiny_problem("denoising", TINY_CPR)
+    plain, _ = gradients_of(operator, y, model)
+    model.zero_grad()
+    capped = replace(EXACT_ADJOINT, max_slope=1.0)
+    loss_of(solve_with_gradient(operator, y, model, EXACT, capped)).backward()
+    torch.testing.assert_close(model.raw_free_atoms.grad, plain["raw_free_atoms"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"tolerance": float("nan")}, "tolerance"),
+        ({"max_iterations": 0}, "max_iterations"),
+        ({"max_iterations": True}, "max_iterations"),
+        ({"on_failure": "ignore"}, "on_failure"),
+        ({"max_slope": 0.5}, "max_slope"),
+    ],
+)
+def test_settings_are_checked(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}: expected"):
+        AdjointSettings(**change)  # type: ignore[arg-type]  # wrong on purpose
+
+
+PEAK = """
+import resource, torch
+from mrisps.bilevel import AdjointSettings, solve_with_gradient
+from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.operators import Identity
+from mrisps.solvers import FastSettings
+torch.manual_seed(0)
+config = ModelConfig(patch_size=5, n_free_atoms=8, n_synthesis_atoms=64)
+model = SmoothPlusSparse(config, torch.randn(8, 5, 5), torch.randn(64, 5, 5), torch.zeros(64), 0.5, 0.01)
+settings = FastSettings(tolerance=1e-12, max_iterations={n}, trace_interval=0)
+image = solve_with_gradient(Identity((96, 96)), torch.rand(1, 1, 96, 96), model, settings, AdjointSettings(1e-9, 5, "record"))
+image.square().sum().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_iterations() -> None:
+    """One more array of coefficients for each iteration, as backpropagation keeps it, would be 2.4 MB each: 700 MB more."""
+
+    def peak(n: int) -> int:
+        run = subprocess.run(
+            [sys.executable, "-c", PEAK.format(n=n)], capture_output=True, text=True, check=True, timeout=120
+        )
+        return int(run.stdout)
+
+    assert peak(310) - peak(10) < 40_000  # kB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sigma_25_NCPR", "sigma_5_NCPR", "sigma_25_CPR", "sigma_5_CPR"])
+def test_the_authors_gradients(name: str, shared_data: object, record_property: Callable[[str, object], None]) -> None:
+    """A comparison, no target: theirs belong to a nearby minimum and stop after 50 steps. All the same they point the same way."""
+    from pathlib import Path
+
+    assert isinstance(shared_data, Path)
+    reference = load_reference(shared_data, name)
+    vectors = reference.vectors
+    operator = Identity((48, 48), torch.float64)
+    model = reference.model.double()
+    reports: list[AdjointReport] = []
+    settings = replace(EXACT, tolerance=1e-8, image_change=1e-6)
+    image = solve_with_gradient(
+        operator,
+        reference.noisy.double(),
+        model,
+        settings,
+        AdjointSettings(1e-6, 3000, "record"),
+        report=lambda _, report: reports.append(report),
+    )
+    (image - reference.image.double()).abs().mean().backward()
+    for ours, theirs in (("raw_synthesis_atoms", "grad_atoms"), ("raw_free_atoms", "grad_free_atoms")):
+        a, b = getattr(model, ours).grad.flatten(), torch.from_numpy(vectors[theirs]).double().flatten()
+        cosine = float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+        record_property(f"{name} {ours}", cosine)
+        print(name, ours, f"cosine {cosine:.4f}, ratio of norms {float(a.norm() / b.norm()):.3f}")  # noqa: T201  # the point
+        assert cosine > 0.5
+    print(name, reports)  # noqa: T201  # the point
