@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mrisps.atomic import write_text
 from mrisps.cli.common import UsageError, make_folder, memory_errors, note, printable, result, usage_errors
 from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, parsed_changes
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 LOG_INTERVAL = 10
+LOG_HEADER = "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n"
 
 
 def train(
@@ -52,7 +54,7 @@ def train(
     tensorboard: Annotated[
         Path | None,
         typer.Option(
-            "--tensorboard", metavar="DIR", help="Also write scalars for TensorBoard (pip install tensorboard)."
+            "--tensorboard", metavar="DIR", help="Also write scalars for TensorBoard (pip install 'mrisps[train]')."
         ),
     ] = None,
     threads: Annotated[
@@ -75,7 +77,7 @@ def train(
     """
     import torch
 
-    from mrisps.bilevel import join_world
+    from mrisps.bilevel import join_world, own_device
     from mrisps.model import SmoothPlusSparse
     from mrisps.pipeline.recipe import with_overrides
     from mrisps.pipeline.training import load_train_recipe, prepare, run_training
@@ -93,9 +95,9 @@ def train(
             for path in (weights_file, checkpoint):
                 if path.exists():
                     raise UsageError(f"{path}: exists already; use --resume to go on or --overwrite to begin anew")
-        place = torch.device(checked_device(device))
+        place = own_device(checked_device(device))
         model = None if start is None else SmoothPlusSparse.load(start)
-    prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
+        prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
     make_folder(output)
     with join_world(place) as world:
         leader = world.rank == 0
@@ -141,6 +143,7 @@ class _Journal:
         self._psnr = ""
         self._started = time.perf_counter()
         self._n_here = 0
+        self._repeats = append
         if path is not None and tensorboard is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -154,10 +157,7 @@ class _Journal:
         if self._path is None:
             return self
         if not (self._append and self._path.exists()):
-            self._path.write_text(
-                "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n",
-                encoding="utf-8",
-            )
+            self._path.write_text(LOG_HEADER, encoding="utf-8")
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -187,6 +187,9 @@ class _Journal:
         if self._path is None:
             return
         self._n_here += 1
+        if self._repeats:
+            self._forget_from(report.step)
+            self._repeats = False
         self._write(
             f"{report.step},{report.loss:.8g},{report.psnr:.4f},,{report.iterations},{report.residual:.2e},"
             f"{report.adjoint_iterations},{report.adjoint_residual:.2e},{int(report.skipped)},{report.seconds:.3f}"
@@ -220,6 +223,14 @@ class _Journal:
     def _scalar(self, name: str, value: float, step: int) -> None:
         assert self._board is not None
         self._board.add_scalar(name, value, step)
+
+    def _forget_from(self, step: int) -> None:
+        """Drop what a run that was killed wrote after its last checkpoint: those steps are done again."""
+        assert self._path is not None
+        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        done = {str(number) for number in range(step)}
+        kept = [line for line in lines if line.partition(",")[0] in done]
+        write_text(self._path, LOG_HEADER + "".join(f"{line}\n" for line in kept))
 
     def _write(self, line: str) -> None:
         assert self._path is not None
