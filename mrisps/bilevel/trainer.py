@@ -290,7 +290,7 @@ def train(
     Raises
     ------
     TrainingError
-        Too many steps in a row had to be skipped, or the atoms are not admissible any more.
+        Too many steps in a row had to be skipped, the atoms are not admissible any more, or no validation gave a finite PSNR.
     mrisps.errors.FileError
         The checkpoint cannot be written or read, or belongs to another training.
     """
@@ -333,6 +333,8 @@ def train(
         ended = last or _out_of_patience(state, settings)
         if checkpoint is not None and world.rank == 0 and (state.step % settings.checkpoint_interval == 0 or ended):
             save_state(checkpoint, state, model, optimiser, identity)
+    if validation and state.best_psnr is None:
+        raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state
 
 

@@ -164,10 +164,11 @@ def test_broken_validation_is_never_the_best() -> None:
     whole = validation()
     y = whole.y.clone()
     y[1, 0, 3, 3] = math.nan
-    state = train(toy_model(), ToySamples(), [replace(whole, y=y)], replace(SETTINGS, n_steps=3))
-    assert all(math.isnan(psnr) for _, psnr in state.validation)
-    assert state.best_psnr is None
-    assert state.best_step == 0
+    looks: list[ValidationReport] = []
+    with pytest.raises(TrainingError, match="no validation gave a finite PSNR"):
+        train(toy_model(), ToySamples(), [replace(whole, y=y)], SETTINGS, on_validation=looks.append)
+    assert [math.isnan(look.psnr) for look in looks] == [True] * 3
+    assert not any(look.is_best for look in looks)
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
