@@ -10,6 +10,7 @@ import typer
 from mrisps.atomic import write_text
 from mrisps.cli.common import UsageError, make_folder, memory_errors, note, printable, result, usage_errors
 from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, parsed_changes
+from mrisps.errors import FileError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -30,14 +31,16 @@ def train(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Image or folder to train on (PNG, TIFF, NPY, fastMRI HDF5). Can be repeated.",
+            help="Image or folder to train on (PNG, TIFF, NPY, fully sampled fastMRI HDF5; colour becomes grey). Can be repeated.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for weights, checkpoint and log.")],
     validation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--validation", metavar="PATH", help="Images that are not trained on: the best weights are chosen by them."
+            "--validation",
+            metavar="PATH",
+            help="Images that are not trained on: the best weights are chosen by them. Can be repeated. Without: the last weights.",
         ),
     ] = None,
     start: Annotated[
@@ -68,7 +71,7 @@ def train(
 
     Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR:
     NAME.safetensors, the weights with the best validation PSNR; NAME.checkpoint.safetensors, from which --resume goes on bit by
-    bit; NAME.csv, a line for every step.
+    bit; NAME.csv, a line for every step and for every validation.
 
     Several GPUs or processes: `torchrun --nproc-per-node N -m mrisps train ...`; the batch is shared among them.
 
@@ -157,7 +160,7 @@ class _Journal:
         if self._path is None:
             return self
         if not (self._append and self._path.exists()):
-            self._path.write_text(LOG_HEADER, encoding="utf-8")
+            write_text(self._path, LOG_HEADER)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -234,5 +237,8 @@ class _Journal:
 
     def _write(self, line: str) -> None:
         assert self._path is not None
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            raise FileError(self._path, f"cannot be written: {error.strerror or error}") from error

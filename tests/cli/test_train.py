@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,18 @@ def test_stops_with_an_error_when_nothing_can_be_learned(cli: Cli, tiny: Path, d
     assert "SKIPPED" in cli.stderr
     assert sorted(path.name for path in output.iterdir()) == FILES[:2]  # no weights
     assert [row["skipped"] for row in rows(output / "tiny.csv") if row["loss"]] == ["1"] * 4
+
+
+def test_full_disk(
+    cli: Cli, tiny: Path, data: Data, tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    """The error names the file, be it the log or the checkpoint, and nothing is left half-written but the log."""
+    for n_bytes, name, left in ((200, "tiny.csv", ["tiny.csv"]), (1500, "tiny.checkpoint.safetensors", ["tiny.csv"])):
+        output = tmp_path / f"{n_bytes}"
+        with small_disk(n_bytes):
+            assert cli("train", tiny, *data, "--output", output) == 1
+        assert f"{output / name}: cannot be written: File too large" in cli.error()
+        assert sorted(path.name for path in output.iterdir()) == left
 
 
 def test_ctrl_c(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
