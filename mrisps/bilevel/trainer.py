@@ -67,8 +67,7 @@ class Accuracy:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
         for name in ("tolerance", "adjoint_tolerance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+            _check_positive(name, getattr(self, name))
 
     def towards(self, other: "Accuracy", share: float) -> "Accuracy":
         """A share (0 to 1) of the way to another accuracy, in equal factors."""
@@ -150,14 +149,13 @@ class TrainSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
         for name in ("learning_rate", "learning_rate_thresholds", "beta_min"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
-        if not 0 <= self.hold <= 1:
-            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold}")
+            _check_positive(name, getattr(self, name))
+        if not _is_number(self.hold) or not 0 <= self.hold <= 1:
+            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if not self.max_slope >= 1:
-            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope}")
+        if not _is_number(self.max_slope) or not self.max_slope >= 1:
+            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope!r}")
 
     def rate(self, step: int) -> float:
         """Factor on the learning rates in a step, numbered from 0."""
@@ -336,6 +334,15 @@ def train(
     if validation and state.best_psnr is None:
         raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
 
 
 def _step(

@@ -21,7 +21,7 @@ from mrisps.bilevel import (
 )
 from mrisps.errors import FileError
 from mrisps.model import ModelConfig
-from mrisps.operators import FourierSubsampling
+from mrisps.operators import FourierSubsampling, Identity
 
 from .toy import ACCURACY, CONFIG, SETTINGS, SIZE, ToySamples, check_equal, parameters, toy_model, validation
 
@@ -264,6 +264,32 @@ def test_resumes_bit_by_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     check_equal(load_file(tmp_path / "torn"), load_file(tmp_path / "whole"))  # with Adam's moments
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_resumes_on_a_gpu(tmp_path: Path) -> None:
+    """Adam's moments go where the parameters are, its step count stays in the processor's memory."""
+
+    class OnGpu:
+        def batch(self, step: int, first: int, count: int) -> Batch:
+            batch = ToySamples(torch.float32).batch(step, first, count)
+            operator = Identity((SIZE, SIZE), torch.float32, "cuda")
+            return Batch(operator, batch.y.cuda(), batch.target.cuda())
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 5:
+            raise KilledError
+
+    whole, torn, resumed = (toy_model(torch.float32).cuda() for _ in range(3))
+    looks = [OnGpu().batch(999, 0, 2)]
+    expected = train(whole, OnGpu(), looks, SETTINGS)
+    with pytest.raises(KilledError):
+        train(torn, OnGpu(), looks, SETTINGS, checkpoint=tmp_path / "c", on_step=interrupt)
+    found = train(resumed, OnGpu(), looks, SETTINGS, checkpoint=tmp_path / "c", resume=True)
+    assert found.step == 6
+    assert found.best_parameters["beta"].device.type == "cuda"
+    assert found.losses == pytest.approx(expected.losses, rel=1e-3)
+
+
 def test_resume_of_a_finished_training_does_nothing(tmp_path: Path) -> None:
     model = toy_model()
     done = train(model, ToySamples(), [validation()], SETTINGS, checkpoint=tmp_path / "c")
@@ -401,13 +427,16 @@ def test_atoms_that_are_not_admissible(with_validation: bool) -> None:
         ("seed", -1, "integer >= 0"),
         ("learning_rate", 0.0, "number > 0"),
         ("learning_rate", math.nan, "number > 0"),
+        ("learning_rate", "1e-3", "number > 0, got '1e-3'"),
         ("learning_rate_thresholds", math.inf, "number > 0"),
         ("beta_min", 0.0, "number > 0"),
         ("hold", 1.1, "from 0 to 1"),
         ("hold", math.nan, "from 0 to 1"),
+        ("hold", "half", "from 0 to 1"),
         ("loss", "L3", "one of L1, L2, SSIM, got 'L3'"),
         ("max_slope", 0.9, "number >= 1"),
         ("max_slope", math.nan, "number >= 1"),
+        ("max_slope", None, "number >= 1"),
     ],
 )
 def test_settings_are_checked(name: str, value: object, message: str) -> None:
@@ -421,6 +450,7 @@ def test_settings_are_checked(name: str, value: object, message: str) -> None:
         ("iterations", 0, "integer >= 1"),
         ("adjoint_iterations", 1.5, "integer >= 1"),
         ("tolerance", 0.0, "number > 0"),
+        ("tolerance", None, "number > 0"),
         ("adjoint_tolerance", math.nan, "number > 0"),
     ],
 )
