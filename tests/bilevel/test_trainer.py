@@ -20,8 +20,9 @@ from mrisps.bilevel import (
     trainer,
 )
 from mrisps.errors import FileError
-from mrisps.model import ModelConfig
+from mrisps.model import Energy, ModelConfig
 from mrisps.operators import FourierSubsampling, Identity
+from mrisps.solvers import FastSettings, Minimum
 
 from .toy import ACCURACY, CONFIG, SETTINGS, SIZE, ToySamples, check_equal, parameters, toy_model, validation
 
@@ -169,6 +170,27 @@ def test_broken_validation_is_never_the_best() -> None:
         train(toy_model(), ToySamples(), [replace(whole, y=y)], SETTINGS, on_validation=looks.append)
     assert [math.isnan(look.psnr) for look in looks] == [True] * 3
     assert not any(look.is_best for look in looks)
+
+
+def test_a_finite_image_of_a_broken_solve_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solver hands out the last finite image where NaN appeared later: good for a look, not for learning or choosing."""
+    original = trainer.minimise
+
+    def breaking(energy: Energy, settings: FastSettings) -> Minimum:
+        minimum = original(energy, settings)
+        assert bool(minimum.image.isfinite().all())
+        broken = minimum.broken.clone()
+        broken[-1] = True
+        return replace(minimum, broken=broken)
+
+    monkeypatch.setattr(trainer, "minimise", breaking)
+    model = toy_model()
+    before = parameters(model)
+    reports: list[StepReport] = []
+    with pytest.raises(TrainingError, match="no validation gave a finite PSNR"):
+        train(model, ToySamples(), [validation()], replace(SETTINGS, n_steps=2), on_step=reports.append)
+    assert [report.skipped for report in reports] == [True, True]
+    check_equal(parameters(model), before)
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
