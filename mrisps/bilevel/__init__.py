@@ -20,7 +20,7 @@ from mrisps.bilevel.trainer import (
     ValidationReport,
     train,
 )
-from mrisps.bilevel.world import World, join_world
+from mrisps.bilevel.world import World, join_world, own_device
 
 __all__ = [
     "Accuracy",
@@ -39,6 +39,7 @@ __all__ = [
     "hypergradient",
     "image_loss",
     "join_world",
+    "own_device",
     "solve_with_gradient",
     "train",
 ]

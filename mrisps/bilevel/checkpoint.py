@@ -6,6 +6,7 @@ Header entries ``format`` = "mrisps-training", ``version`` = "1", ``state`` and 
 
 import json
 import math
+import reprlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -149,18 +150,22 @@ def load_state(
     if differences:
         raise FileError(path, "belongs to another training: " + "; ".join(differences[:5]), field="identity")
     state = _state(path, _json_object(path, metadata, "state"))
-    with torch.no_grad():
+    has_moved = state.n_skipped < state.step  # Adam has no state before its first step
+    values: dict[str, Tensor] = {}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        values[name] = _tensor(path, tensors, f"model.{name}", parameter)
+        state.best_parameters[name] = _tensor(path, tensors, f"best.{name}", parameter)
+        if has_moved:
+            moments[name] = {
+                key: _tensor(path, tensors, f"adam.{name}.{key}", torch.zeros(()) if key == "step" else parameter)
+                for key in ADAM
+            }
+    with torch.no_grad():  # only now: what is refused leaves the model as it was
         for name, parameter in model.named_parameters():
-            parameter.copy_(_tensor(path, tensors, f"model.{name}", parameter))
-            state.best_parameters[name] = _tensor(path, tensors, f"best.{name}", parameter).to(parameter.device)
-            if f"adam.{name}.step" in tensors:
-                optimiser.state[parameter] = {
-                    "step": _tensor(path, tensors, f"adam.{name}.step", torch.zeros(())),
-                    **{
-                        key: _tensor(path, tensors, f"adam.{name}.{key}", parameter).to(parameter.device)
-                        for key in ADAM[:2]
-                    },
-                }
+            parameter.copy_(values[name])
+            if has_moved:
+                optimiser.state[parameter] = moments[name]
     return state
 
 
@@ -174,7 +179,7 @@ def _tensor(path: Path, tensors: dict[str, Tensor], name: str, like: Tensor) -> 
         )
     if not bool(tensor.isfinite().all()):
         raise FileError(path, "expected finite numbers", field=name)
-    return tensor
+    return tensor.to(like.device, copy=True)  # what safetensors gives is mapped from the file
 
 
 def _json_object(path: Path, metadata: dict[str, str], key: str) -> dict[str, object]:
@@ -191,21 +196,28 @@ def _state(path: Path, plain: dict[str, object]) -> TrainingState:
     def integer(key: str) -> int:
         value = plain.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-            raise FileError(path, f"expected an integer >= 0, got {value!r}", field=f"state.{key}")
+            raise FileError(path, f"expected an integer >= 0, got {reprlib.repr(value)}", field=f"state.{key}")
         return value
 
     def number(key: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise FileError(path, f"expected a number, got {value!r}", field=f"state.{key}")
+            raise FileError(path, f"expected a number, got {reprlib.repr(value)}", field=f"state.{key}")
+        if isinstance(value, int) and value.bit_length() > 63:  # JSON has no limit: it would not fit into a float
+            raise FileError(path, "expected a smaller number", field=f"state.{key}")
         return float(value)
 
     losses, validation, best = plain.get("losses"), plain.get("validation"), plain.get("best_psnr")
-    if not isinstance(losses, list) or not isinstance(validation, list):
-        raise FileError(path, "expected lists", field="state.losses")
-    if not all(isinstance(look, list) and len(look) == 2 for look in validation):
-        raise FileError(path, "expected pairs of step and PSNR", field="state.validation")
+    step = integer("step")
+    if not isinstance(losses, list) or len(losses) != step:
+        raise FileError(path, f"expected a list of {step} numbers, one for each step", field="state.losses")
+    if not isinstance(validation, list) or not all(
+        isinstance(look, list) and len(look) == 2 and type(look[0]) is int for look in validation
+    ):
+        raise FileError(path, "expected a list of pairs of step and PSNR", field="state.validation")
+    if best is not None and not math.isfinite(number("best_psnr", best)):
+        raise FileError(path, f"expected a finite number, got {best!r}", field="state.best_psnr")
     return TrainingState(
-        step=integer("step"),
+        step=step,
         best_parameters={},
         best_psnr=None if best is None else number("best_psnr", best),
         best_step=integer("best_step"),
@@ -213,7 +225,7 @@ def _state(path: Path, plain: dict[str, object]) -> TrainingState:
         n_skipped=integer("n_skipped"),
         n_skipped_in_row=integer("n_skipped_in_row"),
         losses=[number("losses", value) for value in losses],
-        validation=[(int(number("validation", step)), number("validation", psnr)) for step, psnr in validation],
+        validation=[(when, number("validation", psnr)) for when, psnr in validation],
     )
 
 
@@ -226,7 +238,7 @@ def _differences(wanted: object, stored: object, path: str = "") -> list[str]:
             for key in keys
             for line in _differences(wanted.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
         ]
-    return [] if wanted == stored else [f"{path} is {stored!r} there and {wanted!r} here"]
+    return [] if wanted == stored else [f"{path} is {reprlib.repr(stored)} there and {reprlib.repr(wanted)} here"]
 
 
 def _copy(model: SmoothPlusSparse) -> dict[str, Tensor]:

@@ -165,6 +165,7 @@ def hypergradient(
     settings = AdjointSettings() if settings is None else settings
     with torch.no_grad():
         prior = energy.prior
+        coefficients = coefficients.to(prior.basis.dtype)  # the solver may have kept them in float16
         system = _AdjointSystem(energy, image_step, coefficients, settings.max_slope)
         solved = conjugate_gradients(
             system.apply,

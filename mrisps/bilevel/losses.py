@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "LossName", "image_loss"]
+__all__ = ["LOSSES", "SSIM_WINDOW", "LossName", "image_loss"]
 
 LossName = Literal["L1", "L2", "SSIM"]
 LOSSES: tuple[LossName, ...] = ("L1", "L2", "SSIM")
@@ -14,7 +14,7 @@ LOSSES: tuple[LossName, ...] = ("L1", "L2", "SSIM")
 SSIM_SHARE = 0.84
 """Of the mixed loss; the rest is L1. H. Zhao et al., IEEE Trans. Comput. Imaging 3 (2017) 47-57, section III."""
 
-WINDOW = 7
+SSIM_WINDOW = 7
 K1, K2 = 0.01, 0.03
 
 
@@ -50,9 +50,9 @@ def _ssim(image: Tensor, target: Tensor) -> Tensor:
     """
 
     def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(values, WINDOW, stride=1)
+        return functional.avg_pool2d(values, SSIM_WINDOW, stride=1)
 
-    n = WINDOW**2
+    n = SSIM_WINDOW**2
     mean_x, mean_y = mean(image), mean(target)
     unbiased = n / (n - 1)
     var_x = unbiased * (mean(image.square()) - mean_x.square())

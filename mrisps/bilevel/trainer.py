@@ -21,7 +21,7 @@ from mrisps.bilevel.hypergradient import AdjointSettings, hypergradient
 from mrisps.bilevel.losses import LOSSES, LossName, image_loss
 from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
-from mrisps.model import Energy, SmoothPlusSparse
+from mrisps.model import Energy, Prior, SmoothPlusSparse
 from mrisps.operators import LinearOperator
 from mrisps.solvers import FastSettings, minimise
 
@@ -67,8 +67,7 @@ class Accuracy:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
         for name in ("tolerance", "adjoint_tolerance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+            _check_positive(name, getattr(self, name))
 
     def towards(self, other: "Accuracy", share: float) -> "Accuracy":
         """A share (0 to 1) of the way to another accuracy, in equal factors."""
@@ -150,14 +149,13 @@ class TrainSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
         for name in ("learning_rate", "learning_rate_thresholds", "beta_min"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
-        if not 0 <= self.hold <= 1:
-            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold}")
+            _check_positive(name, getattr(self, name))
+        if not _is_number(self.hold) or not 0 <= self.hold <= 1:
+            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if not self.max_slope >= 1:
-            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope}")
+        if not _is_number(self.max_slope) or not self.max_slope >= 1:
+            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope!r}")
 
     def rate(self, step: int) -> float:
         """Factor on the learning rates in a step, numbered from 0."""
@@ -207,7 +205,7 @@ class StepReport:
     loss, psnr
         Of the batch, before the step; PSNR in dB with data range 1.
     iterations, residual
-        Of the solver.
+        Of the solver. (With several processes this, and what follows, is of the first one's share of the batch.)
     adjoint_iterations, adjoint_residual
         Of the adjoint system: how exact the gradient is.
     skipped
@@ -290,7 +288,7 @@ def train(
     Raises
     ------
     TrainingError
-        Too many steps in a row had to be skipped, or the atoms are not admissible any more.
+        Too many steps in a row had to be skipped, the atoms are not admissible any more, or no validation gave a finite PSNR.
     mrisps.errors.FileError
         The checkpoint cannot be written or read, or belongs to another training.
     """
@@ -299,17 +297,19 @@ def train(
         raise ValueError(f"batch_size: expected a multiple of the {world.size} processes, got {settings.batch_size}")
     share = settings.batch_size // world.size
     identity = {} if identity is None else identity
+    parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
     optimiser = torch.optim.Adam(
         [
-            {"params": [model.raw_free_atoms, model.raw_synthesis_atoms]},
-            {"params": [model.log_thresholds, model.beta]},
+            {"params": parameters[:2]},
+            {"params": parameters[2:]},
         ]
     )
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity)
     else:
+        world.copy_from_first_([parameter.data for parameter in parameters])  # made on each machine, to its rounding
         state = TrainingState.start(model)
-        _validate(model, validation, settings, state, on_validation)
+        _validate(model, validation, settings, state, world, on_validation)
     while state.step < settings.n_steps and not _out_of_patience(state, settings):
         for group, rate in zip(
             optimiser.param_groups, (settings.learning_rate, settings.learning_rate_thresholds), strict=True
@@ -327,11 +327,22 @@ def train(
             )
         last = state.step == settings.n_steps
         if state.step % settings.validation_interval == 0 or last:
-            _validate(model, validation, settings, state, on_validation)
+            _validate(model, validation, settings, state, world, on_validation)
         ended = last or _out_of_patience(state, settings)
         if checkpoint is not None and world.rank == 0 and (state.step % settings.checkpoint_interval == 0 or ended):
             save_state(checkpoint, state, model, optimiser, identity)
+    if validation and state.best_psnr is None:
+        raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
 
 
 def _step(
@@ -351,7 +362,7 @@ def _step(
     (image_gradient,) = torch.autograd.grad(loss, image)
     adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", settings.max_slope)
     gradient = hypergradient(energy, model, minimum.image_step, minimum.coefficients, image_gradient, adjoint)
-    residual = max(gradient.report.relative_residual)
+    residual = float(torch.tensor(gradient.report.relative_residual).max())  # NaN if one is
     bad = bool(minimum.broken.any()) or not gradient.report.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
     skipped = world.any(bad, image.device)
     if not skipped:
@@ -369,10 +380,12 @@ def _step(
         optimiser.zero_grad()
         with torch.no_grad():
             model.beta.clamp_(min=settings.beta_min)
+    means = torch.stack([loss.detach().double(), _psnr(image.detach(), batch.target).mean()])
+    world.average_([means])
     return StepReport(
         step=state.step + 1,
-        loss=float(loss.detach()),
-        psnr=float(_psnr(image.detach(), batch.target).mean()),
+        loss=float(means[0]),
+        psnr=float(means[1]),
         iterations=minimum.n_iterations,
         residual=float(minimum.residual.max()),
         adjoint_iterations=gradient.report.n_iterations,
@@ -387,17 +400,20 @@ def _validate(
     validation: Sequence[Batch],
     settings: TrainSettings,
     state: TrainingState,
+    world: World,
     on_validation: Callable[[ValidationReport], None] | None,
 ) -> None:
     if not validation:
+        _admissible_prior(model, torch.float64, model.beta.device)  # what counts as the best has to be usable
         state.keep_best(model, None)
         return
-    values: list[float] = []
-    for batch in validation:
+    total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
+    for batch in validation[world.rank :: world.size]:
         minimum = minimise(_energy(model, batch), settings.validation_solver)
-        image = minimum.image
-        values.extend(float(value) for value in _psnr(image, batch.target))
-    mean = sum(values) / len(values)
+        psnr = torch.where(minimum.broken, math.nan, _psnr(minimum.image, batch.target))
+        total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
+    world.average_([total])  # one number for all: they have to agree on whether training goes on
+    mean = float(total[0] / total[1])
     is_best = state.keep_best(model, mean)
     if on_validation is not None:
         on_validation(ValidationReport(state.step, mean, is_best))
@@ -406,11 +422,14 @@ def _validate(
 def _energy(model: SmoothPlusSparse, batch: Batch) -> Energy:
     operator = batch.operator
     real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
+    return Energy(operator, batch.y, _admissible_prior(model, real, operator.device))
+
+
+def _admissible_prior(model: SmoothPlusSparse, dtype: torch.dtype, device: torch.device) -> Prior:
     try:
-        prior = model.prior(real, operator.device)
+        return model.prior(dtype, device)
     except ValueError as error:
-        raise TrainingError(f"training stopped: {error}") from error
-    return Energy(operator, batch.y, prior)
+        raise TrainingError(f"training stopped: {error}. Lower the learning rates") from error
 
 
 def _with_accuracy(settings: FastSettings, accuracy: Accuracy) -> FastSettings:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["World", "join_world"]
+__all__ = ["World", "join_world", "own_device"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class World:
             distributed.all_reduce(tensor)
             tensor /= self.size
 
+    def copy_from_first_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor with that of process 0."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            distributed.broadcast(tensor, 0)
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether it is so in any process: what one of them skips, all skip."""
         if self.size == 1:
@@ -41,6 +48,14 @@ class World:
         count = torch.tensor(float(flag), device=device)
         distributed.all_reduce(count)
         return bool(count > 0)
+
+
+def own_device(name: str) -> torch.device:
+    """The device of this process: ``"cuda"`` is a GPU of its own for each process that ``torchrun`` starts on a machine."""
+    device = torch.device(name)
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
 
 
 @contextmanager
@@ -53,6 +68,8 @@ def join_world(device: torch.device) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield World()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())

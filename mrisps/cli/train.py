@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mrisps.atomic import write_text
 from mrisps.cli.common import UsageError, make_folder, memory_errors, note, printable, result, usage_errors
 from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, parsed_changes
+from mrisps.errors import FileError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 LOG_INTERVAL = 10
+LOG_HEADER = "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n"
 
 
 def train(
@@ -28,14 +31,16 @@ def train(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Image or folder to train on (PNG, TIFF, NPY, fastMRI HDF5). Can be repeated.",
+            help="Image or folder to train on (PNG, TIFF, NPY, fully sampled fastMRI HDF5; colour becomes grey). Can be repeated.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for weights, checkpoint and log.")],
     validation: Annotated[
         list[Path] | None,
         typer.Option(
-            "--validation", metavar="PATH", help="Images that are not trained on: the best weights are chosen by them."
+            "--validation",
+            metavar="PATH",
+            help="Images that are not trained on: the best weights are chosen by them. Can be repeated. Without: the last weights.",
         ),
     ] = None,
     start: Annotated[
@@ -52,7 +57,7 @@ def train(
     tensorboard: Annotated[
         Path | None,
         typer.Option(
-            "--tensorboard", metavar="DIR", help="Also write scalars for TensorBoard (pip install tensorboard)."
+            "--tensorboard", metavar="DIR", help="Also write scalars for TensorBoard (pip install 'mrisps[train]')."
         ),
     ] = None,
     threads: Annotated[
@@ -66,7 +71,7 @@ def train(
 
     Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR:
     NAME.safetensors, the weights with the best validation PSNR; NAME.checkpoint.safetensors, from which --resume goes on bit by
-    bit; NAME.csv, a line for every step.
+    bit; NAME.csv, a line for every step and for every validation.
 
     Several GPUs or processes: `torchrun --nproc-per-node N -m mrisps train ...`; the batch is shared among them.
 
@@ -75,7 +80,7 @@ def train(
     """
     import torch
 
-    from mrisps.bilevel import join_world
+    from mrisps.bilevel import join_world, own_device
     from mrisps.model import SmoothPlusSparse
     from mrisps.pipeline.recipe import with_overrides
     from mrisps.pipeline.training import load_train_recipe, prepare, run_training
@@ -93,9 +98,9 @@ def train(
             for path in (weights_file, checkpoint):
                 if path.exists():
                     raise UsageError(f"{path}: exists already; use --resume to go on or --overwrite to begin anew")
-        place = torch.device(checked_device(device))
+        place = own_device(checked_device(device))
         model = None if start is None else SmoothPlusSparse.load(start)
-    prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
+        prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
     make_folder(output)
     with join_world(place) as world:
         leader = world.rank == 0
@@ -141,6 +146,7 @@ class _Journal:
         self._psnr = ""
         self._started = time.perf_counter()
         self._n_here = 0
+        self._repeats = append
         if path is not None and tensorboard is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -154,10 +160,7 @@ class _Journal:
         if self._path is None:
             return self
         if not (self._append and self._path.exists()):
-            self._path.write_text(
-                "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n",
-                encoding="utf-8",
-            )
+            write_text(self._path, LOG_HEADER)
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -187,6 +190,9 @@ class _Journal:
         if self._path is None:
             return
         self._n_here += 1
+        if self._repeats:
+            self._forget_from(report.step)
+            self._repeats = False
         self._write(
             f"{report.step},{report.loss:.8g},{report.psnr:.4f},,{report.iterations},{report.residual:.2e},"
             f"{report.adjoint_iterations},{report.adjoint_residual:.2e},{int(report.skipped)},{report.seconds:.3f}"
@@ -221,7 +227,18 @@ class _Journal:
         assert self._board is not None
         self._board.add_scalar(name, value, step)
 
+    def _forget_from(self, step: int) -> None:
+        """Drop what a run that was killed wrote after its last checkpoint: those steps are done again."""
+        assert self._path is not None
+        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+        done = {str(number) for number in range(step)}
+        kept = [line for line in lines if line.partition(",")[0] in done]
+        write_text(self._path, LOG_HEADER + "".join(f"{line}\n" for line in kept))
+
     def _write(self, line: str) -> None:
         assert self._path is not None
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            raise FileError(self._path, f"cannot be written: {error.strerror or error}") from error

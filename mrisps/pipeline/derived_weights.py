@@ -28,6 +28,8 @@ the dictionary, and nothing that tells an image from its aliases. Learned free a
 PATCHES_PER_IMAGE = 6_000
 N_SWEEPS = 8
 SEED = 0
+FLAT = 1e-12
+"""Variance of patches, of images whose maximum is about 1, that is rounding."""
 
 
 def derived_weights(report: Callable[[str], None] | None = None) -> SmoothPlusSparse:
@@ -138,6 +140,11 @@ def localised(
     seed
         Of the patches and of the first lines.
 
+    Raises
+    ------
+    ValueError
+        An image is smaller than a patch, or all are flat.
+
     Source
     ------
     Clustered lines: see :func:`derive`. Tight frames by alternating projection: J. A. Tropp et al., IEEE Trans. Inf. Theory 51
@@ -156,6 +163,8 @@ def localised(
     patches = np.concatenate([_draw_patches(image, side, each, rng) for image in images])
     points = patches @ basis.T
     variances, axes = np.linalg.eigh(points.T @ points / len(points))
+    if not variances[-1] > FLAT:
+        raise ValueError("images: expected images with structure, these are flat wherever patches were drawn")
     whitening = axes @ np.diag(np.maximum(variances, 1e-6 * variances[-1]) ** -0.5) @ axes.T
     lines = _tightened(_clustered_lines(points @ whitening, config.n_synthesis_atoms, n_sweeps, rng))
     return _model(config, free, lines @ basis, beta, lam)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
+from mrisps.bilevel.losses import SSIM_WINDOW
 from mrisps.errors import FileError, MrispsError, RecipeError
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.pipeline.derived_weights import localised, random_atoms
@@ -111,6 +112,8 @@ class TrainRecipe:
                 raise RecipeError(key, f"expected multiples of the group size {multiple}, got {size}")
             if self.blur is not None and (min(size) < self.blur.kernel_size):
                 raise RecipeError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
+        if self.train.loss == "SSIM" and min(self.crop) < SSIM_WINDOW:
+            raise RecipeError("crop", f"expected at least the window of SSIM, {SSIM_WINDOW} pixels, got {self.crop}")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -151,6 +154,8 @@ class Prepared:
         What is trained on, and what is not.
     skipped
         Why files or slices were left out.
+    start_sha256
+        Fingerprint of the weights to start from, where they were handed over.
     """
 
     recipe: TrainRecipe
@@ -158,6 +163,7 @@ class Prepared:
     images: tuple[TrainingImage, ...]
     validation: tuple[TrainingImage, ...]
     skipped: tuple[FileError, ...]
+    start_sha256: str | None
 
     @property
     def identity(self) -> dict[str, object]:
@@ -166,7 +172,7 @@ class Prepared:
             "recipe": self.recipe.to_dict(),
             "training_images_sha256": digest(self.images),
             "validation_images_sha256": digest(self.validation),
-            "start_sha256": self.model.fingerprint() if self.recipe.start == "weights" else None,
+            "start_sha256": self.start_sha256,  # the model itself changes as training goes
         }
 
 
@@ -226,7 +232,8 @@ def prepare(
         model = make(
             [image.pixels for image in images], recipe.model, beta=recipe.beta, lam=recipe.lam, seed=recipe.train.seed
         )
-    return Prepared(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped))
+    start_sha256 = None if start is None else model.fingerprint()
+    return Prepared(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped), start_sha256)
 
 
 def run_training(

@@ -54,8 +54,9 @@ def read_training_images(
     Parameters
     ----------
     paths
-        Files, and folders whose files are taken (also those in subfolders): PNG, TIFF, NPY, and fastMRI HDF5, of which each slice
-        is an image: the real part where the file says that the image is real, the root-sum-of-squares magnitude otherwise.
+        Files, and folders whose files are taken (also those in subfolders): PNG, TIFF, NPY (colour is turned into grey), and
+        fastMRI HDF5, of which each slice is an image: the real part where the file says that the image is real, the
+        root-sum-of-squares magnitude otherwise.
     smallest
         (y, x): smaller images are skipped.
     normalisation
@@ -77,13 +78,18 @@ def read_training_images(
     for path in paths:
         if not path.exists():
             raise MrispsError(f"{path}: does not exist")
-        inside = path.rglob("*") if path.is_dir() else [path]
-        files.extend(sorted(p for p in inside if p.suffix.lower() in TRAINING_SUFFIXES and p.is_file()))
+        if path.is_dir():
+            files.extend(sorted(p for p in path.rglob("*") if p.suffix.lower() in TRAINING_SUFFIXES and p.is_file()))
+        else:
+            files.append(path)
     images: list[TrainingImage] = []
     skipped: list[FileError] = []
     for path in files:
         try:
-            found = _slices(path) if path.suffix.lower() in KSPACE_SUFFIXES else [(path.name, read_image(path))]
+            if path.suffix.lower() in KSPACE_SUFFIXES:
+                found = _slices(path, skipped)
+            else:
+                found = [(path.name, read_image(path, color_to_grey=True))]
         except FileError as error:
             skipped.append(error)
             continue
@@ -100,8 +106,11 @@ def read_training_images(
             images.append(TrainingImage(name, pixels))
     if not images:
         where = ", ".join(map(str, paths))
-        first = f"; the first: {skipped[0]}" if skipped else ""
-        raise MrispsError(f"no usable image in {where} ({len(skipped)} of {len(files)} files or slices skipped{first})")
+        if not files:
+            raise MrispsError(f"no image in {where}: expected files ending in {', '.join(TRAINING_SUFFIXES)}")
+        raise MrispsError(
+            f"no usable image in {where} ({len(skipped)} files or slices skipped; the first: {skipped[0]})"
+        )
     return images, skipped
 
 
@@ -114,13 +123,18 @@ def digest(images: Sequence[TrainingImage]) -> str:
     return total.hexdigest()
 
 
-def _slices(path: Path) -> list[tuple[str, NDArray[np.float32]]]:
+def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.float32]]]:
+    """The images of a file; a slice that cannot be read is left out, as an empty one at the end of a volume."""
     found = []
     with FastmriFile(path) as file:
-        for acquisition in file.slices():
-            mask = acquisition.mask
-            if mask is not None and not mask.all():
-                raise FileError(path, "expected fully sampled k-space for training", field="mask")
+        if file.mask is not None and not file.mask.all():
+            raise FileError(path, "expected fully sampled k-space for training", field="mask")
+        for index in range(file.n_slices):
+            try:
+                acquisition = file.read_slice(index)
+            except FileError as error:
+                skipped.append(FileError(path, f"slice {index}: {error.message}", field=error.field))
+                continue
             coils = ifft2c(torch.from_numpy(acquisition.kspace))
             real = acquisition.image_is_real and acquisition.n_coils == 1
             image = coils[0].real if real else coils.abs().square().sum(0).sqrt()

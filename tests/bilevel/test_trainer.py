@@ -1,0 +1,494 @@
+"""The outer problem: it improves, repeats and resumes bit by bit, and stops when it should."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mrisps.bilevel import (
+    Accuracy,
+    Batch,
+    StepReport,
+    TrainingError,
+    TrainSettings,
+    ValidationReport,
+    World,
+    train,
+    trainer,
+)
+from mrisps.errors import FileError
+from mrisps.model import Energy, ModelConfig
+from mrisps.operators import FourierSubsampling, Identity
+from mrisps.solvers import FastSettings, Minimum
+
+from .toy import ACCURACY, CONFIG, SETTINGS, SIZE, ToySamples, check_equal, parameters, toy_model, validation
+
+
+class KilledError(Exception):
+    """As if the process had been killed."""
+
+
+class NanFrom:
+    """Batches whose measurements are NaN in some steps."""
+
+    def __init__(self, *steps: int) -> None:
+        self._steps = steps
+
+    def batch(self, step: int, first: int, count: int) -> Batch:
+        batch = ToySamples().batch(step, first, count)
+        return replace(batch, y=batch.y * math.nan) if step in self._steps else batch
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_improves(dtype: torch.dtype) -> None:
+    model = toy_model(dtype)
+    start = parameters(model)
+    reports: list[StepReport] = []
+    looks: list[ValidationReport] = []
+    settings = replace(SETTINGS, n_steps=20, batch_size=4, validation_interval=10)
+    state = train(
+        model,
+        ToySamples(dtype),
+        [validation(dtype)],
+        settings,
+        on_step=reports.append,
+        on_validation=looks.append,
+    )
+    assert [step for step, _ in state.validation] == [0, 10, 20]
+    assert state.validation[-1][1] > state.validation[0][1] + 0.5  # dB
+    assert [(look.step, look.psnr) for look in looks] == state.validation
+    assert state.best_psnr == max(psnr for _, psnr in state.validation)
+    assert [report.step for report in reports] == list(range(1, 21))
+    assert [report.loss for report in reports] == state.losses
+    assert state.n_skipped == 0
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == dtype
+        assert not torch.equal(parameter, start[name]), name
+
+
+def test_reports_are_true() -> None:
+    """Loss and PSNR of a step belong together, and the accuracy is what was asked for."""
+    reports: list[StepReport] = []
+    settings = replace(SETTINGS, n_steps=2, batch_size=1)
+    train(toy_model(), ToySamples(), [], settings, on_step=reports.append)
+    assert [report.iterations for report in reports] == [12, 20]
+    assert [report.adjoint_iterations for report in reports] == [5, 5]
+    for report in reports:
+        assert 1e-6 < report.adjoint_residual < 1
+        assert report.residual > 1e-6
+        assert report.psnr == pytest.approx(-10 * math.log10(report.loss))
+        assert not report.skipped
+        assert report.seconds > 0
+
+
+class Same:
+    """The same batch in every step."""
+
+    def batch(self, step: int, first: int, count: int) -> Batch:
+        return ToySamples().batch(0, first, count)
+
+
+@pytest.mark.parametrize("loss", ["L1", "L2", "SSIM"])
+def test_every_loss_falls(loss: str) -> None:
+    state = train(toy_model(), Same(), [], replace(SETTINGS, n_steps=10, loss=loss, end_accuracy=ACCURACY))
+    assert state.losses[-1] < 0.9 * state.losses[0]
+
+
+@pytest.mark.parametrize("domain", [torch.float64, torch.complex128])
+def test_learns_on_subsampled_kspace(domain: torch.dtype) -> None:
+    class Kspace:
+        def batch(self, step: int, first: int, count: int) -> Batch:
+            target = ToySamples().batch(step, first, count).target.to(domain)
+            mask = torch.rand(SIZE, generator=torch.Generator().manual_seed(step)) < 0.5
+            mask[SIZE // 2 - 2 : SIZE // 2 + 2] = True
+            operator = FourierSubsampling(mask, (SIZE, SIZE), domain)
+            return Batch(operator, operator.forward(target), target)
+
+    config = replace(CONFIG, regulariser="CPR", group_size=2)
+    model = toy_model(config=config)
+    start = parameters(model)
+    state = train(model, Kspace(), [Kspace().batch(99, 0, 2)], replace(SETTINGS, n_steps=3))
+    assert state.n_skipped == 0
+    assert all(math.isfinite(psnr) for _, psnr in state.validation)
+    assert not torch.equal(model.raw_synthesis_atoms, start["raw_synthesis_atoms"])
+
+
+def test_deterministic() -> None:
+    one, two = toy_model(), toy_model()
+    first = train(one, ToySamples(), [validation()], SETTINGS)
+    second = train(two, ToySamples(), [validation()], SETTINGS)
+    check_equal(parameters(one), parameters(two))
+    assert first.losses == second.losses
+    assert first.validation == second.validation
+
+
+def test_the_best_parameters_are_kept() -> None:
+    """A learning rate that destroys the model: the start stays the best."""
+    model = toy_model()
+    start = parameters(model)
+    settings = replace(SETTINGS, learning_rate_thresholds=3.0, hold=1.0)
+    looks: list[ValidationReport] = []
+    state = train(model, ToySamples(), [validation()], settings, on_validation=looks.append)
+    assert state.best_step == 0
+    assert state.best_psnr == state.validation[0][1]
+    check_equal(state.best_parameters, start)
+    assert [look.is_best for look in looks] == [True, False, False]
+    check_equal(parameters(state.best_model(model)), start)
+    assert not torch.equal(model.log_thresholds, start["log_thresholds"])  # the model itself holds the last ones
+
+
+def test_without_validation_the_last_parameters_are_the_best() -> None:
+    model = toy_model()
+    state = train(model, ToySamples(), [], replace(SETTINGS, n_steps=4))
+    assert state.validation == []
+    assert state.best_psnr is None
+    assert state.best_step == 4
+    check_equal(state.best_parameters, parameters(model))
+
+
+def test_validation_of_several_batches_is_the_mean_over_images() -> None:
+    settings = replace(SETTINGS, n_steps=1)
+    batches = [ToySamples().batch(999, 0, 3), ToySamples().batch(999, 3, 1)]
+    together = train(toy_model(), ToySamples(), [validation()], settings)
+    apart = train(toy_model(), ToySamples(), batches, settings)
+    # The solver stops a batch when all of it is done, so the iterations differ a little.
+    assert apart.validation[0][1] == pytest.approx(together.validation[0][1], abs=1e-3)
+
+
+def test_broken_validation_is_never_the_best() -> None:
+    whole = validation()
+    y = whole.y.clone()
+    y[1, 0, 3, 3] = math.nan
+    looks: list[ValidationReport] = []
+    with pytest.raises(TrainingError, match="no validation gave a finite PSNR"):
+        train(toy_model(), ToySamples(), [replace(whole, y=y)], SETTINGS, on_validation=looks.append)
+    assert [math.isnan(look.psnr) for look in looks] == [True] * 3
+    assert not any(look.is_best for look in looks)
+
+
+def test_a_finite_image_of_a_broken_solve_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solver hands out the last finite image where NaN appeared later: good for a look, not for learning or choosing."""
+    original = trainer.minimise
+
+    def breaking(energy: Energy, settings: FastSettings) -> Minimum:
+        minimum = original(energy, settings)
+        assert bool(minimum.image.isfinite().all())
+        broken = minimum.broken.clone()
+        broken[-1] = True
+        return replace(minimum, broken=broken)
+
+    monkeypatch.setattr(trainer, "minimise", breaking)
+    model = toy_model()
+    before = parameters(model)
+    reports: list[StepReport] = []
+    with pytest.raises(TrainingError, match="no validation gave a finite PSNR"):
+        train(model, ToySamples(), [validation()], replace(SETTINGS, n_steps=2), on_step=reports.append)
+    assert [report.skipped for report in reports] == [True, True]
+    check_equal(parameters(model), before)
+
+
+# ------------------------------------------------------------------------------------------------------------ schedule
+
+
+def test_rate() -> None:
+    settings = replace(SETTINGS, n_steps=10, hold=0.4)
+    assert [settings.rate(step) for step in range(10)] == pytest.approx([1] * 5 + [5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert replace(settings, hold=1.0).rate(9) == 1
+    assert replace(settings, hold=0.0).rate(5) == pytest.approx(0.5)
+
+
+def test_rates_reach_the_optimiser() -> None:
+    """Adam's first step is as long as the rate; with hold=0 the rates are 1, 3/4, 1/2 and 1/4 of it."""
+    steps = []
+    for n_steps, hold in ((1, 1.0), (4, 0.0)):
+        model = toy_model()
+        start = parameters(model)
+        train(model, Same(), [], replace(SETTINGS, n_steps=n_steps, hold=hold))
+        steps.append({name: (value - start[name]).abs() for name, value in parameters(model).items()})
+    first, four = steps
+    assert float(first["raw_free_atoms"].max()) == pytest.approx(3e-2, rel=1e-3)
+    assert float(first["raw_synthesis_atoms"].max()) == pytest.approx(3e-2, rel=1e-3)
+    assert float(first["log_thresholds"].max()) == pytest.approx(1e-1, rel=1e-3)
+    assert float(first["beta"]) == pytest.approx(1e-1, rel=1e-3)
+    assert float(four["log_thresholds"].max()) == pytest.approx(1e-1 * (1 + 0.75 + 0.5 + 0.25), rel=0.05)
+
+
+def test_accuracy_tightens_in_equal_factors() -> None:
+    settings = replace(
+        SETTINGS, n_steps=3, start_accuracy=Accuracy(20, 1e-1, 4, 0.4), end_accuracy=Accuracy(80, 1e-3, 16, 0.1)
+    )
+    first, middle, last = (settings.accuracy(step) for step in range(3))
+    for found, expected in ((first, (20, 1e-1, 4, 0.4)), (middle, (40, 1e-2, 8, 0.2)), (last, (80, 1e-3, 16, 0.1))):
+        assert (found.iterations, found.adjoint_iterations) == (expected[0], expected[2])
+        assert (found.tolerance, found.adjoint_tolerance) == pytest.approx((expected[1], expected[3]))
+    assert replace(settings, n_steps=1).accuracy(0).iterations == 20
+
+
+def test_patience() -> None:
+    """The thresholds run away, so no look after the first is better."""
+    settings = replace(SETTINGS, n_steps=20, validation_interval=1, patience=2, learning_rate_thresholds=3.0, hold=1.0)
+    state = train(toy_model(), ToySamples(), [validation()], settings)
+    assert state.step == 2
+    assert [step for step, _ in state.validation] == [0, 1, 2]
+    assert state.n_looks_since_best == 2
+
+
+def test_patience_without_validation_never_ends() -> None:
+    state = train(toy_model(), ToySamples(), [], replace(SETTINGS, n_steps=4, validation_interval=1, patience=1))
+    assert state.step == 4
+
+
+def test_beta_has_a_floor() -> None:
+    model = toy_model()
+    settings = replace(SETTINGS, beta_min=1.5, n_steps=1)
+    train(model, ToySamples(), [], settings)
+    assert float(model.beta.detach()) == 1.5
+
+
+# -------------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_resumes_bit_by_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Killed in step 6, after the checkpoint of step 4: parameters, Adam and history are as if nothing had happened."""
+    whole, torn = toy_model(dtype), toy_model(dtype)
+    settings = replace(SETTINGS, n_steps=7)
+    expected = train(whole, ToySamples(dtype), [validation(dtype)], settings, checkpoint=tmp_path / "whole")
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(torn, ToySamples(dtype), [validation(dtype)], settings, checkpoint=tmp_path / "torn", on_step=interrupt)
+    resumed, steps = toy_model(dtype), []
+    with torch.no_grad():
+        resumed.beta.fill_(0.3)  # what the model was does not matter
+    found = train(
+        resumed,
+        ToySamples(dtype),
+        [validation(dtype)],
+        settings,
+        checkpoint=tmp_path / "torn",
+        resume=True,
+        on_step=lambda report: steps.append(report.step),
+    )
+    assert steps == [5, 6, 7]
+    check_equal(parameters(resumed), parameters(whole))
+    check_equal(found.best_parameters, expected.best_parameters)
+    assert replace(found, best_parameters={}) == replace(expected, best_parameters={})
+    check_equal(load_file(tmp_path / "torn"), load_file(tmp_path / "whole"))  # with Adam's moments
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_resumes_on_a_gpu(tmp_path: Path) -> None:
+    """Adam's moments go where the parameters are, its step count stays in the processor's memory."""
+
+    class OnGpu:
+        def batch(self, step: int, first: int, count: int) -> Batch:
+            batch = ToySamples(torch.float32).batch(step, first, count)
+            operator = Identity((SIZE, SIZE), torch.float32, "cuda")
+            return Batch(operator, batch.y.cuda(), batch.target.cuda())
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 5:
+            raise KilledError
+
+    whole, torn, resumed = (toy_model(torch.float32).cuda() for _ in range(3))
+    looks = [OnGpu().batch(999, 0, 2)]
+    expected = train(whole, OnGpu(), looks, SETTINGS)
+    with pytest.raises(KilledError):
+        train(torn, OnGpu(), looks, SETTINGS, checkpoint=tmp_path / "c", on_step=interrupt)
+    found = train(resumed, OnGpu(), looks, SETTINGS, checkpoint=tmp_path / "c", resume=True)
+    assert found.step == 6
+    assert found.best_parameters["beta"].device.type == "cuda"
+    assert found.losses == pytest.approx(expected.losses, rel=1e-3)
+
+
+def test_resume_of_a_finished_training_does_nothing(tmp_path: Path) -> None:
+    model = toy_model()
+    done = train(model, ToySamples(), [validation()], SETTINGS, checkpoint=tmp_path / "c")
+    again = toy_model()
+    state = train(again, NanFrom(*range(99)), [validation()], SETTINGS, checkpoint=tmp_path / "c", resume=True)
+    check_equal(parameters(again), parameters(model))
+    assert state.losses == done.losses
+
+
+def test_early_stop_is_final(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, n_steps=20, validation_interval=1, patience=1, learning_rate_thresholds=3.0, checkpoint_interval=50
+    )
+    state = train(toy_model(), ToySamples(), [validation()], settings, checkpoint=tmp_path / "c")
+    again = train(toy_model(), ToySamples(), [validation()], settings, checkpoint=tmp_path / "c", resume=True)
+    assert again.step == state.step == 1
+
+
+def test_resume_without_a_checkpoint_begins(tmp_path: Path) -> None:
+    state = train(toy_model(), ToySamples(), [], SETTINGS, checkpoint=tmp_path / "c", resume=True)
+    assert state.step == 6
+    assert (tmp_path / "c").exists()
+
+
+def test_without_resume_a_checkpoint_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("anything")
+    train(toy_model(), ToySamples(), [], replace(SETTINGS, n_steps=2), checkpoint=tmp_path / "c")
+    assert "model.beta" in load_file(tmp_path / "c")
+
+
+def test_resume_of_another_training_is_refused(tmp_path: Path) -> None:
+    train(toy_model(), ToySamples(), [], SETTINGS, checkpoint=tmp_path / "c", identity={"recipe": {"lam": 0.1}})
+    with pytest.raises(FileError, match=r"another training: recipe\.lam is 0\.1 there and 0\.2 here"):
+        train(
+            toy_model(),
+            ToySamples(),
+            [],
+            SETTINGS,
+            checkpoint=tmp_path / "c",
+            resume=True,
+            identity={"recipe": {"lam": 0.2}},
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- skipped steps
+
+
+def test_a_step_with_nan_is_skipped() -> None:
+    model = toy_model()
+    reports: list[StepReport] = []
+    states = []
+
+    def note(report: StepReport) -> None:
+        reports.append(report)
+        states.append(parameters(model))
+
+    state = train(model, NanFrom(1, 2), [validation()], SETTINGS, on_step=note)
+    assert [report.skipped for report in reports] == [False, True, True, False, False, False]
+    check_equal(states[1], states[0])
+    check_equal(states[2], states[0])
+    assert not torch.equal(states[3]["beta"], states[0]["beta"])
+    assert (state.n_skipped, state.n_skipped_in_row, state.step) == (2, 0, 6)
+    assert [math.isnan(loss) for loss in state.losses] == [report.skipped for report in reports]
+
+
+def test_resumes_after_skipped_steps(tmp_path: Path) -> None:
+    """Adam has no state before its first step; NaN in the history survives the file."""
+    first = train(toy_model(), NanFrom(0, 1), [], replace(SETTINGS, n_steps=2), checkpoint=tmp_path / "c")
+    assert not any(name.startswith("adam") for name in load_file(tmp_path / "c"))
+    resumed, whole = toy_model(), toy_model()
+    settings = replace(SETTINGS, n_steps=4, hold=1.0, start_accuracy=ACCURACY, end_accuracy=ACCURACY)
+    state = train(resumed, NanFrom(0, 1), [], settings, checkpoint=tmp_path / "c", resume=True)
+    train(whole, NanFrom(0, 1), [], settings)
+    check_equal(parameters(resumed), parameters(whole))
+    assert state.n_skipped == first.n_skipped == 2
+
+
+def test_a_failed_adjoint_solve_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A residual above that of the zero vector; one that is NaN hides behind none."""
+    original = trainer.hypergradient
+    residuals = iter([(0.1, 1.6), (1.4, 0.1), (0.1, math.nan)])
+
+    def worse(*arguments: object) -> object:
+        gradient = original(*arguments)  # type: ignore[arg-type]
+        return replace(gradient, report=replace(gradient.report, relative_residual=next(residuals)))
+
+    monkeypatch.setattr(trainer, "hypergradient", worse)
+    reports: list[StepReport] = []
+    train(toy_model(), ToySamples(), [], replace(SETTINGS, n_steps=3), on_step=reports.append)
+    assert [report.skipped for report in reports] == [True, False, True]
+    assert reports[0].adjoint_residual == pytest.approx(1.6)
+
+
+def test_stops_when_too_many_steps_are_skipped(tmp_path: Path) -> None:
+    model = toy_model()
+    reports: list[StepReport] = []
+    settings = replace(SETTINGS, n_steps=20, max_skipped=3)
+    with pytest.raises(TrainingError, match="stopped at step 7: 4 steps in a row") as caught:
+        train(model, NanFrom(*range(3, 20)), [], settings, checkpoint=tmp_path / "c", on_step=reports.append)
+    assert "Lower the learning rates" in str(caught.value)
+    assert "start_accuracy" in str(caught.value)
+    assert len(reports) == 7
+    assert (tmp_path / "c").exists()
+
+
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop() -> None:
+    state = train(toy_model(), NanFrom(0, 2, 4), [], replace(SETTINGS, max_skipped=1))
+    assert state.step == 6
+    assert state.n_skipped == 3
+
+
+@pytest.mark.parametrize("with_validation", [False, True])
+def test_atoms_that_are_not_admissible(with_validation: bool) -> None:
+    """They are never called the best, whether anybody looks at them or not."""
+    model = toy_model()
+    with torch.no_grad():
+        model.raw_free_atoms[1] = model.raw_free_atoms[0]
+    with pytest.raises(TrainingError, match="training stopped: raw_free_atoms: expected orthonormal atoms"):
+        train(model, ToySamples(), [validation()] if with_validation else [], SETTINGS)
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_steps", 0, "integer >= 1"),
+        ("n_steps", 2.0, "integer >= 1"),
+        ("batch_size", True, "integer >= 1"),
+        ("validation_interval", -1, "integer >= 1"),
+        ("checkpoint_interval", 0, "integer >= 1"),
+        ("max_skipped", 0, "integer >= 1"),
+        ("patience", -1, "integer >= 0"),
+        ("seed", -1, "integer >= 0"),
+        ("learning_rate", 0.0, "number > 0"),
+        ("learning_rate", math.nan, "number > 0"),
+        ("learning_rate", "1e-3", "number > 0, got '1e-3'"),
+        ("learning_rate_thresholds", math.inf, "number > 0"),
+        ("beta_min", 0.0, "number > 0"),
+        ("hold", 1.1, "from 0 to 1"),
+        ("hold", math.nan, "from 0 to 1"),
+        ("hold", "half", "from 0 to 1"),
+        ("loss", "L3", "one of L1, L2, SSIM, got 'L3'"),
+        ("max_slope", 0.9, "number >= 1"),
+        ("max_slope", math.nan, "number >= 1"),
+        ("max_slope", None, "number >= 1"),
+    ],
+)
+def test_settings_are_checked(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected .*{message}"):
+        TrainSettings(**{"n_steps": 1, name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("iterations", 0, "integer >= 1"),
+        ("adjoint_iterations", 1.5, "integer >= 1"),
+        ("tolerance", 0.0, "number > 0"),
+        ("tolerance", None, "number > 0"),
+        ("adjoint_tolerance", math.nan, "number > 0"),
+    ],
+)
+def test_accuracy_is_checked(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected .*{message}"):
+        replace(ACCURACY, **{name: value})  # type: ignore[arg-type]
+
+
+def test_the_batch_is_shared_out_evenly() -> None:
+    with pytest.raises(ValueError, match="batch_size: expected a multiple of the 3 processes, got 2"):
+        train(toy_model(), ToySamples(), [], SETTINGS, world=World(0, 3))
+
+
+def test_half_storage_is_no_obstacle() -> None:
+    """The solver may keep its coefficients in float16."""
+    model = toy_model(torch.float32, ModelConfig(patch_size=3, n_free_atoms=2, n_synthesis_atoms=4))
+    settings = replace(SETTINGS, n_steps=2, solver=replace(SETTINGS.solver, half_storage=True))
+    state = train(model, ToySamples(torch.float32), [], settings)
+    assert state.n_skipped == 0
