@@ -1,7 +1,8 @@
-"""The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 25 (of 255).
+"""The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 25 (of 255): second part.
 
-Sizes as in the paper (arXiv 2412.13070): 13 x 13 patches, 200 atoms, 120 free ones. The start is made from the training images, so
-that some hundred steps do. Made for the 400 grey images of 180 x 180 pixels that the paper trains on.
+Starts from the weights of ``train_denoise_sigma25_ncpr_first``, whose solver did 40 to 60 iterations a step: they are best after so
+many. Here the same 96 batches come again and again, and the solver goes on from where it was the last time: training sees the
+minimiser.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings
@@ -11,26 +12,30 @@ from mrisps.solvers import FastSettings
 
 recipe = TrainRecipe(
     name="denoise_sigma25_ncpr",
-    description="NCPR from denoising, sigma 25 of 255",
+    description="NCPR from denoising, sigma 25 of 255: second part",
     task="denoise",
     noise_std=25 / 255,
     model=ModelConfig(regulariser="NCPR", exponent=1.8),
-    start="data",
-    beta=1.0,
-    lam=0.008,
+    start="weights",
+    beta=None,
+    lam=None,
     crop=(48, 48),
     validation_crop=(96, 96),
     train=TrainSettings(
-        n_steps=800,
+        n_steps=960,
         batch_size=8,
-        learning_rate=4e-3,
-        learning_rate_thresholds=2e-2,
-        hold=0.4,
+        learning_rate=1.5e-3,
+        learning_rate_thresholds=1e-2,
+        hold=0.3,
         loss="L2",
-        start_accuracy=Accuracy(iterations=40, tolerance=1e-3, adjoint_iterations=10, adjoint_tolerance=0.3),
-        end_accuracy=Accuracy(iterations=60, tolerance=1e-3, adjoint_iterations=20, adjoint_tolerance=0.1),
-        validation_interval=50,
-        validation_solver=FastSettings(tolerance=1e-3, max_iterations=120, image_change=1.0, trace_interval=0),
+        start_accuracy=Accuracy(iterations=80, tolerance=1e-3, adjoint_iterations=15, adjoint_tolerance=0.1),
+        end_accuracy=Accuracy(iterations=80, tolerance=1e-3, adjoint_iterations=10, adjoint_tolerance=0.05),
+        warm_batches=96,
+        warm_iterations=15,
+        validation_interval=96,
+        validation_solver=FastSettings(tolerance=1e-3, max_iterations=150, image_change=1.0, trace_interval=0),
+        checkpoint_interval=480,
+        seed=1,
     ),
     source="learning rates, accuracies: short runs on the training images, judged by the validation images",
 )

@@ -122,6 +122,8 @@ class Hypergradient:
         dL/dy, of the shape of y; for complex y, dL/d(real part) + i dL/d(imaginary part).
     report
         What the adjoint solve reached.
+    adjoint
+        u~, the solution of the symmetrised system, (batch, rows of an image, y, x, n): a start for a similar one.
     """
 
     raw_free_atoms: Tensor
@@ -130,6 +132,7 @@ class Hypergradient:
     beta: Tensor
     measurements: Tensor
     report: AdjointReport
+    adjoint: Tensor
 
 
 def hypergradient(
@@ -139,6 +142,8 @@ def hypergradient(
     coefficients: Tensor,
     image_gradient: Tensor,
     settings: AdjointSettings | None = None,
+    *,
+    start: Tensor | None = None,
 ) -> Hypergradient:
     """dL/dtheta through the minimiser of the energy.
 
@@ -156,6 +161,8 @@ def hypergradient(
         dL/dx at x(a*), (batch, 1, y, x); for complex images dL/d(real part) + i dL/d(imaginary part), as torch has it.
     settings
         Accuracy.
+    start
+        A guess of the adjoint solution, as in :attr:`Hypergradient.adjoint`; by default 0.
 
     Raises
     ------
@@ -170,7 +177,7 @@ def hypergradient(
         solved = conjugate_gradients(
             system.apply,
             system.right_side(image_gradient),
-            start=torch.zeros(system.shape, dtype=coefficients.dtype, device=coefficients.device),
+            start=system.zeros() if start is None else start.to(system.v).view(system.shape),
             precondition=lambda r: r,
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
@@ -194,7 +201,7 @@ def hypergradient(
             else "adjoint system: the gradient is not finite"
         )
     free, atoms, log_thresholds, beta = gradients
-    return Hypergradient(free, atoms, log_thresholds, beta, measurements, report)
+    return Hypergradient(free, atoms, log_thresholds, beta, measurements, report, solved.solution)
 
 
 class _AdjointSystem:
@@ -210,6 +217,10 @@ class _AdjointSystem:
         batch = self.image.shape[0]
         self.shape = (batch, coefficients.shape[0] // batch, *coefficients.shape[1:])  # one entry an image
         self._rows = coefficients.shape
+
+    def zeros(self) -> Tensor:
+        """u~ = 0."""
+        return self.v.new_zeros(self.shape)
 
     def right_side(self, image_gradient: Tensor) -> Tensor:
         """T'^1/2 K H^-1 g."""

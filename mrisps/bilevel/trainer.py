@@ -103,6 +103,13 @@ class TrainSettings:
         Of the inner problems in the first and in the last step.
     solver
         Settings of the solver besides iterations and tolerance (continuation, levels, start).
+    warm_batches
+        0: new crops in every step. n > 0: the same n batches again and again, with their noise and masks; coefficients and adjoint
+        solution of each are kept (in float16, 4 n batch_size crop^2 n_atoms bytes in all) and are where the solvers start from
+        when it is its turn again. Inaccurate solutions become accurate ones in a few rounds: training sees the minimiser itself,
+        not where some dozens of iterations from 0 lead to. What is kept is dropped at every checkpoint, so that resuming is exact.
+    warm_iterations
+        Cap of the solver where it starts from what was kept; ``start_accuracy`` and ``end_accuracy`` are for the others.
     max_slope
         See :class:`mrisps.bilevel.AdjointSettings`: 1 keeps the adjoint system of inaccurate solutions positive definite.
     beta_min
@@ -130,6 +137,8 @@ class TrainSettings:
     start_accuracy: Accuracy = field(default_factory=lambda: Accuracy(40, 1e-2, 10, 0.3))
     end_accuracy: Accuracy = field(default_factory=lambda: Accuracy(100, 1e-3, 30, 0.1))
     solver: FastSettings = field(default_factory=FastSettings)
+    warm_batches: int = 0
+    warm_iterations: int = 15
     max_slope: float = 1.0
     beta_min: float = 1e-4
     validation_interval: int = 100
@@ -140,11 +149,18 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "validation_interval", "checkpoint_interval", "max_skipped"):
+        for name in (
+            "n_steps",
+            "batch_size",
+            "warm_iterations",
+            "validation_interval",
+            "checkpoint_interval",
+            "max_skipped",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        for name in ("patience", "seed"):
+        for name in ("warm_batches", "patience", "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
@@ -310,12 +326,17 @@ def train(
         world.copy_from_first_([parameter.data for parameter in parameters])  # made on each machine, to its rounding
         state = TrainingState.start(model)
         _validate(model, validation, settings, state, world, on_validation)
+    warm = _WarmStarts()
     while state.step < settings.n_steps and not _out_of_patience(state, settings):
         for group, rate in zip(
             optimiser.param_groups, (settings.learning_rate, settings.learning_rate_thresholds), strict=True
         ):
             group["lr"] = rate * settings.rate(state.step)
-        report = _step(model, optimiser, samples.batch(state.step, world.rank * share, share), settings, state, world)
+        number = state.step % settings.warm_batches if settings.warm_batches else state.step
+        batch = samples.batch(number, world.rank * share, share)
+        report = _step(
+            model, optimiser, batch, settings, state, world, warm.of(number) if settings.warm_batches else None
+        )
         state.record(report.step, report.loss, report.skipped)
         if on_step is not None:
             on_step(report)
@@ -329,8 +350,10 @@ def train(
         if state.step % settings.validation_interval == 0 or last:
             _validate(model, validation, settings, state, world, on_validation)
         ended = last or _out_of_patience(state, settings)
-        if checkpoint is not None and world.rank == 0 and (state.step % settings.checkpoint_interval == 0 or ended):
-            save_state(checkpoint, state, model, optimiser, identity)
+        if state.step % settings.checkpoint_interval == 0 or ended:
+            warm.clear()  # whoever resumes here has nothing kept either
+            if checkpoint is not None and world.rank == 0:
+                save_state(checkpoint, state, model, optimiser, identity)
     if validation and state.best_psnr is None:
         raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state
@@ -352,19 +375,34 @@ def _step(
     settings: TrainSettings,
     state: TrainingState,
     world: World,
+    kept: "_Kept | None",
 ) -> StepReport:
     started = time.perf_counter()
     accuracy = settings.accuracy(state.step)
+    if kept is not None and kept.coefficients is not None:
+        accuracy = replace(accuracy, iterations=settings.warm_iterations)
     energy = _energy(model, batch)
-    minimum = minimise(energy, _with_accuracy(settings.solver, accuracy))
+    minimum = minimise(
+        energy, _with_accuracy(settings.solver, accuracy), start=None if kept is None else kept.coefficients
+    )
     image = minimum.image.detach().requires_grad_()
     loss = image_loss(settings.loss, image, batch.target)
     (image_gradient,) = torch.autograd.grad(loss, image)
     adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", settings.max_slope)
-    gradient = hypergradient(energy, model, minimum.image_step, minimum.coefficients, image_gradient, adjoint)
+    gradient = hypergradient(
+        energy,
+        model,
+        minimum.image_step,
+        minimum.coefficients,
+        image_gradient,
+        adjoint,
+        start=None if kept is None else kept.adjoint(minimum.coefficients.dtype),
+    )
     residual = float(torch.tensor(gradient.report.relative_residual).max())  # NaN if one is
     bad = bool(minimum.broken.any()) or not gradient.report.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
     skipped = world.any(bad, image.device)
+    if kept is not None:
+        kept.drop() if skipped else kept.keep(minimum.coefficients, gradient.adjoint)
     if not skipped:
         gradients = [
             gradient.raw_free_atoms,
@@ -393,6 +431,44 @@ def _step(
         skipped=skipped,
         seconds=time.perf_counter() - started,
     )
+
+
+class _Kept:
+    """Where the solvers start from when it is the turn of a batch again."""
+
+    def __init__(self) -> None:
+        self.coefficients: Tensor | None = None
+        self._adjoint: Tensor | None = None
+        self._scale = 1.0
+
+    def keep(self, coefficients: Tensor, adjoint: Tensor) -> None:
+        """Both in float16; the adjoint solution, whose size is that of a gradient, in units of its largest value."""
+        self.coefficients = coefficients.half()
+        self._scale = max(float(adjoint.abs().max()), 1e-30)
+        self._adjoint = (adjoint / self._scale).half()
+
+    def drop(self) -> None:
+        """Start from 0 the next time."""
+        self.coefficients = self._adjoint = None
+
+    def adjoint(self, dtype: torch.dtype) -> Tensor | None:
+        """The adjoint solution, if there is one."""
+        return None if self._adjoint is None else self._adjoint.to(dtype) * self._scale
+
+
+class _WarmStarts:
+    """What is kept of each batch, by its number."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _Kept] = {}
+
+    def of(self, number: int) -> _Kept:
+        """Of one batch; nothing yet the first time."""
+        return self._kept.setdefault(number, _Kept())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
 
 
 def _validate(

@@ -267,6 +267,7 @@ def minimise(
     energy: Energy,
     settings: FastSettings,
     *,
+    start: Tensor | None = None,
     progress: Progress | None = None,
     monitor: Callable[[Iterate], None] | None = None,
 ) -> Minimum:
@@ -278,14 +279,17 @@ def minimise(
         Operator, measurements (finite) and prior.
     settings, progress, monitor
         As in :func:`solve`.
+    start
+        Coefficients (rows, y, x, n), in any floating-point type, to start the full problem from: those of a similar one. There are
+        then no coarse levels and no continuation.
     """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
     batch = energy.y.shape[0]
 
-    coarse = _coarse_stages(energy, image_step, settings)
+    coarse = [] if start is not None else _coarse_stages(energy, image_step, settings)
     n_stages = len(coarse) + 1
-    factor = settings.continuation_start
+    factor = settings.continuation_start if start is None else 1.0
     smooth = image = image_step.smooth_image()
     first = image_step.adjoint_y if settings.greedy_start else None
     n_coarse = 0
@@ -305,7 +309,7 @@ def minimise(
         del path, stage
 
     full = _Stage(prior, prior.transform, image_step, energy.image_shape)
-    path = _Path(full, settings, lift(image, smooth) if coarse else first, energy.n_real_images, factor)
+    path = _Path(full, settings, lift(image, smooth) if coarse else first, energy.n_real_images, factor, start)
     outlook = _Outlook(batch)
     safe = smooth
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
@@ -406,9 +410,19 @@ class _Path:
         Real images.
     factor
         On the thresholds in the first iteration.
+    coefficients
+        To start from instead, (rows, y, x, n).
     """
 
-    def __init__(self, stage: _Stage, settings: FastSettings, start: Tensor | None, n_rows: int, factor: float) -> None:
+    def __init__(
+        self,
+        stage: _Stage,
+        settings: FastSettings,
+        start: Tensor | None,
+        n_rows: int,
+        factor: float,
+        coefficients: Tensor | None = None,
+    ) -> None:
         self.stage, self.settings, self.factor = stage, settings, factor
         prior, transform = stage.prior, stage.transform
         self.shape = (n_rows, *transform.grid_shape(stage.image_shape))
@@ -418,10 +432,13 @@ class _Path:
         self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
         self._predictor = prior.factors.T.contiguous()
         prediction = prior.basis.new_zeros(*self.shape, len(prior.factors))
-        if start is None:
+        if start is None and coefficients is None:
             self.image = stage.image_step.smooth_image()
         else:
-            greedy_coefficients(prior, transform.forward(to_real_images(start)), self.coefficients)
+            if coefficients is not None:
+                self.coefficients.copy_(coefficients)
+            elif start is not None:
+                greedy_coefficients(prior, transform.forward(to_real_images(start)), self.coefficients)
             self.n_done = GREEDY_INERTIA
             for rows, ys in prior.chunks(self.shape):
                 torch.matmul(

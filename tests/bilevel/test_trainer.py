@@ -492,3 +492,45 @@ def test_half_storage_is_no_obstacle() -> None:
     settings = replace(SETTINGS, n_steps=2, solver=replace(SETTINGS.solver, half_storage=True))
     state = train(model, ToySamples(torch.float32), [], settings)
     assert state.n_skipped == 0
+
+
+# --------------------------------------------------------------------------------------------------------- warm starts
+
+
+WARM = replace(SETTINGS, n_steps=8, warm_batches=2, warm_iterations=6, checkpoint_interval=4)
+
+
+def test_warm_starts_go_on_from_where_they_were() -> None:
+    """With frozen parameters a batch that comes again starts at the residual it ended with, and its gradient gets more exact."""
+    reports: list[StepReport] = []
+    settings = replace(WARM, n_steps=12, checkpoint_interval=12, learning_rate=1e-12, learning_rate_thresholds=1e-12)
+    train(toy_model(), ToySamples(), [], settings, on_step=reports.append)
+    first, last = reports[0], reports[10]  # both of batch 0
+    assert (first.iterations, last.iterations) == (12, 6)
+    assert last.residual < 0.3 * first.residual
+    assert last.adjoint_residual < 0.3 * first.adjoint_residual
+
+
+def test_warm_starts_resume_bit_by_bit(tmp_path: Path) -> None:
+    """What is kept is dropped at every checkpoint: the uninterrupted run does not know more than one that is resumed."""
+    whole = toy_model()
+    train(whole, ToySamples(), [], WARM)
+    path = tmp_path / "state.safetensors"
+
+    def stop(report: StepReport) -> None:
+        if report.step == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(toy_model(), ToySamples(), [], WARM, checkpoint=path, on_step=stop)
+    resumed = toy_model()
+    state = train(resumed, ToySamples(), [], WARM, checkpoint=path, resume=True)
+    assert state.step == 8
+    check_equal(parameters(resumed), parameters(whole))
+
+
+def test_a_skipped_batch_starts_from_nothing_again() -> None:
+    reports: list[StepReport] = []
+    train(toy_model(), NanFrom(1), [], replace(WARM, n_steps=4), on_step=reports.append)
+    assert [report.skipped for report in reports] == [False, True, False, True]
+    assert reports[2].iterations == 6
