@@ -114,7 +114,7 @@ class Hdf5Reader:
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype.names is None or field not in dtype.names or len(shape) != 1:
             raise FileError(self.path, f"expected records with {field}, got {dtype} {shape}", field=name)
-        n_bytes = len(range(*rows.indices(shape[0]))) * dtype[field].itemsize
+        n_bytes = len(range(*rows.indices(shape[0]))) * int(dtype.fields[field][0].itemsize) if dtype.fields else 0
         if n_bytes > _MAX_READ_BYTES:
             raise FileError(self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece", field=name)
         with self._naming(name):

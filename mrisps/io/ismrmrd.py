@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,24 +150,13 @@ class IsmrmrdFile(KspaceFile):
                 f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
             )
             raise FileError(self.path, message, field="kspace_encode_step_2")
-        image = self.images.images[index]
-        kspace, acquired = self.images.read(image, self._samples)
-        calibration = self.images.read_calibration(image, self._samples)
-        columns = acquired[:, :, 0].any(axis=0)
-        return Acquisition(
-            kspace=kspace[..., 0],
-            source=self.path,
-            slice_index=index,
-            n_slices=self.n_slices,
-            mask=columns if (acquired[:, :, 0] == columns).all() else acquired[:, :, 0],
+        return self.images.acquisition(
+            index,
+            self._samples,
+            relative_bandwidth=self.header.relative_receiver_noise_bandwidth or 1.0,
+            header=self.header,
             contrast=self.contrast,
-            recon_shape=self.recon_shape,
             attributes=self.attributes,
-            calibration=None if calibration is None else calibration[0][..., 0],
-            noise_scan=self._noise(image),
-            readout_oversampling=self.header.readout_oversampling,
-            labels=image.labels,
-            geometry=self._geometry(image),
         )
 
     def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
@@ -188,7 +177,7 @@ class IsmrmrdFile(KspaceFile):
         self._check_index(index)
         image = self.images.images[index]
         kspace, acquired = self.images.read(image, self._samples, out)
-        mask = acquired.any(axis=0)
+        mask = np.asarray(acquired.any(axis=0), np.bool_)
         if not (acquired == mask).all():
             raise FileError(self.path, "the readouts are partial, a volume needs whole ones", field="number_of_samples")
         calibration = self.images.read_calibration(image, self._samples)
@@ -203,8 +192,7 @@ class IsmrmrdFile(KspaceFile):
         )
 
     def _geometry(self, image: RawImage) -> Geometry | None:
-        fov = self.header.encoded_fov_mm
-        return self.images.geometry(image, fov)
+        return self.images.geometry(image, self.header.encoded_fov_mm)
 
     def _noise(self, image: RawImage) -> NDArray[np.complex64] | None:
         return self.images.read_noise(image, self._samples, self.header.relative_receiver_noise_bandwidth or 1.0)
@@ -240,6 +228,9 @@ class IsmrmrdFile(KspaceFile):
         attributes: dict[str, Scalar] = dict(header.user_parameters)
         if header.patient_id is not None:
             attributes["patient_id"] = header.patient_id
+        dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
+        if dwell > 0:
+            attributes["sample_time_us"] = dwell
         self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
         self.notes = (*self._notes(header, encoding), *self.images.notes)
         if header.n_coils not in (None, self.n_coils):
@@ -285,7 +276,7 @@ class IsmrmrdFile(KspaceFile):
             raise FileError(
                 self.path, f"has {self._n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}", field=name
             )
-        head: NDArray[np.void] = self._file.read_records(name, "head", slice(None)).astype(np.void, copy=False)
+        head = cast("NDArray[np.void]", self._file.read_records(name, "head", slice(None)))
         fields = head.dtype.names or ()
         counters = head["idx"].dtype.names or () if "idx" in fields else ()
         missing = [field for field in _HEAD_FIELDS if field not in fields]
@@ -311,7 +302,7 @@ class IsmrmrdFile(KspaceFile):
         flags = head["flags"].astype(np.uint64).reshape(n)
 
         def flagged(flag: int) -> NDArray[np.bool_]:
-            return (flags >> np.uint64(flag - 1)) & np.uint64(1) != 0
+            return np.asarray((flags >> np.uint64(flag - 1)) & np.uint64(1) != 0, np.bool_)
 
         kind = np.full(n, IMAGING, np.int64)
         for flag, value in reversed(_KIND_OF_FLAG.items()):

@@ -3,17 +3,21 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
+
+if TYPE_CHECKING:
+    from mrisps.io.arrays import ArrayLayout
 
 __all__ = ["KSPACE_SUFFIXES", "KspaceFile", "open_kspace"]
 
 KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl", ".hdr", ".npy", ".npz", ".mat")
 """File name endings, in small letters, of what `open_kspace` may read."""
 
+_ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -85,8 +89,15 @@ class KspaceFile(Protocol):
             raise FileError(self.path, f"expected 0 to {self.n_slices - 1}, got {index}", field="slice")
 
 
-def open_kspace(path: Path | str) -> KspaceFile:
+def open_kspace(path: Path | str, layout: "ArrayLayout | None" = None) -> KspaceFile:
     """Open a file with k-space; the format is recognised by what is in the file, then by its name.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layout
+        What the axes of an array file (``.npy``, ``.npz``, ``.mat``) are, unless that is stated beside it.
 
     Raises
     ------
@@ -102,8 +113,20 @@ def open_kspace(path: Path | str) -> KspaceFile:
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
     suffix = path.suffix.lower()
+    if suffix in _ARRAY_SUFFIXES or layout is not None:  # before the content: MATLAB's files of version 7.3 are HDF5
+        from mrisps.io.arrays import ArrayFile
+
+        return ArrayFile(path, layout)
     if start == _HDF5_MAGIC or suffix in (".h5", ".hdf5", ".mrd"):
         return _open_hdf5(path)
+    if suffix in (".cfl", ".hdr"):
+        from mrisps.io.bart import BartFile
+
+        return BartFile(path)
+    if suffix == ".dat":
+        from mrisps.io.twix import TwixFile
+
+        return TwixFile(path)
     raise FileError(path, f"is no k-space of a format that is known here: {', '.join(KSPACE_SUFFIXES)}")
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Geometry
+from mrisps.io.acquisition import Acquisition, Geometry, Scalar
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
 
 __all__ = [
     "CALIBRATION",
@@ -262,6 +263,37 @@ class RawImages:
             parts.append((part * np.float32(scale)).astype(np.complex64))
         return np.concatenate(parts, axis=1)
 
+    def acquisition(
+        self,
+        index: int,
+        samples: Samples,
+        *,
+        relative_bandwidth: float,
+        header: IsmrmrdHeader,
+        contrast: str | None,
+        attributes: Mapping[str, Scalar],
+    ) -> Acquisition:
+        """Read one image of a two-dimensional measurement as the record that `KspaceFile.read_slice` gives."""
+        image = self.images[index]
+        kspace, acquired = self.read(image, samples)
+        calibration = self.read_calibration(image, samples)
+        columns = np.asarray(acquired[:, :, 0].any(axis=0), np.bool_)
+        return Acquisition(
+            kspace=kspace[..., 0],
+            source=self.readouts.source,
+            slice_index=index,
+            n_slices=len(self.images),
+            mask=columns if (acquired[:, :, 0] == columns).all() else acquired[:, :, 0],
+            contrast=contrast,
+            recon_shape=header.crop,
+            attributes=attributes,
+            calibration=None if calibration is None else calibration[0][..., 0],
+            noise_scan=self.read_noise(image, samples, relative_bandwidth),
+            readout_oversampling=header.readout_oversampling,
+            labels=image.labels,
+            geometry=self.geometry(image, header.encoded_fov_mm),
+        )
+
     def geometry(self, image: RawImage, field_of_view_mm: tuple[float, float, float] | None) -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
         first, readouts = image.imaging[0], self.readouts
@@ -357,7 +389,7 @@ class RawImages:
         """Those with the counters of the image; if there are none, the first ones of its slice."""
         if len(calibration) == 0:
             return calibration
-        same = calibration[(keys[calibration] == kind).all(axis=1)]
+        same: Ints = calibration[(keys[calibration] == kind).all(axis=1)]
         if len(same) == 0:
             of_slice = calibration[keys[calibration, -1] == kind[-1]]
             same = of_slice if len(of_slice) == 0 else of_slice[(keys[of_slice] == keys[of_slice[0]]).all(axis=1)]
