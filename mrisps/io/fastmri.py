@@ -11,7 +11,7 @@ and the reading code of the package ``fastmri`` 0.3.0 (``fastmri.data.mri_data``
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeAlias
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.acquisition import Acquisition, Geometry, Scalar
 from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
@@ -430,6 +430,7 @@ class ReconstructionWriter:
         self._header = header
         self._layout: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._certificates: dict[int, Mapping[str, JsonValue] | None] = {}
+        self._geometries: dict[int, Geometry | None] = {}
         self._file = Hdf5Writer(self.path)
 
     def __enter__(self) -> "ReconstructionWriter":
@@ -453,6 +454,7 @@ class ReconstructionWriter:
         image: NDArray[np.float32] | NDArray[np.complex64],
         extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]] | None = None,
         certificate: Mapping[str, JsonValue] | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         """Write one slice.
 
@@ -467,6 +469,8 @@ class ReconstructionWriter:
             names, shapes and types for every slice.
         certificate
             What the solver says about this slice. The attribute ``certificate`` is the JSON list of all of them.
+        geometry
+            Where this image lies: its own field of view, after any crop. The attribute ``geometry`` is the JSON list of all.
 
         Raises
         ------
@@ -488,6 +492,7 @@ class ReconstructionWriter:
         for name, part in parts.items():
             self._file.write_part(name, index, part)
         self._certificates[index] = certificate
+        self._geometries[index] = geometry
 
     def _parts(
         self,
@@ -523,6 +528,9 @@ class ReconstructionWriter:
         if any(certificate is not None for certificate in self._certificates.values()):
             in_order = [self._certificates[index] for index in range(self.n_slices)]
             self._file.set_attributes({"certificate": _to_json(in_order)})
+        if any(geometry is not None for geometry in self._geometries.values()):
+            geometries = [self._geometries[index] for index in range(self.n_slices)]
+            self._file.set_attributes({"geometry": _to_json([None if g is None else asdict(g) for g in geometries])})
         if self._header is not None:
             self._file.write("ismrmrd_header", self._header.to_xml())
 
@@ -729,10 +737,9 @@ class KspaceWriter:
             self._file.write_part(_TARGETS[bool(self._multicoil)], self._n_written, record.target)
             self._maximum = max(self._maximum, float(record.target.max()))
             self._squares += float(np.sum(record.target.astype(np.float64) ** 2))
-        masks = (first.full_mask(), record.full_mask())
-        self._one_mask = self._one_mask and (
-            np.array_equal(*masks) if masks[0] is not None and masks[1] is not None else masks[0] is masks[1]
-        )
+        mask, other = first.full_mask(), record.full_mask()
+        same = mask is other if mask is None or other is None else np.array_equal(mask, other)
+        self._one_mask = self._one_mask and same
         self._n_written += 1
 
     def _create(self, record: Acquisition) -> None:
