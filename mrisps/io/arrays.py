@@ -8,6 +8,8 @@ The statement is an `ArrayLayout`, given by the caller or lying beside the file 
     variable = "full_kspace_data"
 """
 
+import struct
+import tokenize
 import tomllib
 import warnings
 import zipfile
@@ -36,7 +38,7 @@ _MAX_SIDECAR_BYTES = 1 << 16
 # What damaged or hostile content raises in numpy, zipfile and scipy; each call below reads nothing but the given file.
 _DAMAGED = (
     *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError, IndexError, AttributeError, NotImplementedError),
-    *(RuntimeError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile, AssertionError),
+    *(RuntimeError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile, struct.error, tokenize.TokenError),
 )
 
 
