@@ -114,9 +114,9 @@ def main() -> None:
             rate = megabytes / seconds
             reference = reference or rate
             title = f"{source} -> {destination}" if destination != "-" else f"read {source}"
-            print(
-                f"{title if job != 'h5py copy' else job:28} {seconds:7.2f} {rate:7.0f} {rate / reference:8.2f} {peak:9.0f} {above:11.0f}"
-            )
+            title = job if job == "h5py copy" else title
+            numbers = f"{seconds:7.2f} {rate:7.0f} {rate / reference:8.2f} {peak:9.0f} {above:11.0f}"
+            print(f"{title:28} {numbers}")
             if destination not in ("a.mrd", "c.cfl", "-"):
                 (folder / destination).unlink()
 
