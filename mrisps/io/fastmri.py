@@ -10,30 +10,31 @@ and the reading code of the package ``fastmri`` 0.3.0 (``fastmri.data.mri_data``
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeAlias
-from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.acquisition import Acquisition, Geometry, Scalar
 from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.kspace_file import KspaceFile
 
 __all__ = [
     "FastmriFile",
     "FastmriSummary",
-    "IsmrmrdHeader",
     "JsonValue",
+    "KspaceWriter",
     "ReconstructionWriter",
     "Sampling",
     "read_volume",
     "sampling_from_zeros",
+    "sampling_of",
     "summarize",
     "write_kspace",
     "write_reconstruction",
@@ -45,105 +46,7 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 FORMAT_VERSION = 1
 """Version of the layout of our own output files, attribute ``mrisps_format``."""
 
-_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
-_MAX_HEADER_BYTES = 1 << 20
 _TARGETS = ("reconstruction_esc", "reconstruction_rss")
-
-
-@dataclass(frozen=True)
-class IsmrmrdHeader:
-    """What we use of the ISMRMRD header. Triples are in the header's own order (x, y, z): x is the readout, our rows.
-
-    Parameters
-    ----------
-    encoded_matrix
-        Samples of the encoded space.
-    recon_matrix
-        Pixels of the image that is to be cut out of it.
-    encoded_fov_mm, recon_fov_mm
-        Fields of view in mm; None if the header has none, or zeros, which stand for unknown.
-    line_limits
-        (minimum, maximum, center) of the phase-encoding counter.
-    trajectory
-        For example ``"cartesian"``.
-    n_coils
-        Receiver channels.
-    field_strength_t
-        In tesla.
-    """
-
-    encoded_matrix: tuple[int, int, int]
-    recon_matrix: tuple[int, int, int]
-    encoded_fov_mm: tuple[float, float, float] | None = None
-    recon_fov_mm: tuple[float, float, float] | None = None
-    line_limits: tuple[int, int, int] | None = None
-    trajectory: str | None = "cartesian"
-    n_coils: int | None = None
-    field_strength_t: float | None = None
-
-    @classmethod
-    def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":
-        """Make the header of k-space of this size (y, x) whose fields of view are unknown."""
-        recon = shape if recon_shape is None else recon_shape
-        limits = (0, shape[1] - 1, shape[1] // 2)
-        return cls((shape[0], shape[1], 1), (recon[0], recon[1], 1), line_limits=limits)
-
-    @classmethod
-    def from_xml(cls, text: bytes) -> "IsmrmrdHeader":
-        """Read the first encoding of an ISMRMRD XML header.
-
-        Raises
-        ------
-        ValueError
-            The text is longer than 1 MiB, is no XML, declares a document type (entities could then fill the memory), or
-            lacks a matrix size.
-        """
-        root = _parse_xml(text)
-        limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
-        line_limits = [_number(root, (*limits, name)) for name in ("minimum", "maximum", "center")]
-        trajectory = _find(root, ("encoding", "trajectory"))
-        n_coils = _number(root, ("acquisitionSystemInformation", "receiverChannels"))
-        return cls(
-            encoded_matrix=_matrix(root, "encodedSpace"),
-            recon_matrix=_matrix(root, "reconSpace"),
-            encoded_fov_mm=_field_of_view(root, "encodedSpace"),
-            recon_fov_mm=_field_of_view(root, "reconSpace"),
-            line_limits=_int_triple(line_limits),
-            trajectory=trajectory,
-            n_coils=None if n_coils is None else int(n_coils),
-            field_strength_t=_number(root, ("acquisitionSystemInformation", "systemFieldStrength_T")),
-        )
-
-    def to_xml(self) -> bytes:
-        """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
-        root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
-        if self.n_coils is not None or self.field_strength_t is not None:
-            system = ElementTree.SubElement(root, "acquisitionSystemInformation")
-            if self.field_strength_t is not None:
-                ElementTree.SubElement(system, "systemFieldStrength_T").text = repr(float(self.field_strength_t))
-            if self.n_coils is not None:
-                ElementTree.SubElement(system, "receiverChannels").text = str(self.n_coils)
-        conditions = ElementTree.SubElement(root, "experimentalConditions")
-        ElementTree.SubElement(conditions, "H1resonanceFrequency_Hz").text = "0"
-        encoding = ElementTree.SubElement(root, "encoding")
-        spaces = (
-            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
-            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
-        )
-        for name, matrix, fov in spaces:
-            space = ElementTree.SubElement(encoding, name)
-            for tag, values in (("matrixSize", matrix), ("fieldOfView_mm", fov or (0.0, 0.0, 0.0))):
-                element = ElementTree.SubElement(space, tag)
-                for axis, value in zip("xyz", values, strict=True):
-                    ElementTree.SubElement(element, axis).text = repr(value)
-        limits = ElementTree.SubElement(encoding, "encodingLimits")
-        if self.line_limits is not None:
-            line = ElementTree.SubElement(limits, "kspace_encoding_step_1")
-            for tag, value in zip(("minimum", "maximum", "center"), self.line_limits, strict=True):
-                ElementTree.SubElement(line, tag).text = str(value)
-        ElementTree.SubElement(encoding, "trajectory").text = self.trajectory or "other"
-        text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-        return text
 
 
 @dataclass(frozen=True)
@@ -193,6 +96,11 @@ def sampling_from_zeros(kspace: NDArray[np.complex64]) -> Sampling:
     """
     acquired = (kspace != 0).any(axis=tuple(range(kspace.ndim - 1)))  # (x,)
     return _sampling(acquired, stated=False)
+
+
+def sampling_of(record: Acquisition) -> Sampling:
+    """How much of a slice was acquired: by its mask, else counted from the zeros."""
+    return sampling_from_zeros(record.kspace) if record.mask is None else _sampling(record.mask, stated=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +153,7 @@ class FastmriSummary:
     notes: tuple[str, ...]
 
 
-class FastmriFile:
+class FastmriFile(KspaceFile):
     """A fastMRI file opened for reading. Slices are read when asked for.
 
     Parameters
@@ -285,6 +193,8 @@ class FastmriFile:
         axes; the mask has the wrong length, other values than 0 and 1, or acquires nothing; the header is no valid XML.
     """
 
+    format = "fastMRI"
+
     def __init__(self, path: Path | str) -> None:
         self._file = Hdf5Reader(path)
         try:
@@ -295,9 +205,6 @@ class FastmriFile:
 
     def __enter__(self) -> "FastmriFile":
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
@@ -317,8 +224,7 @@ class FastmriFile:
             There is no such slice; it cannot be read; it has NaN or infinite samples, is zero everywhere, or is not
             zero where the mask says that nothing was acquired.
         """
-        if not 0 <= index < self.n_slices:
-            raise FileError(self.path, f"expected 0 to {self.n_slices - 1}, got {index}", field="slice")
+        self._check_index(index)
         kspace = self._file.read("kspace", index)
         target = None if self.target_name is None else self._file.read(self.target_name, index)
         with np.errstate(
@@ -336,11 +242,6 @@ class FastmriFile:
                 recon_shape=self.recon_shape,
                 attributes=self.attributes,
             )
-
-    def slices(self) -> Iterator[Acquisition]:
-        """Read all slices, one after the other."""
-        for index in range(self.n_slices):
-            yield self.read_slice(index)
 
     def summary(self) -> FastmriSummary:
         """Describe the file. Reads the middle slice, to count what is not zero."""
@@ -386,10 +287,11 @@ class FastmriFile:
         self.mask = self._read_mask()
         attributes, others = file.attributes()
         self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
-        self.contrast = _text(attributes.get("acquisition"))
+        self.contrast: str | None = _text(attributes.get("acquisition"))
         self.image_is_real = _flag(self.path, "image_is_real", attributes.get("image_is_real", False))
         notes = [f"attribute {name} is neither text nor a number, left out" for name in others]
-        self.header = _read_header(file)
+        self.header_xml: bytes | None = _read_header_xml(file)
+        self.header: IsmrmrdHeader | None = _parsed_header(file.path, self.header_xml)
         self.recon_shape: tuple[int, int] | None = None
         if self.header is None:
             notes.append("no ismrmrd_header: encoding, field of view and crop are unknown")
@@ -457,7 +359,7 @@ def summarize(path: Path | str) -> FastmriSummary:
                 n_coils=0,
                 shape=(shape[1], shape[2]),
                 dtype=str(file.dtype("reconstruction")),
-                header=_read_header(file),
+                header=_parsed_header(file.path, _read_header_xml(file)),
                 recon_shape=None,
                 image_is_real=False,
                 sampling=None,
@@ -534,6 +436,7 @@ class ReconstructionWriter:
         self._header = header
         self._layout: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._certificates: dict[int, Mapping[str, JsonValue] | None] = {}
+        self._geometries: dict[int, Geometry | None] = {}
         self._file = Hdf5Writer(self.path)
 
     def __enter__(self) -> "ReconstructionWriter":
@@ -557,6 +460,7 @@ class ReconstructionWriter:
         image: NDArray[np.float32] | NDArray[np.complex64],
         extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]] | None = None,
         certificate: Mapping[str, JsonValue] | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         """Write one slice.
 
@@ -571,6 +475,8 @@ class ReconstructionWriter:
             names, shapes and types for every slice.
         certificate
             What the solver says about this slice. The attribute ``certificate`` is the JSON list of all of them.
+        geometry
+            Where this image lies: its own field of view, after any crop. The attribute ``geometry`` is the JSON list of all.
 
         Raises
         ------
@@ -592,6 +498,7 @@ class ReconstructionWriter:
         for name, part in parts.items():
             self._file.write_part(name, index, part)
         self._certificates[index] = certificate
+        self._geometries[index] = geometry
 
     def _parts(
         self,
@@ -627,6 +534,9 @@ class ReconstructionWriter:
         if any(certificate is not None for certificate in self._certificates.values()):
             in_order = [self._certificates[index] for index in range(self.n_slices)]
             self._file.set_attributes({"certificate": _to_json(in_order)})
+        if any(geometry is not None for geometry in self._geometries.values()):
+            geometries = [self._geometries[index] for index in range(self.n_slices)]
+            self._file.set_attributes({"geometry": _to_json([None if g is None else asdict(g) for g in geometries])})
         if self._header is not None:
             self._file.write("ismrmrd_header", self._header.to_xml())
 
@@ -721,32 +631,153 @@ def write_kspace(
         raise ValueError(message)
     if target is not None and (target.ndim != 3 or len(target) != len(kspace)):
         raise ValueError(f"target: expected ({len(kspace)}, y, x), got shape {target.shape}")
-    kspace = kspace.astype(np.complex64, copy=False)
     shape = (kspace.shape[-2], kspace.shape[-1])
-    for index in range(len(kspace)):  # the same checks as in reading
-        Acquisition(
-            kspace=kspace[index].reshape(-1, *shape),
-            source=Path(path),
-            slice_index=index,
-            n_slices=len(kspace),
-            mask=mask,
-            target=None if target is None else target[index].astype(np.float32, copy=False),
-        )
     if header is None:
         header = IsmrmrdHeader.for_shape(shape, None if target is None else (target.shape[1], target.shape[2]))
-    stated: dict[str, Scalar] = {"image_is_real": image_is_real}
-    if contrast is not None:
-        stated["acquisition"] = contrast
-    if target is not None:
-        stated |= {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
-    with Hdf5Writer(path) as file:
-        file.write("kspace", kspace)
-        file.write("ismrmrd_header", header.to_xml())
-        if mask is not None:
-            file.write("mask", mask.astype(np.float32))
-        if target is not None:
-            file.write(_TARGETS[kspace.ndim == 4], target.astype(np.float32, copy=False))
-        file.set_attributes(stated | dict(attributes or {}))
+    with KspaceWriter(path, len(kspace), header.to_xml(), multicoil=kspace.ndim == 4) as writer:
+        for index in range(len(kspace)):
+            record = Acquisition(
+                kspace=kspace[index].reshape(-1, *shape).astype(np.complex64, copy=False),
+                source=Path(path),
+                slice_index=index,
+                n_slices=len(kspace),
+                mask=mask,
+                target=None if target is None else target[index].astype(np.float32, copy=False),
+                image_is_real=image_is_real,
+                contrast=contrast,
+                attributes=attributes or {},
+            )
+            writer.write_slice(record)
+
+
+class KspaceWriter:
+    """Writes raw data in fastMRI's layout, slice after slice; the file appears when the ``with`` block ends well.
+
+    The layout has one mask and one set of attributes a file: those of the first slice. Where the masks of the slices differ, the
+    file has none.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    n_slices
+        How many slices there will be.
+    header_xml
+        Written as ``ismrmrd_header``.
+    multicoil
+        Write a coil axis; None: if there is more than one coil.
+    provenance
+        Where the data come from; written as JSON into the attribute ``provenance``.
+
+    Attributes
+    ----------
+    lost : tuple of str
+        What the layout could not carry.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    """
+
+    carries = frozenset(
+        {"mask", "target", "image_is_real", "contrast", "attributes", "recon_shape", "readout_oversampling"}
+    )
+
+    def __init__(
+        self,
+        path: Path | str,
+        n_slices: int,
+        header_xml: bytes,
+        *,
+        multicoil: bool | None = None,
+        provenance: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.n_slices = n_slices
+        self._header_xml = header_xml
+        self._multicoil = multicoil
+        self._provenance = provenance
+        self._file = Hdf5Writer(self.path)
+        self._first: Acquisition | None = None
+        self._n_written = 0
+        self._one_mask = True
+        self._maximum, self._squares = 0.0, 0.0
+        self.lost: tuple[str, ...] = ()
+
+    def __enter__(self) -> "KspaceWriter":
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._file.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        return self._file.__exit__(kind, error, trace)
+
+    def write_slice(self, record: Acquisition) -> None:
+        """Write the next slice.
+
+        Raises
+        ------
+        ValueError
+            Its shape or that of its target is not that of the first slice, or there are more slices than were said.
+        FileError
+            The disk is full.
+        """
+        if self._first is None:
+            self._create(record)
+        first = self._first or record
+        shapes = [None if r.target is None else r.target.shape for r in (first, record)]
+        if self._n_written == self.n_slices or record.kspace.shape != first.kspace.shape or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"slice {self._n_written} of {self.n_slices}: expected {first.kspace.shape}, got {record.kspace.shape}"
+            )
+        self._file.write_part("kspace", self._n_written, record.kspace if self._multicoil else record.kspace[0])
+        if record.target is not None:
+            self._file.write_part(_TARGETS[bool(self._multicoil)], self._n_written, record.target)
+            self._maximum = max(self._maximum, float(record.target.max()))
+            self._squares += float(np.sum(record.target.astype(np.float64) ** 2))
+        mask, other = first.full_mask(), record.full_mask()
+        same = mask is other if mask is None or other is None else np.array_equal(mask, other)
+        self._one_mask = self._one_mask and same
+        self._n_written += 1
+
+    def _create(self, record: Acquisition) -> None:
+        if self._multicoil is None:
+            self._multicoil = record.n_coils > 1
+        if not self._multicoil and record.n_coils > 1:
+            raise ValueError(f"multicoil: {record.n_coils} coils need a coil axis")
+        shape = record.kspace.shape if self._multicoil else record.kspace.shape[1:]
+        self._file.create("kspace", (self.n_slices, *shape), np.dtype(np.complex64))
+        if record.target is not None:
+            name = _TARGETS[self._multicoil]
+            self._file.create(name, (self.n_slices, *record.target.shape), np.dtype(np.float32))
+        self._first = record
+
+    def _finish(self) -> None:
+        first = self._first
+        if first is None or self._n_written < self.n_slices:
+            raise ValueError(f"slices: expected {self.n_slices}, {self._n_written} were written")
+        self._file.write("ismrmrd_header", self._header_xml)
+        if first.mask is not None and self._one_mask:
+            self._file.write("mask", first.mask.astype(np.float32))
+        elif not self._one_mask:
+            self.lost = ("mask: the slices have different ones, the layout has one a file; it has none now",)
+        stated: dict[str, Scalar] = {"image_is_real": first.image_is_real}
+        if first.contrast is not None:
+            stated["acquisition"] = first.contrast
+        if first.target is not None:
+            stated |= {"max": self._maximum, "norm": math.sqrt(self._squares)}
+        stated |= dict(first.attributes)
+        if self._provenance is not None:
+            stated["provenance"] = _to_json(self._provenance)
+        self._file.set_attributes(stated)
 
 
 def _sampling(mask: NDArray[np.bool_], *, stated: bool) -> Sampling:
@@ -804,74 +835,15 @@ def _summary(
     )
 
 
-def _read_header(file: Hdf5Reader) -> IsmrmrdHeader | None:
-    if not file.has("ismrmrd_header"):
-        return None
-    text = file.read("ismrmrd_header")
-    value = text.reshape(-1)[0] if text.size == 1 else None  # scalar or (1,): both occur
-    if isinstance(value, str):
-        value = value.encode("utf-8")
-    if not isinstance(value, bytes):
-        raise FileError(file.path, f"expected one text, got {text.dtype} {text.shape}", field="ismrmrd_header")
+def _read_header_xml(file: Hdf5Reader) -> bytes | None:
+    return file.read_text("ismrmrd_header") if file.has("ismrmrd_header") else None
+
+
+def _parsed_header(path: Path, text: bytes | None) -> IsmrmrdHeader | None:
     try:
-        return IsmrmrdHeader.from_xml(value)
+        return None if text is None else IsmrmrdHeader.from_xml(text)
     except ValueError as error:
-        raise FileError(file.path, str(error), field="ismrmrd_header") from error
-
-
-def _parse_xml(text: bytes) -> ElementTree.Element:
-    if len(text) > _MAX_HEADER_BYTES:
-        raise ValueError(f"expected at most {_MAX_HEADER_BYTES} bytes of XML, got {len(text)}")
-
-    def refuse(*_: object) -> None:
-        raise ValueError("a document type declaration is not allowed")
-
-    scan = expat.ParserCreate()
-    scan.StartDoctypeDeclHandler = refuse
-    try:
-        scan.Parse(text, True)
-        return ElementTree.fromstring(text)
-    except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise ValueError(f"is no valid XML: {error}") from error
-
-
-def _find(root: ElementTree.Element, path: Sequence[str]) -> str | None:
-    element = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in path))
-    return None if element is None or element.text is None else element.text.strip()
-
-
-def _number(root: ElementTree.Element, path: Sequence[str]) -> float | None:
-    text = _find(root, path)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{'.'.join(path)}: expected a number, got {text[:40]!r}")
-    return value
-
-
-def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
-    matrix = _int_triple([_number(root, ("encoding", space, "matrixSize", axis)) for axis in "xyz"])
-    if matrix is None or not all(1 <= n <= 1 << 16 for n in matrix):
-        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {matrix}")
-    return matrix
-
-
-def _field_of_view(root: ElementTree.Element, space: str) -> tuple[float, float, float] | None:
-    x, y, z = (_number(root, ("encoding", space, "fieldOfView_mm", axis)) for axis in "xyz")
-    if not x or not y or z is None:
-        return None
-    return x, y, z
-
-
-def _int_triple(values: Sequence[float | None]) -> tuple[int, int, int] | None:
-    first, second, third = values
-    if first is None or second is None or third is None:
-        return None
-    return int(first), int(second), int(third)
+        raise FileError(path, str(error), field="ismrmrd_header") from error
 
 
 def _text(value: Scalar | None) -> str | None:

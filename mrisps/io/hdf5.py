@@ -10,7 +10,7 @@ closed.
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -30,6 +30,7 @@ _H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 # A header may claim any size. One read must stay below this; a slice of 64 coils of 1024 x 1024 is half a GiB.
 _MAX_READ_BYTES = 8 << 30
+_RECORD_CHUNK = 64
 
 
 class Hdf5Reader:
@@ -73,8 +74,9 @@ class Hdf5Reader:
             return tuple(str(name) for name in self._file)
 
     def has(self, name: str) -> bool:
-        """Whether the top level of the file has this name."""
-        return name in self.names()
+        """Whether the file has this name: at the top level, or ``group/name`` below it."""
+        with self._naming(name):
+            return self._item(name) is not None
 
     def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and element type of every data set at the top level of this file; groups and links are left out."""
@@ -99,6 +101,65 @@ class Hdf5Reader:
             dtype: np.dtype[np.generic] = np.dtype(self._dataset(name).dtype)
             return dtype
 
+    def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
+        """Read some of the records of a one-dimensional data set, with all their members.
+
+        Members of variable length come as an array of arrays. There is no way to leave members out: of those of variable length
+        that are not asked for, the HDF5 library reads the content, too, and never frees it.
+
+        Raises
+        ------
+        FileError
+            The data set is missing, damaged or stored outside this file, its elements are no records, or they are larger than
+            8 GiB.
+        """
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype.names is None or len(shape) != 1:
+            raise FileError(self.path, f"expected records, got {dtype} {shape}", field=name)
+        n_bytes = len(range(*rows.indices(shape[0]))) * dtype.itemsize
+        if n_bytes > _MAX_READ_BYTES:
+            raise FileError(self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece", field=name)
+        with self._naming(name):
+            records: NDArray[np.void] = self._dataset(name)[rows]
+            return records
+
+    def read_record_member(self, name: str, member: str) -> NDArray[np.void]:
+        """Read one member, of fixed length, of all records of a one-dimensional data set.
+
+        Where the data set lies in the file as it is, in chunks without compression, the member is taken out of the chunks; the
+        content of members of variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
+
+        Raises
+        ------
+        FileError
+            As `read_records`; the records have no such member, or it is of variable length.
+        """
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype.names is None or member not in dtype.names or len(shape) != 1 or dtype.fields is None:
+            raise FileError(self.path, f"expected records with {member}, got {dtype} {shape}", field=name)
+        if dtype.fields[member][0].hasobject or shape[0] * dtype.itemsize > _MAX_READ_BYTES:
+            raise FileError(
+                self.path, f"expected a member of fixed length, got {dtype} {shape}", field=f"{name}/{member}"
+            )
+        with self._naming(name):
+            dataset = self._dataset(name)
+            kind = dataset.id.get_type()
+            plain = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() == 0
+            n_chunk = dataset.chunks[0] if plain else _RECORD_CHUNK
+            names = [kind.get_member_name(index).decode("utf-8", "replace") for index in range(kind.get_nmembers())]
+            index = names.index(member)
+            layout, offset = kind.get_member_type(index).dtype, kind.get_member_offset(index)
+            values: NDArray[np.void] = np.zeros(shape[0], layout)
+            for start in range(0, shape[0], n_chunk):
+                part = values[start : start + n_chunk]
+                if plain:
+                    _, content = dataset.id.read_direct_chunk((start,))
+                    rows = np.frombuffer(content, np.uint8).reshape(n_chunk, kind.get_size())[: len(part)]
+                    part[:] = np.ascontiguousarray(rows[:, offset : offset + layout.itemsize]).view(layout)[:, 0]
+                else:
+                    part[:] = dataset[start : start + n_chunk][member]
+            return values
+
     def read(self, name: str, index: int | None = None) -> NDArray[np.generic]:
         """Read a whole data set, or the part at ``index`` of its first axis.
 
@@ -115,6 +176,22 @@ class Hdf5Reader:
             )
         with self._naming(name):
             return np.asarray(self._dataset(name)[() if index is None else index])
+
+    def read_text(self, name: str) -> bytes:
+        """Read a data set that is one text; a scalar and an array of one element both occur.
+
+        Raises
+        ------
+        FileError
+            It is missing, damaged, or something else.
+        """
+        values = self.read(name)
+        value = values.reshape(-1)[0] if values.size == 1 else None
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        if not isinstance(value, bytes):
+            raise FileError(self.path, f"expected one text, got {values.dtype} {values.shape}", field=name)
+        return value
 
     def attributes(self) -> tuple[dict[str, Scalar], tuple[str, ...]]:
         """Read the attributes of the file.
@@ -139,12 +216,21 @@ class Hdf5Reader:
                 scalars[name] = value
         return scalars, tuple(others)
 
+    def _item(self, name: str) -> h5py.Group | h5py.Dataset | None:
+        """What has this name, or None; no step of the way may leave the file."""
+        item: h5py.Group | h5py.Dataset = self._file
+        for step in name.split("/"):
+            if not isinstance(item, h5py.Group) or step not in tuple(item):
+                return None
+            if not isinstance(item.get(step, getlink=True), h5py.HardLink):  # soft ones may lead on to external ones
+                raise FileError(self.path, "is a link, possibly to another file, which is not followed", field=name)
+            item = item[step]
+        return item
+
     def _dataset(self, name: str) -> h5py.Dataset:
-        if not self.has(name):
+        dataset = self._item(name)
+        if dataset is None:
             raise FileError(self.path, f"is missing; the file has: {', '.join(self.names()) or 'nothing'}", field=name)
-        if isinstance(self._file.get(name, getlink=True), h5py.ExternalLink):
-            raise FileError(self.path, "is a link to another file, which is not followed", field=name)
-        dataset = self._file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise FileError(self.path, "is not a data set", field=name)
         if dataset.external or dataset.is_virtual:
@@ -215,6 +301,25 @@ class Hdf5Writer:
     def write(self, name: str, values: NDArray[np.generic] | bytes) -> None:
         """Write a whole data set."""
         self._file.create_dataset(name, data=values)
+        self._check()
+
+    def create_records(self, name: str, dtype: np.dtype[np.void]) -> None:
+        """Make room for records that are appended block after block; groups in the name are made."""
+        self._file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(_RECORD_CHUNK,))
+        self._check()
+
+    def append_records(self, name: str, records: NDArray[np.void]) -> None:
+        """Append records."""
+        dataset = self._file[name]
+        n_before = dataset.shape[0]
+        dataset.resize(n_before + len(records), axis=0)
+        dataset[n_before:] = records
+        self._check()
+
+    def write_texts(self, name: str, texts: Sequence[bytes]) -> None:
+        """Write a one-dimensional data set of texts of variable length."""
+        # called ASCII whatever they are: the HDF5 library has no conversion between the two, and C++ programs ask for ASCII
+        self._file.create_dataset(name, data=np.asarray(texts, dtype=object), dtype=h5py.string_dtype("ascii"))
         self._check()
 
     def set_attributes(self, attributes: Mapping[str, Scalar]) -> None:

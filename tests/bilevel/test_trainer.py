@@ -394,8 +394,8 @@ def test_a_failed_adjoint_solve_is_skipped(monkeypatch: pytest.MonkeyPatch) -> N
     original = trainer.hypergradient
     residuals = iter([(0.1, 1.6), (1.4, 0.1), (0.1, math.nan)])
 
-    def worse(*arguments: object) -> object:
-        gradient = original(*arguments)  # type: ignore[arg-type]
+    def worse(*arguments: object, start: object = None) -> object:
+        gradient = original(*arguments, start=start)  # type: ignore[arg-type]
         return replace(gradient, report=replace(gradient.report, relative_residual=next(residuals)))
 
     monkeypatch.setattr(trainer, "hypergradient", worse)
