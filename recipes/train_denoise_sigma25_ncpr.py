@@ -22,7 +22,7 @@ recipe = TrainRecipe(
     crop=(48, 48),
     validation_crop=(96, 96),
     train=TrainSettings(
-        n_steps=960,
+        n_steps=768,
         batch_size=8,
         learning_rate=1.5e-3,
         learning_rate_thresholds=1e-2,
@@ -34,7 +34,7 @@ recipe = TrainRecipe(
         warm_iterations=15,
         validation_interval=96,
         validation_solver=FastSettings(tolerance=1e-3, max_iterations=150, image_change=1.0, trace_interval=0),
-        checkpoint_interval=480,
+        checkpoint_interval=384,
         seed=1,
     ),
     source="learning rates, accuracies: short runs on the training images, judged by the validation images",
