@@ -19,6 +19,7 @@ from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
 from mrisps.cli.superres import superres
 from mrisps.cli.train import train
+from mrisps.cli.weights import atoms, weights
 from mrisps.errors import MrispsError
 
 __all__ = ["app", "main", "run_recipe"]
@@ -105,6 +106,11 @@ app.command(
         "torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda",
     )
 )(guarded(train))
+
+app.command(epilog=examples("mrisps weights", "mrisps weights denoise_sigma25_ncpr"))(guarded(weights))
+app.command(epilog=examples("mrisps atoms denoise_sigma25_ncpr", "mrisps atoms NCPR.pth --output atoms.png"))(
+    guarded(atoms)
+)
 
 recipes_app = typer.Typer(
     name="recipes", rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS

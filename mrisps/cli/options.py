@@ -44,9 +44,9 @@ Weights = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|derived",
-        help="Weights of the model: .safetensors, one of the authors' .pth checkpoints, or `derived` for simple ones that are "
-        "made from images that scikit-image ships. Wins over those of the recipe.",
+        metavar="NAME|FILE|derived",
+        help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or `derived` "
+        "for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]
@@ -137,18 +137,19 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
         No weights are named, or they cannot be used.
     """
     from mrisps.model import SmoothPlusSparse
+    from mrisps.model.shipped import shipped_weights
     from mrisps.pipeline.recipe import builtin_recipes
 
     name = option
-    if name is None and recipe.weights not in (None, "derived"):
+    shipped = shipped_weights()
+    if name is None and recipe.weights not in (None, "derived", *shipped):
         name = str(builtin_recipes().get(recipe_name, Path(recipe_name)).parent / str(recipe.weights))
     elif name is None:
         name = recipe.weights
     if name is None:
         raise UsageError(
-            "no weights: this version comes without trained ones. Name a file with --weights (.safetensors, or one of the "
-            "authors' .pth checkpoints, for which beta and lam of the recipes are tuned), or take --weights derived, simple "
-            "ones made from photographs that scikit-image ships"
+            f"no weights: recipe {recipe.name} names none. Name some with --weights: {', '.join(shipped)}; a .safetensors file; one of "
+            "the authors' .pth checkpoints; or derived, simple ones made from photographs that scikit-image ships"
         )
     with usage_errors():
         if name == "derived":
@@ -158,13 +159,13 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
                 model = derived_weights(say)
             note(f"weights: {DERIVED_NOTE}")
             return model, "derived"
-        path = Path(name)
-        model = SmoothPlusSparse.load(path)
+        model = SmoothPlusSparse.load(name)
+        path = shipped.get(name, Path(name))
         try:
             model.prior()  # the constraints can be met
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
-        return model, path.name
+        return model, name if name in shipped else path.name
 
 
 def chosen_layout(axes: str | None, variable: str | None, uncentred: bool) -> "ArrayLayout | None":

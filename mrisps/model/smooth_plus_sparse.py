@@ -224,7 +224,9 @@ class SmoothPlusSparse(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "SmoothPlusSparse":
-        """Read weights: our ``.safetensors``, or the authors' ``.pth`` (nothing in the file is executed).
+        """Read weights: by the name of some that come with the package, our ``.safetensors``, or the authors' ``.pth``.
+
+        Nothing in a file is executed. The names are those of :func:`mrisps.model.shipped.shipped_weights`.
 
         Raises
         ------
@@ -232,8 +234,9 @@ class SmoothPlusSparse(nn.Module):
             If the file is missing, is neither, or holds anything but a complete, finite model.
         """
         from mrisps.model.checkpoint import load_model
+        from mrisps.model.shipped import shipped_weights
 
-        return load_model(Path(path))
+        return load_model(shipped_weights().get(str(path), Path(path)))
 
     def save(self, path: str | Path, source: str = "") -> None:
         """Write ``.safetensors`` with the configuration inside, and a text that says where the weights come from.
