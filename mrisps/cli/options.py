@@ -45,8 +45,8 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="NAME|FILE|derived",
-        help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or `derived` "
-        "for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
+        help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or "
+        "`derived` for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]
@@ -148,8 +148,8 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
         name = recipe.weights
     if name is None:
         raise UsageError(
-            f"no weights: recipe {recipe.name} names none. Name some with --weights: {', '.join(shipped)}; a .safetensors file; one of "
-            "the authors' .pth checkpoints; or derived, simple ones made from photographs that scikit-image ships"
+            f"no weights: recipe {recipe.name} names none. Name some with --weights: {', '.join(shipped)}; a .safetensors "
+            "file; one of the authors' .pth checkpoints; or derived, simple ones made from photographs that scikit-image ships"
         )
     with usage_errors():
         if name == "derived":

@@ -41,7 +41,7 @@ def atoms_figure(model: SmoothPlusSparse) -> "Figure":
     from matplotlib.figure import Figure
 
     config = model.config
-    figure = Figure(figsize=(11, 5.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(11, 6.4), dpi=130, layout="constrained")
     panels = (
         (f"{config.n_free_atoms} free atoms (principal components)", sorted_free_atoms(model)),
         (f"{config.n_synthesis_atoms} synthesis atoms, by rising threshold", sorted_atoms(model)),
