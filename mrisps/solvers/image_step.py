@@ -135,7 +135,7 @@ class _Filter:
     def __init__(self, transfer: Tensor, dtype: torch.dtype) -> None:
         self._real = not dtype.is_complex
         transfer = transfer.to(torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32)
-        self._transfer = transfer[:, : transfer.shape[1] // 2 + 1] if self._real else transfer
+        self._transfer = transfer[..., : transfer.shape[-1] // 2 + 1] if self._real else transfer
 
     def __call__(self, image: Tensor) -> Tensor:
         if self._real:
@@ -185,15 +185,18 @@ def _inverse(denominator: Tensor, patch_transfer: Tensor) -> Tensor:
 
 
 def _nearest_circulant(operator: LinearOperator) -> Tensor:
-    """Transfer function of about the circulant nearest to A^H A: the diagonal of F A^H A F^H, from random probes.
+    """Transfer function of the circulant nearest to A^H A, the diagonal of F A^H A F^H: what the operator knows, or about that.
 
-    With z white noise and N = A^H A, the mean of Re(conj(F z) F N z) / |F z|^2 is that diagonal.
+    From random probes: with z white noise and N = A^H A, the mean of Re(conj(F z) F N z) / |F z|^2 is that diagonal.
 
     Source
     ------
     T. F. Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766-771 (optimal circulant); Bekas et al., Appl. Numer. Math. 57 (2007)
     1214-1229 (diagonal from probes).
     """
+    known = operator.normal_circulant()
+    if known is not None:
+        return known
     generator = torch.Generator().manual_seed(0)
     _, height, width = operator.domain_shape
     probes = torch.randn((N_PROBES, 1, height, width), generator=generator, dtype=torch.float64)
