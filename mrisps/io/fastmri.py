@@ -10,13 +10,11 @@ and the reading code of the package ``fastmri`` 0.3.0 (``fastmri.data.mri_data``
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeAlias
-from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +22,12 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.kspace_file import KspaceFile
 
 __all__ = [
     "FastmriFile",
     "FastmriSummary",
-    "IsmrmrdHeader",
     "JsonValue",
     "ReconstructionWriter",
     "Sampling",
@@ -45,105 +44,7 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 FORMAT_VERSION = 1
 """Version of the layout of our own output files, attribute ``mrisps_format``."""
 
-_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
-_MAX_HEADER_BYTES = 1 << 20
 _TARGETS = ("reconstruction_esc", "reconstruction_rss")
-
-
-@dataclass(frozen=True)
-class IsmrmrdHeader:
-    """What we use of the ISMRMRD header. Triples are in the header's own order (x, y, z): x is the readout, our rows.
-
-    Parameters
-    ----------
-    encoded_matrix
-        Samples of the encoded space.
-    recon_matrix
-        Pixels of the image that is to be cut out of it.
-    encoded_fov_mm, recon_fov_mm
-        Fields of view in mm; None if the header has none, or zeros, which stand for unknown.
-    line_limits
-        (minimum, maximum, center) of the phase-encoding counter.
-    trajectory
-        For example ``"cartesian"``.
-    n_coils
-        Receiver channels.
-    field_strength_t
-        In tesla.
-    """
-
-    encoded_matrix: tuple[int, int, int]
-    recon_matrix: tuple[int, int, int]
-    encoded_fov_mm: tuple[float, float, float] | None = None
-    recon_fov_mm: tuple[float, float, float] | None = None
-    line_limits: tuple[int, int, int] | None = None
-    trajectory: str | None = "cartesian"
-    n_coils: int | None = None
-    field_strength_t: float | None = None
-
-    @classmethod
-    def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":
-        """Make the header of k-space of this size (y, x) whose fields of view are unknown."""
-        recon = shape if recon_shape is None else recon_shape
-        limits = (0, shape[1] - 1, shape[1] // 2)
-        return cls((shape[0], shape[1], 1), (recon[0], recon[1], 1), line_limits=limits)
-
-    @classmethod
-    def from_xml(cls, text: bytes) -> "IsmrmrdHeader":
-        """Read the first encoding of an ISMRMRD XML header.
-
-        Raises
-        ------
-        ValueError
-            The text is longer than 1 MiB, is no XML, declares a document type (entities could then fill the memory), or
-            lacks a matrix size.
-        """
-        root = _parse_xml(text)
-        limits = ("encoding", "encodingLimits", "kspace_encoding_step_1")
-        line_limits = [_number(root, (*limits, name)) for name in ("minimum", "maximum", "center")]
-        trajectory = _find(root, ("encoding", "trajectory"))
-        n_coils = _number(root, ("acquisitionSystemInformation", "receiverChannels"))
-        return cls(
-            encoded_matrix=_matrix(root, "encodedSpace"),
-            recon_matrix=_matrix(root, "reconSpace"),
-            encoded_fov_mm=_field_of_view(root, "encodedSpace"),
-            recon_fov_mm=_field_of_view(root, "reconSpace"),
-            line_limits=_int_triple(line_limits),
-            trajectory=trajectory,
-            n_coils=None if n_coils is None else int(n_coils),
-            field_strength_t=_number(root, ("acquisitionSystemInformation", "systemFieldStrength_T")),
-        )
-
-    def to_xml(self) -> bytes:
-        """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
-        root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
-        if self.n_coils is not None or self.field_strength_t is not None:
-            system = ElementTree.SubElement(root, "acquisitionSystemInformation")
-            if self.field_strength_t is not None:
-                ElementTree.SubElement(system, "systemFieldStrength_T").text = repr(float(self.field_strength_t))
-            if self.n_coils is not None:
-                ElementTree.SubElement(system, "receiverChannels").text = str(self.n_coils)
-        conditions = ElementTree.SubElement(root, "experimentalConditions")
-        ElementTree.SubElement(conditions, "H1resonanceFrequency_Hz").text = "0"
-        encoding = ElementTree.SubElement(root, "encoding")
-        spaces = (
-            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
-            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
-        )
-        for name, matrix, fov in spaces:
-            space = ElementTree.SubElement(encoding, name)
-            for tag, values in (("matrixSize", matrix), ("fieldOfView_mm", fov or (0.0, 0.0, 0.0))):
-                element = ElementTree.SubElement(space, tag)
-                for axis, value in zip("xyz", values, strict=True):
-                    ElementTree.SubElement(element, axis).text = repr(value)
-        limits = ElementTree.SubElement(encoding, "encodingLimits")
-        if self.line_limits is not None:
-            line = ElementTree.SubElement(limits, "kspace_encoding_step_1")
-            for tag, value in zip(("minimum", "maximum", "center"), self.line_limits, strict=True):
-                ElementTree.SubElement(line, tag).text = str(value)
-        ElementTree.SubElement(encoding, "trajectory").text = self.trajectory or "other"
-        text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-        return text
 
 
 @dataclass(frozen=True)
@@ -245,7 +146,7 @@ class FastmriSummary:
     notes: tuple[str, ...]
 
 
-class FastmriFile:
+class FastmriFile(KspaceFile):
     """A fastMRI file opened for reading. Slices are read when asked for.
 
     Parameters
@@ -285,6 +186,8 @@ class FastmriFile:
         axes; the mask has the wrong length, other values than 0 and 1, or acquires nothing; the header is no valid XML.
     """
 
+    format = "fastMRI"
+
     def __init__(self, path: Path | str) -> None:
         self._file = Hdf5Reader(path)
         try:
@@ -295,9 +198,6 @@ class FastmriFile:
 
     def __enter__(self) -> "FastmriFile":
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
@@ -317,8 +217,7 @@ class FastmriFile:
             There is no such slice; it cannot be read; it has NaN or infinite samples, is zero everywhere, or is not
             zero where the mask says that nothing was acquired.
         """
-        if not 0 <= index < self.n_slices:
-            raise FileError(self.path, f"expected 0 to {self.n_slices - 1}, got {index}", field="slice")
+        self._check_index(index)
         kspace = self._file.read("kspace", index)
         target = None if self.target_name is None else self._file.read(self.target_name, index)
         with np.errstate(
@@ -336,11 +235,6 @@ class FastmriFile:
                 recon_shape=self.recon_shape,
                 attributes=self.attributes,
             )
-
-    def slices(self) -> Iterator[Acquisition]:
-        """Read all slices, one after the other."""
-        for index in range(self.n_slices):
-            yield self.read_slice(index)
 
     def summary(self) -> FastmriSummary:
         """Describe the file. Reads the middle slice, to count what is not zero."""
@@ -386,10 +280,11 @@ class FastmriFile:
         self.mask = self._read_mask()
         attributes, others = file.attributes()
         self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
-        self.contrast = _text(attributes.get("acquisition"))
+        self.contrast: str | None = _text(attributes.get("acquisition"))
         self.image_is_real = _flag(self.path, "image_is_real", attributes.get("image_is_real", False))
         notes = [f"attribute {name} is neither text nor a number, left out" for name in others]
-        self.header = _read_header(file)
+        self.header_xml: bytes | None = _read_header_xml(file)
+        self.header: IsmrmrdHeader | None = _parsed_header(file.path, self.header_xml)
         self.recon_shape: tuple[int, int] | None = None
         if self.header is None:
             notes.append("no ismrmrd_header: encoding, field of view and crop are unknown")
@@ -457,7 +352,7 @@ def summarize(path: Path | str) -> FastmriSummary:
                 n_coils=0,
                 shape=(shape[1], shape[2]),
                 dtype=str(file.dtype("reconstruction")),
-                header=_read_header(file),
+                header=_parsed_header(file.path, _read_header_xml(file)),
                 recon_shape=None,
                 image_is_real=False,
                 sampling=None,
@@ -804,74 +699,15 @@ def _summary(
     )
 
 
-def _read_header(file: Hdf5Reader) -> IsmrmrdHeader | None:
-    if not file.has("ismrmrd_header"):
-        return None
-    text = file.read("ismrmrd_header")
-    value = text.reshape(-1)[0] if text.size == 1 else None  # scalar or (1,): both occur
-    if isinstance(value, str):
-        value = value.encode("utf-8")
-    if not isinstance(value, bytes):
-        raise FileError(file.path, f"expected one text, got {text.dtype} {text.shape}", field="ismrmrd_header")
+def _read_header_xml(file: Hdf5Reader) -> bytes | None:
+    return file.read_text("ismrmrd_header") if file.has("ismrmrd_header") else None
+
+
+def _parsed_header(path: Path, text: bytes | None) -> IsmrmrdHeader | None:
     try:
-        return IsmrmrdHeader.from_xml(value)
+        return None if text is None else IsmrmrdHeader.from_xml(text)
     except ValueError as error:
-        raise FileError(file.path, str(error), field="ismrmrd_header") from error
-
-
-def _parse_xml(text: bytes) -> ElementTree.Element:
-    if len(text) > _MAX_HEADER_BYTES:
-        raise ValueError(f"expected at most {_MAX_HEADER_BYTES} bytes of XML, got {len(text)}")
-
-    def refuse(*_: object) -> None:
-        raise ValueError("a document type declaration is not allowed")
-
-    scan = expat.ParserCreate()
-    scan.StartDoctypeDeclHandler = refuse
-    try:
-        scan.Parse(text, True)
-        return ElementTree.fromstring(text)
-    except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise ValueError(f"is no valid XML: {error}") from error
-
-
-def _find(root: ElementTree.Element, path: Sequence[str]) -> str | None:
-    element = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in path))
-    return None if element is None or element.text is None else element.text.strip()
-
-
-def _number(root: ElementTree.Element, path: Sequence[str]) -> float | None:
-    text = _find(root, path)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{'.'.join(path)}: expected a number, got {text[:40]!r}")
-    return value
-
-
-def _matrix(root: ElementTree.Element, space: str) -> tuple[int, int, int]:
-    matrix = _int_triple([_number(root, ("encoding", space, "matrixSize", axis)) for axis in "xyz"])
-    if matrix is None or not all(1 <= n <= 1 << 16 for n in matrix):
-        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {matrix}")
-    return matrix
-
-
-def _field_of_view(root: ElementTree.Element, space: str) -> tuple[float, float, float] | None:
-    x, y, z = (_number(root, ("encoding", space, "fieldOfView_mm", axis)) for axis in "xyz")
-    if not x or not y or z is None:
-        return None
-    return x, y, z
-
-
-def _int_triple(values: Sequence[float | None]) -> tuple[int, int, int] | None:
-    first, second, third = values
-    if first is None or second is None or third is None:
-        return None
-    return int(first), int(second), int(third)
+        raise FileError(path, str(error), field="ismrmrd_header") from error
 
 
 def _text(value: Scalar | None) -> str | None:

@@ -73,8 +73,9 @@ class Hdf5Reader:
             return tuple(str(name) for name in self._file)
 
     def has(self, name: str) -> bool:
-        """Whether the top level of the file has this name."""
-        return name in self.names()
+        """Whether the file has this name: at the top level, or ``group/name`` below it."""
+        with self._naming(name):
+            return self._item(name) is not None
 
     def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and element type of every data set at the top level of this file; groups and links are left out."""
@@ -99,6 +100,26 @@ class Hdf5Reader:
             dtype: np.dtype[np.generic] = np.dtype(self._dataset(name).dtype)
             return dtype
 
+    def read_records(self, name: str, field: str, rows: slice) -> NDArray[np.generic]:
+        """Read one member of a one-dimensional data set of records, for some of the records; the others stay on disk.
+
+        Members of variable length come as an array of arrays.
+
+        Raises
+        ------
+        FileError
+            The data set is missing, damaged or stored outside this file, its elements are no records with this member, or
+            it is larger than 8 GiB.
+        """
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype.names is None or field not in dtype.names or len(shape) != 1:
+            raise FileError(self.path, f"expected records with {field}, got {dtype} {shape}", field=name)
+        n_bytes = len(range(*rows.indices(shape[0]))) * int(dtype.fields[field][0].itemsize) if dtype.fields else 0
+        if n_bytes > _MAX_READ_BYTES:
+            raise FileError(self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece", field=name)
+        with self._naming(name):
+            return np.asarray(self._dataset(name).fields(field)[rows])
+
     def read(self, name: str, index: int | None = None) -> NDArray[np.generic]:
         """Read a whole data set, or the part at ``index`` of its first axis.
 
@@ -115,6 +136,22 @@ class Hdf5Reader:
             )
         with self._naming(name):
             return np.asarray(self._dataset(name)[() if index is None else index])
+
+    def read_text(self, name: str) -> bytes:
+        """Read a data set that is one text; a scalar and an array of one element both occur.
+
+        Raises
+        ------
+        FileError
+            It is missing, damaged, or something else.
+        """
+        values = self.read(name)
+        value = values.reshape(-1)[0] if values.size == 1 else None
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        if not isinstance(value, bytes):
+            raise FileError(self.path, f"expected one text, got {values.dtype} {values.shape}", field=name)
+        return value
 
     def attributes(self) -> tuple[dict[str, Scalar], tuple[str, ...]]:
         """Read the attributes of the file.
@@ -139,12 +176,21 @@ class Hdf5Reader:
                 scalars[name] = value
         return scalars, tuple(others)
 
+    def _item(self, name: str) -> h5py.Group | h5py.Dataset | None:
+        """What has this name, or None; no step of the way may leave the file."""
+        item: h5py.Group | h5py.Dataset = self._file
+        for step in name.split("/"):
+            if not isinstance(item, h5py.Group) or step not in tuple(item):
+                return None
+            if not isinstance(item.get(step, getlink=True), h5py.HardLink):  # soft ones may lead on to external ones
+                raise FileError(self.path, "is a link, possibly to another file, which is not followed", field=name)
+            item = item[step]
+        return item
+
     def _dataset(self, name: str) -> h5py.Dataset:
-        if not self.has(name):
+        dataset = self._item(name)
+        if dataset is None:
             raise FileError(self.path, f"is missing; the file has: {', '.join(self.names()) or 'nothing'}", field=name)
-        if isinstance(self._file.get(name, getlink=True), h5py.ExternalLink):
-            raise FileError(self.path, "is a link to another file, which is not followed", field=name)
-        dataset = self._file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise FileError(self.path, "is not a data set", field=name)
         if dataset.external or dataset.is_virtual:

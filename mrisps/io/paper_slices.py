@@ -2,12 +2,7 @@
 
 The archives hold k-space with the zero frequency in the corner, kspace = fft2(image, norm="ortho") + noise of a real
 image. fastMRI's layout, and everything here, has it in the centre, kspace_c = fftshift(fft2(ifftshift(image))). The
-image itself is the same array in both. Shifting the image by n // 2 multiplies its spectrum by a phase, so with the
-frequency f = 0 ... n - 1
-
-    kspace_c = fftshift( kspace * exp(2 pi i f_y (n_y // 2) / n_y) * exp(2 pi i f_x (n_x // 2) / n_x) ),
-
-which for even sizes is a checkerboard of +1 and -1: nothing is rounded, and what was zero stays zero.
+image itself is the same array in both; see `mrisps.io.arrays.centered`.
 
 The archives do not have all of k-space: in the 20 validation slices about half of the columns are zero, and about a
 third of the columns that the masks call acquired are among them. The paper's reconstructions take these zeros as
@@ -30,6 +25,7 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
+from mrisps.io.arrays import centered
 from mrisps.io.fastmri import write_kspace
 
 __all__ = ["Acceleration", "PaperSlice", "convert_paper_slice", "convert_paper_slices", "read_paper_slice"]
@@ -90,7 +86,7 @@ def read_paper_slice(path: Path | str) -> PaperSlice:
         if not array.any():
             raise FileError(path, "is zero everywhere", field=name)
     return PaperSlice(
-        kspace=_centered(kspace),
+        kspace=centered(kspace),
         target=target.astype(np.float32),
         masks={8: _mask(path, "mask_acc8", kspace.shape[1]), 16: _mask(path, "mask_acc16", kspace.shape[1])},
     )
@@ -191,21 +187,6 @@ def convert_paper_slices(
         if progress is not None:
             progress(len(written), len(archives), path)
     return tuple(written)
-
-
-def _centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
-    phase_y, phase_x = (_shift_phase(n) for n in kspace.shape)
-    centered: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x  # (y, x)
-    return np.fft.fftshift(centered).astype(np.complex64)
-
-
-def _shift_phase(n: int) -> NDArray[np.complex128]:
-    """Spectrum of a shift by n // 2: exp(2 pi i f (n // 2) / n)."""
-    frequencies = np.arange(n)
-    if n % 2 == 0:
-        return (1 - 2 * (frequencies % 2)).astype(np.complex128)
-    phase: NDArray[np.complex128] = np.exp(2j * np.pi * frequencies * (n // 2) / n)
-    return phase
 
 
 def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,6 @@ from mrisps import __version__
 from mrisps.errors import FileError
 from mrisps.io.fastmri import (
     FastmriFile,
-    IsmrmrdHeader,
     ReconstructionWriter,
     Sampling,
     read_volume,
@@ -23,6 +23,7 @@ from mrisps.io.fastmri import (
     write_kspace,
     write_reconstruction,
 )
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
 
 KSpace = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
@@ -238,7 +239,7 @@ def test_header_of_ismrmrd_is_read() -> None:
     expected = IsmrmrdHeader(
         (640, 368, 1), (320, 320, 1), (280, 161, 4.5), (140, 140, 4.5), (0, 321, 160), "cartesian", None, 1.494
     )
-    assert IsmrmrdHeader.from_xml(text) == expected
+    assert IsmrmrdHeader.from_xml(text) == replace(expected, resonance_frequency_hz=63642459)
 
 
 LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;</x>'

@@ -1,0 +1,294 @@
+"""K-space in plain arrays, ``.npy``, ``.npz`` and ``.mat``. What the axes are has to be stated: nothing is guessed.
+
+The statement is an `ArrayLayout`, given by the caller or lying beside the file as a TOML text of the same name with
+``.toml`` appended: ``brain.mat.toml`` for ``brain.mat``, with the lines
+
+    axes = "y,x,coil"
+    centred = true
+    variable = "full_kspace_data"
+"""
+
+import tomllib
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.kspace_file import KspaceFile
+
+__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered"]
+
+AXES = ("y", "x", "coil", "slice", "contrast", "phase", "repetition", "set", "average")
+"""What an axis may be. y is the readout. All after the coils are slices of their own."""
+
+_MAX_ARRAY_BYTES = 64 << 30
+_MAX_SIDECAR_BYTES = 1 << 16
+# What damaged or hostile content raises in numpy, zipfile and scipy; each call below reads nothing but the given file.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError, IndexError, AttributeError, NotImplementedError),
+    *(RuntimeError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile, AssertionError),
+)
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """What the axes of an array are.
+
+    Parameters
+    ----------
+    axes
+        In the order of the array, each one of `AXES`; y and x must be among them.
+    centred
+        True: the zero frequency is at n // 2. False: it is at 0, as in the result of a plain fft2.
+    variable
+        Name of the array in an ``.npz`` or ``.mat`` file; None: the only one.
+
+    Raises
+    ------
+    ValueError
+        An axis is unknown or occurs twice, or y or x is missing.
+    """
+
+    axes: tuple[str, ...]
+    centred: bool = True
+    variable: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [axis for axis in self.axes if axis not in AXES]
+        if unknown or len(set(self.axes)) < len(self.axes) or not {"y", "x"} <= set(self.axes):
+            raise ValueError(
+                f"axes: expected y, x and others of {', '.join(AXES)}, each once, got {','.join(self.axes)!r}"
+            )
+
+    @classmethod
+    def parse(cls, axes: str, *, centred: bool = True, variable: str | None = None) -> "ArrayLayout":
+        """Make one from a text like ``"coil,y,x"``."""
+        return cls(tuple(axis.strip() for axis in axes.split(",")), centred, variable)
+
+    @classmethod
+    def beside(cls, path: Path) -> "ArrayLayout | None":
+        """Read the statement beside a file; None if there is none.
+
+        Raises
+        ------
+        FileError
+            It cannot be read, or has an unknown key or a wrong value.
+        """
+        sidecar = path.with_name(path.name + ".toml")
+        if not sidecar.is_file():
+            return None
+        try:
+            with sidecar.open("rb") as stream:
+                table = tomllib.loads(stream.read(_MAX_SIDECAR_BYTES).decode("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise FileError(sidecar, f"is no readable TOML: {error}") from error
+        kinds = {"axes": str, "centred": bool, "variable": str}
+        for key, value in table.items():
+            if key not in kinds or not isinstance(value, kinds[key]):
+                raise FileError(sidecar, f"expected {', '.join(kinds)}, got {value!r}", field=key)
+        if "axes" not in table:
+            raise FileError(sidecar, "is missing", field="axes")
+        try:
+            return cls.parse(table["axes"], centred=table.get("centred", True), variable=table.get("variable"))
+        except ValueError as error:
+            raise FileError(sidecar, str(error), field="axes") from error
+
+
+class ArrayFile(KspaceFile):
+    """K-space in an array file; see `KspaceFile` for the attributes. ``.npy`` is mapped, the others are read whole.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layout
+        What the axes are; None: stated beside the file.
+
+    Raises
+    ------
+    FileError
+        The layout is not stated; the file is damaged, has Python objects, not the variable, or other axes than stated; the
+        values are not complex.
+    """
+
+    format = "array"
+
+    def __init__(self, path: Path | str, layout: ArrayLayout | None = None) -> None:
+        self.path = Path(path)
+        layout = ArrayLayout.beside(self.path) if layout is None else layout
+        if layout is None:
+            message = f"what the axes are is not stated: give --axes, or write it to {self.path.name}.toml"
+            raise FileError(self.path, message, field="axes")
+        self.layout = layout
+        array = _read(self.path, layout.variable)
+        if array.dtype.kind != "c":
+            raise FileError(self.path, f"expected complex numbers, got {array.dtype}", field=layout.variable or "array")
+        if array.ndim != len(layout.axes) or array.size == 0:
+            message = f"expected {','.join(layout.axes)}, got an array of shape {array.shape}"
+            raise FileError(self.path, message, field="axes")
+        missing = [axis for axis in AXES if axis not in layout.axes]
+        array = array.reshape(*array.shape, *([1] * len(missing)))
+        order = (*layout.axes, *missing)
+        self._array: NDArray[np.generic] | None = array.transpose([order.index(axis) for axis in AXES])
+        n_y, n_x, n_coils, *counts = self._array.shape
+        self._counts = tuple(counts)
+        self.shape = (n_y, n_x)
+        self.n_coils = n_coils
+        self.n_slices = int(np.prod(counts))
+        self.recon_shape: tuple[int, int] | None = None
+        self.contrast: str | None = None
+        self.header: IsmrmrdHeader | None = None
+        self.header_xml: bytes | None = None
+        self.attributes: Mapping[str, Scalar] = MappingProxyType({})
+        notes = ["no header: field of view and crop are unknown", "no mask"]
+        if not layout.centred:
+            notes.append("the zero frequency was moved to the centre")
+        if array.dtype != np.complex64:
+            notes.append(f"{array.dtype} is rounded to complex64")
+        self.notes = tuple(notes)
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._array = None
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice; the first axis of `AXES` counts fastest.
+
+        Raises
+        ------
+        FileError
+            There is no such slice, the file is closed, or the samples are not finite or all zero.
+        """
+        self._check_index(index)
+        if self._array is None:
+            raise FileError(self.path, "is closed")
+        position = tuple(int(at) for at in np.unravel_index(index, self._counts, order="F"))
+        where: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *position)
+        values = self._array[where].transpose(2, 0, 1)  # (coil, y, x)
+        with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which is refused
+            kspace = np.ascontiguousarray(values).astype(np.complex64)
+            if not self.layout.centred:
+                kspace = centered(kspace)
+        return Acquisition(
+            kspace=kspace,
+            source=self.path,
+            slice_index=index,
+            n_slices=self.n_slices,
+            labels=dict(zip(AXES[3:], position, strict=True)),
+        )
+
+
+def centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
+    """Move the zero frequency of (..., y, x) k-space from [0, 0] to the centre, for the same image.
+
+    With kspace = fft2(image) and kspace_c = fftshift(fft2(ifftshift(image))),
+
+        kspace_c = fftshift( kspace * exp(2 pi i f_y (n_y // 2) / n_y) * exp(2 pi i f_x (n_x // 2) / n_x) ),
+
+    because shifting the image by n // 2 multiplies its spectrum by a phase. For even sizes that is a checkerboard of +1 and -1:
+    nothing is rounded, and what was zero stays zero.
+    """
+    phase_y, phase_x = (_shift_phase(n) for n in kspace.shape[-2:])
+    moved: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x  # (..., y, x)
+    return np.fft.fftshift(moved, axes=(-2, -1)).astype(np.complex64)
+
+
+def _shift_phase(n: int) -> NDArray[np.complex128]:
+    """Spectrum of a shift by n // 2: exp(2 pi i f (n // 2) / n)."""
+    frequencies = np.arange(n)
+    if n % 2 == 0:
+        return (1 - 2 * (frequencies % 2)).astype(np.complex128)
+    phase: NDArray[np.complex128] = np.exp(2j * np.pi * frequencies * (n // 2) / n)
+    return phase
+
+
+def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
+    if not path.is_file():
+        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+    suffix = path.suffix.lower()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on the age of a format
+            if suffix == ".npy":
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                if not isinstance(array, np.ndarray):
+                    raise FileError(path, "is an NPZ archive, expected one NPY array")
+                return array
+            return _read_npz(path, variable) if suffix == ".npz" else _read_mat(path, variable)
+    except FileError:
+        raise
+    except _DAMAGED as error:
+        raise FileError(path, f"is no readable {suffix[1:].upper()} file: {error}", field=variable) from error
+
+
+def _read_npz(path: Path, variable: str | None) -> NDArray[np.generic]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        name = _chosen(path, names, variable)
+        info = archive.getinfo(f"{name}.npy")
+        if info.file_size > _MAX_ARRAY_BYTES:  # a small archive may expand to any size
+            raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {info.file_size}", field=name)
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(member)
+            if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+                raise FileError(path, f"{shape} {dtype} is more than the {info.file_size} bytes there are", field=name)
+        with archive.open(info) as member:
+            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+
+def _read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
+    with path.open("rb") as stream:
+        start = stream.read(520)
+    if b"\x89HDF\r\n\x1a\n" in start:  # version 7.3, after a block of 512 bytes
+        return _read_mat73(path, variable)
+    from scipy import io as scipy_io
+    from scipy.io.matlab import MatReadError
+
+    try:
+        names = [name for name, _, kind in scipy_io.whosmat(path) if kind in ("single", "double")]
+        name = _chosen(path, names, variable)
+        loaded = scipy_io.loadmat(path, variable_names=[name], struct_as_record=False, mat_dtype=False)
+    except MatReadError as error:
+        raise FileError(path, f"is no readable MAT file: {error}", field=variable) from error
+    array = loaded.get(name)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
+        raise FileError(path, "is no array of numbers", field=name)
+    return array
+
+
+def _read_mat73(path: Path, variable: str | None) -> NDArray[np.generic]:
+    from mrisps.io.hdf5 import Hdf5Reader
+
+    with Hdf5Reader(path) as file:
+        name = _chosen(path, list(file.layout()), variable)
+        values = file.read(name)
+    if values.dtype.names is not None and set(values.dtype.names) == {"real", "imag"}:
+        records = cast("NDArray[np.void]", values)
+        real, imag = records["real"], records["imag"]
+        joined = np.empty(values.shape, np.result_type(real.dtype, np.complex64))
+        joined.real, joined.imag = real, imag
+        values = joined
+    return values.T  # MATLAB's first index is the fastest
+
+
+def _chosen(path: Path, names: list[str], variable: str | None) -> str:
+    if variable is None and len(names) == 1:
+        return names[0]
+    if variable not in names:
+        wanted = "one array" if variable is None else variable
+        raise FileError(path, f"expected {wanted}, the file has: {', '.join(names) or 'none'}", field="variable")
+    return str(variable)

@@ -1,0 +1,255 @@
+"""BART's files: ``NAME.cfl``, complex64 with the first index fastest, and ``NAME.hdr``, a text with the dimensions.
+
+K-space in BART is centred, and its dimensions have fixed meanings: 0 readout, 1 and 2 phase encoding, 3 coils, and from 4
+on sets of maps, echo times, and so on.
+
+Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``src/misc/io.c``; https://mrirecon.github.io/bart.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.atomic import atomic_path
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.kspace_file import KspaceFile
+
+__all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
+
+_READOUT, _PHASE_1, _PHASE_2, _COIL = range(4)
+_SLICE = 13
+# Dimensions that are images of their own, by our name for the counter.
+_COUNTERS = {5: "contrast", 10: "repetition", 11: "phase", _SLICE: "slice", 14: "average"}
+_MAX_DIMENSIONS = 16
+_MAX_HDR_BYTES = 1 << 20
+_MAX_SAMPLES = 1 << 40
+
+
+def read_hdr(path: Path | str) -> tuple[int, ...]:
+    """Read the dimensions in a ``.hdr`` file.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read, or has no line with 1 to 16 positive numbers after ``# Dimensions``.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_HDR_BYTES)
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}") from error
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    headings = [index for index, line in enumerate(lines) if line.strip() == "# Dimensions"]
+    words = lines[headings[0] + 1].split() if headings and headings[0] + 1 < len(lines) else []
+    if not 1 <= len(words) <= _MAX_DIMENSIONS or not all(
+        w.isascii() and w.isdigit() and 0 < len(w) < 13 for w in words
+    ):
+        raise FileError(
+            path, f"expected 1 to {_MAX_DIMENSIONS} positive numbers, got {' '.join(words)[:80]!r}", field="Dimensions"
+        )
+    dimensions = tuple(int(word) for word in words)
+    if 0 in dimensions or math.prod(dimensions) > _MAX_SAMPLES:
+        raise FileError(path, f"expected positive numbers of a sensible size, got {dimensions}", field="Dimensions")
+    return dimensions
+
+
+def read_cfl(path: Path | str) -> NDArray[np.complex64]:
+    """Map the array in a ``.cfl`` file, whose ``.hdr`` lies beside it, in BART's order of dimensions (read-only).
+
+    Parameters
+    ----------
+    path
+        ``NAME.cfl``, ``NAME.hdr`` or, as in BART's commands, ``NAME``.
+
+    Raises
+    ------
+    FileError
+        One of the two files cannot be read, or the size of the data is not what the dimensions say.
+    """
+    data, header = _pair(path)
+    dimensions = read_hdr(header)
+    n_expected = 8 * math.prod(dimensions)
+    try:
+        n_bytes = data.stat().st_size
+        if n_bytes != n_expected:
+            shape = " x ".join(map(str, dimensions))
+            raise FileError(data, f"has {n_bytes} bytes, {shape} complex numbers have {n_expected}", field="Dimensions")
+        return np.memmap(data, np.dtype("<c8"), "r", shape=dimensions, order="F")
+    except (OSError, ValueError) as error:
+        raise FileError(data, f"cannot be read: {error}") from error
+
+
+class BartFile(KspaceFile):
+    """K-space in BART's layout; see `KspaceFile` for the attributes.
+
+    Dimension 0 is y, 1 is x, 3 the coils; echoes (5), time (10, 11), slices (13) and averages (14) are slices of their own. If
+    dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already.
+
+    Raises
+    ------
+    FileError
+        As `read_cfl`; there are partitions or another dimension that is not supported.
+    """
+
+    format = "BART"
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = _pair(path)[0]
+        array = read_cfl(self.path)
+        dimensions = (*array.shape, *([1] * (_MAX_DIMENSIONS - array.ndim)))
+        self.dimensions = array.shape
+        array = array.reshape(dimensions, order="F")
+        notes = ["no header: field of view and crop are unknown", "no mask"]
+        if dimensions[_READOUT] == 1 and dimensions[_PHASE_2] > 1:
+            array = np.moveaxis(array, _READOUT, _PHASE_2)  # the three dimensions become y, x, 1
+            notes.append("the readout is transformed already: y and x are the dimensions 1 and 2")
+        if array.shape[_PHASE_2] > 1:
+            message = f"{array.shape[_PHASE_2]} partitions: transform along the readout first (bart fft -i 1), then slice by slice"
+            raise FileError(self.path, message, field="dimension 2")
+        for index, size in enumerate(array.shape):
+            if size > 1 and index > _COIL and index not in _COUNTERS:
+                known = ", ".join(map(str, sorted(_COUNTERS)))
+                raise FileError(
+                    self.path,
+                    f"has size {size}; only {known} may be larger than 1",
+                    field=f"dimension {index}",
+                )
+        self._array: NDArray[np.complex64] | None = array
+        self._counts = {name: array.shape[index] for index, name in _COUNTERS.items()}
+        self.n_slices = math.prod(self._counts.values())
+        self.n_coils = array.shape[_COIL]
+        self.shape = (array.shape[_READOUT], array.shape[_PHASE_1])
+        self.recon_shape: tuple[int, int] | None = None
+        self.contrast: str | None = None
+        self.header: IsmrmrdHeader | None = None
+        self.header_xml: bytes | None = None
+        self.attributes: Mapping[str, Scalar] = MappingProxyType({})
+        self.notes = tuple(notes)
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._array = None
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice; the last dimension counts slowest.
+
+        Raises
+        ------
+        FileError
+            There is no such slice, the file is closed, or the samples are not finite or all zero.
+        """
+        self._check_index(index)
+        if self._array is None:
+            raise FileError(self.path, "is closed")
+        position = np.unravel_index(index, tuple(self._counts.values()), order="F")
+        labels = {name: int(at) for name, at in zip(self._counts, position, strict=True)}
+        where: list[slice | int] = [slice(None)] * _MAX_DIMENSIONS
+        for axis, name in _COUNTERS.items():
+            where[axis] = labels[name]
+        values = self._array[tuple(where)].reshape(*self.shape, self.n_coils, order="F")  # (y, x, coil)
+        return Acquisition(
+            kspace=np.ascontiguousarray(np.moveaxis(values, -1, 0)).astype(np.complex64, copy=False),
+            source=self.path,
+            slice_index=index,
+            n_slices=self.n_slices,
+            labels=labels,
+        )
+
+
+class CflWriter:
+    """Writes k-space as ``NAME.cfl`` and ``NAME.hdr``, slice after slice; both appear when the ``with`` block ends well.
+
+    Parameters
+    ----------
+    path
+        ``NAME.cfl``.
+    n_slices
+        How many slices there will be; they become dimension 13.
+    comments
+        Written below the dimensions: heading and text.
+
+    Raises
+    ------
+    FileError
+        A file cannot be written.
+    """
+
+    def __init__(
+        self, path: Path | str, n_slices: int, comments: Mapping[str, Mapping[str, object]] | None = None
+    ) -> None:
+        self.path, self._header = _pair(path)
+        self.n_slices = n_slices
+        self._comments = dict(comments or {})
+        self._shape: tuple[int, ...] | None = None
+        self._n_written = 0
+        self._stack = contextlib.ExitStack()
+        self._stream: BinaryIO | None = None
+        self._header_stream: BinaryIO | None = None
+
+    def __enter__(self) -> "CflWriter":
+        with contextlib.ExitStack() as stack:
+            header = stack.enter_context(atomic_path(self._header))
+            data = stack.enter_context(atomic_path(self.path))
+            self._stream = stack.enter_context(data.open("wb"))
+            self._header_stream = stack.enter_context(header.open("wb"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._stack.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        return self._stack.__exit__(kind, error, trace)
+
+    def write_slice(self, kspace: NDArray[np.complex64]) -> None:
+        """Write the next slice, complex64 (coil, y, x).
+
+        Raises
+        ------
+        ValueError
+            The shape is not that of the first slice, or there are more slices than were said.
+        """
+        if self._stream is None or self._n_written == self.n_slices or kspace.ndim != 3:
+            raise ValueError(f"kspace: expected {self.n_slices} slices (coil, y, x) inside `with`, got {kspace.shape}")
+        if self._shape not in (None, kspace.shape):
+            raise ValueError(f"kspace: expected {self._shape} as in the first slice, got {kspace.shape}")
+        self._shape = kspace.shape
+        # BART's first index is the fastest: (y, x, 1, coil) there is (coil, 1, x, y) in C's order
+        self._stream.write(np.ascontiguousarray(kspace.transpose(0, 2, 1)).astype("<c8", copy=False).tobytes())
+        self._n_written += 1
+
+    def _finish(self) -> None:
+        if self._shape is None or self._header_stream is None or self._n_written < self.n_slices:
+            raise ValueError(f"slices: expected {self.n_slices}, {self._n_written} were written")
+        n_coils, n_y, n_x = self._shape
+        dimensions = [n_y, n_x, 1, n_coils, *([1] * (_MAX_DIMENSIONS - 4))]
+        dimensions[_SLICE] = self.n_slices
+        self._header_stream.write(_hdr_text(dimensions, self._comments).encode("utf-8"))
+
+
+def _hdr_text(dimensions: Sequence[int], comments: Mapping[str, Mapping[str, object]]) -> str:
+    parts = ["# Dimensions", " ".join(map(str, dimensions)) + " "]
+    for heading, content in comments.items():
+        parts += [f"# {heading}", json.dumps(content, sort_keys=True)]
+    return "\n".join(parts) + "\n"
+
+
+def _pair(path: Path | str) -> tuple[Path, Path]:
+    path = Path(path)
+    stem = path.with_suffix("") if path.suffix.lower() in (".cfl", ".hdr") else path
+    return stem.with_name(stem.name + ".cfl"), stem.with_name(stem.name + ".hdr")

@@ -1,0 +1,317 @@
+"""The XML header of ISMRMRD, which MRD files and fastMRI's files have.
+
+Source: the schema ``ismrmrd.xsd`` of ISMRMRD 1.x, https://ismrmrd.readthedocs.io.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from mrisps.io.acquisition import Scalar
+
+__all__ = ["IsmrmrdHeader", "Limits"]
+
+Limits = tuple[int, int, int]
+"""(minimum, maximum, center) of a counter."""
+
+_NAMESPACE = "http://www.ismrm.org/ISMRMRD"
+_MAX_HEADER_BYTES = 1 << 20
+_STEP_1, _STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
+
+
+@dataclass(frozen=True)
+class IsmrmrdHeader:
+    """What we use of the ISMRMRD header. Triples are in the header's own order (x, y, z): x is the readout, our rows.
+
+    Parameters
+    ----------
+    encoded_matrix
+        Samples of the encoded space.
+    recon_matrix
+        Pixels of the image that is to be cut out of it.
+    encoded_fov_mm, recon_fov_mm
+        Fields of view in mm; None if the header has none, or zeros, which stand for unknown.
+    line_limits, partition_limits
+        (minimum, maximum, center) of the first and of the second phase-encoding counter.
+    counter_limits
+        Likewise, of the other counters: ``slice``, ``contrast``, ``average`` and so on.
+    trajectory
+        For example ``"cartesian"``.
+    n_coils
+        Receiver channels.
+    field_strength_t
+        In tesla.
+    resonance_frequency_hz
+        Of hydrogen; None if the header has 0, which stands for unknown.
+    relative_receiver_noise_bandwidth
+        Effective over nominal bandwidth of the noise scan.
+    calibration_mode
+        ``"embedded"``, ``"interleaved"``, ``"separate"``, ``"external"`` or ``"other"``.
+    acceleration
+        Along the first and the second phase-encoding direction.
+    patient_id, patient_position, protocol_name
+        As the header has them.
+    user_parameters
+        Names and values of the user parameters; a name that occurs twice is left out.
+    n_encodings
+        How many encodings the header has; this object describes one of them.
+    """
+
+    encoded_matrix: tuple[int, int, int]
+    recon_matrix: tuple[int, int, int]
+    encoded_fov_mm: tuple[float, float, float] | None = None
+    recon_fov_mm: tuple[float, float, float] | None = None
+    line_limits: Limits | None = None
+    trajectory: str | None = "cartesian"
+    n_coils: int | None = None
+    field_strength_t: float | None = None
+    partition_limits: Limits | None = None
+    counter_limits: Mapping[str, Limits] = field(default_factory=dict)
+    resonance_frequency_hz: int | None = None
+    relative_receiver_noise_bandwidth: float | None = None
+    calibration_mode: str | None = None
+    acceleration: tuple[int, int] | None = None
+    patient_id: str | None = None
+    patient_position: str | None = None
+    protocol_name: str | None = None
+    user_parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    n_encodings: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counter_limits", MappingProxyType(dict(self.counter_limits)))
+        object.__setattr__(self, "user_parameters", MappingProxyType(dict(self.user_parameters)))
+
+    @property
+    def readout_oversampling(self) -> float:
+        """Encoded over reconstructed field of view along the readout; 1 where they are unknown or make no sense."""
+        if self.encoded_fov_mm is None or self.recon_fov_mm is None:
+            return 1.0
+        ratio = self.encoded_fov_mm[0] / self.recon_fov_mm[0]
+        return ratio if ratio >= 1 else 1.0
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """(y, x): how many pixels of the encoded image the reconstructed field of view has, at most all of them.
+
+        Where the fields of view are unknown, or the reconstructed pixels have the size of the encoded ones, that is the
+        reconstructed matrix. A larger reconstructed matrix (interpolation) does not make the crop larger.
+        """
+        if self.encoded_fov_mm is None or self.recon_fov_mm is None:
+            return self.recon_matrix[0], self.recon_matrix[1]
+        crop = [
+            round(encoded * recon_fov / encoded_fov)
+            for encoded, recon_fov, encoded_fov in zip(
+                self.encoded_matrix, self.recon_fov_mm, self.encoded_fov_mm, strict=True
+            )
+        ]
+        return min(max(crop[0], 1), self.encoded_matrix[0]), min(max(crop[1], 1), self.encoded_matrix[1])
+
+    @classmethod
+    def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":
+        """Make the header of k-space of this size (y, x) whose fields of view are unknown."""
+        recon = shape if recon_shape is None else recon_shape
+        limits = (0, shape[1] - 1, shape[1] // 2)
+        return cls((shape[0], shape[1], 1), (recon[0], recon[1], 1), line_limits=limits)
+
+    @classmethod
+    def from_xml(cls, text: bytes, encoding: int = 0) -> "IsmrmrdHeader":
+        """Read one of the encodings of an ISMRMRD XML header.
+
+        Raises
+        ------
+        ValueError
+            The text is longer than 1 MiB, is no XML, declares a document type (entities could then fill the memory),
+            lacks a matrix size, or has no such encoding.
+        """
+        root = _parse_xml(text)
+        encodings = root.findall(f"{{{_NAMESPACE}}}encoding")
+        if not 0 <= encoding < max(1, len(encodings)):
+            raise ValueError(f"encoding: expected 0 to {max(0, len(encodings) - 1)}, got {encoding}")
+        chosen = encodings[encoding] if encodings else root
+        limits = {
+            name: values
+            for name in (_STEP_1, _STEP_2, "average", "slice", "contrast", "phase", "repetition", "set", "segment")
+            if (values := _limits(chosen, name)) is not None
+        }
+        n_coils = _number(root, ("acquisitionSystemInformation", "receiverChannels"))
+        frequency = _number(root, ("experimentalConditions", "H1resonanceFrequency_Hz"))
+        return cls(
+            encoded_matrix=_matrix(chosen, "encodedSpace"),
+            recon_matrix=_matrix(chosen, "reconSpace"),
+            encoded_fov_mm=_field_of_view(chosen, "encodedSpace"),
+            recon_fov_mm=_field_of_view(chosen, "reconSpace"),
+            line_limits=limits.pop(_STEP_1, None),
+            partition_limits=limits.pop(_STEP_2, None),
+            counter_limits=limits,
+            trajectory=_find(chosen, ("trajectory",)),
+            n_coils=None if n_coils is None else int(n_coils),
+            field_strength_t=_number(root, ("acquisitionSystemInformation", "systemFieldStrength_T")),
+            resonance_frequency_hz=int(frequency) if frequency else None,
+            relative_receiver_noise_bandwidth=_number(
+                root, ("acquisitionSystemInformation", "relativeReceiverNoiseBandwidth")
+            ),
+            calibration_mode=_find(chosen, ("parallelImaging", "calibrationMode")),
+            acceleration=_acceleration(chosen),
+            patient_id=_find(root, ("subjectInformation", "patientID")),
+            patient_position=_find(root, ("measurementInformation", "patientPosition")),
+            protocol_name=_find(root, ("measurementInformation", "protocolName")),
+            user_parameters=_user_parameters(root),
+            n_encodings=max(1, len(encodings)),
+        )
+
+    def to_xml(self) -> bytes:
+        """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
+        root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
+        _add(root, "subjectInformation", {"patientID": self.patient_id})
+        if self.protocol_name is not None or self.patient_position is not None:
+            position = self.patient_position or "HFS"  # the schema requires one; this is the usual one
+            _add(root, "measurementInformation", {"patientPosition": position, "protocolName": self.protocol_name})
+        _add(
+            root,
+            "acquisitionSystemInformation",
+            {
+                "systemFieldStrength_T": self.field_strength_t,
+                "relativeReceiverNoiseBandwidth": self.relative_receiver_noise_bandwidth,
+                "receiverChannels": self.n_coils,
+            },
+        )
+        _add(root, "experimentalConditions", {"H1resonanceFrequency_Hz": self.resonance_frequency_hz or 0})
+        encoding = ElementTree.SubElement(root, "encoding")
+        spaces = (
+            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
+            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
+        )
+        for name, matrix, fov in spaces:
+            space = ElementTree.SubElement(encoding, name)
+            for tag, values in (("matrixSize", matrix), ("fieldOfView_mm", fov or (0.0, 0.0, 0.0))):
+                _add(space, tag, dict(zip("xyz", values, strict=True)))
+        limits = ElementTree.SubElement(encoding, "encodingLimits")
+        counters = {_STEP_1: self.line_limits, _STEP_2: self.partition_limits, **self.counter_limits}
+        for name, triple in counters.items():
+            if triple is not None:
+                _add(limits, name, dict(zip(("minimum", "maximum", "center"), triple, strict=True)))
+        ElementTree.SubElement(encoding, "trajectory").text = self.trajectory or "other"
+        if self.acceleration is not None:
+            parallel = ElementTree.SubElement(encoding, "parallelImaging")
+            _add(parallel, "accelerationFactor", dict(zip((_STEP_1, _STEP_2), self.acceleration, strict=True)))
+            if self.calibration_mode is not None:
+                ElementTree.SubElement(parallel, "calibrationMode").text = self.calibration_mode
+        self._add_user_parameters(root)
+        text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+        return text
+
+    def _add_user_parameters(self, root: ElementTree.Element) -> None:
+        if not self.user_parameters:
+            return
+        parent = ElementTree.SubElement(root, "userParameters")
+        for tag, kinds in (("Long", (bool, int)), ("Double", (float,)), ("String", (str,))):  # the schema's order
+            for name, value in self.user_parameters.items():
+                if isinstance(value, kinds):
+                    shown = int(value) if isinstance(value, bool) else value
+                    _add(parent, f"userParameter{tag}", {"name": name, "value": shown})
+
+
+def _parse_xml(text: bytes) -> ElementTree.Element:
+    if len(text) > _MAX_HEADER_BYTES:
+        raise ValueError(f"expected at most {_MAX_HEADER_BYTES} bytes of XML, got {len(text)}")
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a document type declaration is not allowed")
+
+    scan = expat.ParserCreate()
+    scan.StartDoctypeDeclHandler = refuse
+    try:
+        scan.Parse(text, True)
+        return ElementTree.fromstring(text)
+    except (expat.ExpatError, ElementTree.ParseError) as error:
+        raise ValueError(f"is no valid XML: {error}") from error
+
+
+def _add(parent: ElementTree.Element, tag: str, values: Mapping[str, Scalar | None]) -> None:
+    """An element with these children, unless all are None."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if known:
+        element = ElementTree.SubElement(parent, tag)
+        for name, value in known.items():
+            ElementTree.SubElement(element, name).text = _xml_text(value) if isinstance(value, str) else repr(value)
+
+
+def _xml_text(text: str) -> str:
+    """Without the characters that XML 1.0 cannot hold."""
+    return "".join(
+        c for c in text if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
+    )
+
+
+def _find(root: ElementTree.Element, path: Sequence[str]) -> str | None:
+    element = root.find("/".join(f"{{{_NAMESPACE}}}{name}" for name in path))
+    return None if element is None or element.text is None else element.text.strip()
+
+
+def _number(root: ElementTree.Element, path: Sequence[str]) -> float | None:
+    text = _find(root, path)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{'.'.join(path)}: expected a number, got {text[:40]!r}")
+    return value
+
+
+def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:
+    matrix = _int_triple([_number(encoding, (space, "matrixSize", axis)) for axis in "xyz"])
+    if matrix is None or not all(1 <= n <= 1 << 16 for n in matrix):
+        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {matrix}")
+    return matrix
+
+
+def _field_of_view(encoding: ElementTree.Element, space: str) -> tuple[float, float, float] | None:
+    x, y, z = (_number(encoding, (space, "fieldOfView_mm", axis)) for axis in "xyz")
+    if not x or not y or z is None or min(x, y) < 0:
+        return None
+    return x, y, z
+
+
+def _limits(encoding: ElementTree.Element, counter: str) -> Limits | None:
+    path = ("encodingLimits", counter)
+    return _int_triple([_number(encoding, (*path, name)) for name in ("minimum", "maximum", "center")])
+
+
+def _acceleration(encoding: ElementTree.Element) -> tuple[int, int] | None:
+    factors = [_number(encoding, ("parallelImaging", "accelerationFactor", step)) for step in (_STEP_1, _STEP_2)]
+    if factors[0] is None:
+        return None
+    return int(factors[0]), int(factors[1] or 1)
+
+
+def _user_parameters(root: ElementTree.Element) -> dict[str, Scalar]:
+    parameters: dict[str, Scalar] = {}
+    seen: set[str] = set()
+    for tag in ("Long", "Double", "String"):
+        for element in root.iterfind(f"{{{_NAMESPACE}}}userParameters/{{{_NAMESPACE}}}userParameter{tag}"):
+            name, text = _find(element, ("name",)), _find(element, ("value",))
+            if name is None:
+                continue
+            try:
+                value: Scalar = {"Long": int, "Double": float, "String": str}[tag](text or "")
+            except ValueError:
+                continue
+            if name in seen:
+                parameters.pop(name, None)
+            else:
+                parameters[name] = value
+            seen.add(name)
+    return parameters
+
+
+def _int_triple(values: Sequence[float | None]) -> tuple[int, int, int] | None:
+    first, second, third = values
+    if first is None or second is None or third is None:
+        return None
+    return int(first), int(second), int(third)

@@ -1,0 +1,409 @@
+"""Siemens' raw data, ``meas_*.dat`` ("twix"), of the software lines VB and VD/VE/XA.
+
+A file of VD and later has measurements: adjustments, and last the image. A measurement is a protocol, as text, and then
+measurement blocks, a header with counters each and the samples of all channels; a block marked ACQEND is the last. In VB there
+is one measurement, and every channel has a header of its own.
+
+The layout of the headers is taken from the package `twixtools`. Its own reader is not used: it follows lengths in the file
+without looking, and would never end on a damaged one. Here every step is checked, and samples are mapped.
+
+Source: twixtools 0.24 (P. Ehses), ``mdh_def.py``, ``hdr_def.py``; siemens_to_ismrmrd, ``main.cpp``, for the sample time of
+noise scans, the relative receiver bandwidth, and which axis of the quaternion is which.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError, MrispsError
+from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.readouts import CALIBRATION, COUNTERS, IMAGING, KINDS, NOISE, RawGrid, RawImages, Readouts
+
+__all__ = ["TwixFile", "TwixHeaders", "twix_headers"]
+
+_FIELD_OF = MappingProxyType(
+    {
+        **{"line": "Lin", "partition": "Par", "average": "Ave", "slice": "Sli", "contrast": "Eco", "phase": "Phs"},
+        **{"repetition": "Rep", "set": "Set", "n_coils": "UsedChannels", "n_samples": "SamplesInScan"},
+        **{"center_sample": "CenterCol", "is_reversed": "REFLECT"},
+    }
+)
+_KIND_OF_FLAG = {
+    **{"SYNCDATA": 10, "NOISEADJSCAN": NOISE, "RTFEEDBACK": 6, "HPFEEDBACK": 6, "PHASCOR": 5},
+    **{"REFPHASESTABSCAN": 9, "PHASESTABSCAN": 9, "RETRO_DUMMYSCAN": 7, "CT_NORMALIZE": 8, "noname60": 4},
+    **{"PATREFANDIMASCAN": 2, "PATREFSCAN": CALIBRATION},
+}
+_RELATIVE_BANDWIDTH = 0.793
+_MAX_ENTRIES = 64
+_MAX_PROTOCOL_BYTES = 1 << 26
+_MAX_BLOCKS = 1 << 24
+_CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "separate", 32: "separate", 64: "separate"}
+
+
+@dataclass(frozen=True, eq=False)
+class TwixHeaders:
+    """Layouts of the headers in a file.
+
+    Parameters
+    ----------
+    block, channel
+        Element types of the header of a block, and of that of a channel in it. VB: there is no header of the whole block.
+    flags
+        Bit of ``EvalInfoMask`` by name.
+    """
+
+    block: np.dtype[np.void]
+    channel: np.dtype[np.void]
+    flags: Mapping[str, int]
+    is_vb: bool
+
+    @property
+    def n_front(self) -> int:
+        """Bytes before the first channel."""
+        return 0 if self.is_vb else self.block.itemsize
+
+    def flag(self, mask: NDArray[np.uint64], name: str) -> NDArray[np.bool_]:
+        """Where a flag is set."""
+        return np.asarray((mask >> np.uint64(self.flags[name])) & np.uint64(1) != 0, np.bool_)
+
+
+def twix_headers(is_vb: bool) -> TwixHeaders:
+    """The layouts, from the package twixtools.
+
+    Raises
+    ------
+    MrispsError
+        It is not installed.
+    """
+    try:
+        from twixtools import mdh_def
+    except ImportError as error:
+        raise MrispsError("Siemens twix files need the package twixtools: pip install 'mrisps[twix]'") from error
+    block = mdh_def.VB17_header if is_vb else mdh_def.Scan_header
+    channel = mdh_def.VB17_header if is_vb else mdh_def.Channel_header
+    return TwixHeaders(np.dtype(block), np.dtype(channel), MappingProxyType(dict(mdh_def.mask_dict)), is_vb)
+
+
+class TwixFile(KspaceFile):
+    """A Siemens raw-data file opened for reading; see `KspaceFile` for the attributes. The last measurement is the image.
+
+    Parameters
+    ----------
+    path
+        The file.
+    average
+        ``"mean"``: averages are averaged. ``"separate"``: each is a slice of its own.
+
+    Raises
+    ------
+    FileError
+        The file is truncated or of an unknown version, a length in it is wrong, the protocol lacks the size of the grid, the
+        trajectory is not Cartesian; or as in `RawImages`. The measurement block, counted from 0, and its field are named.
+    MrispsError
+        The package twixtools is not installed.
+    """
+
+    format = "twix"
+
+    def __init__(self, path: Path | str, *, average: Literal["mean", "separate"] = "mean") -> None:
+        self.path = Path(path)
+        self._bytes: NDArray[np.uint8] | None = _mapped(self.path)
+        is_vb, measurements = _measurements(self.path, self._bytes)
+        self._headers = twix_headers(is_vb)
+        start, end = measurements[-1]
+        n_protocol, protocol = _protocol(self.path, self._bytes, start, end)
+        trajectory = protocol.number("sKSpace.ucTrajectory")
+        if trajectory not in (None, 1):
+            raise FileError(
+                self.path, f"is {trajectory:g}; only Cartesian (1) is supported", field="sKSpace.ucTrajectory"
+            )
+        self._offsets, heads = self._walk(start + n_protocol, end)
+        readouts = self._readouts(heads, protocol)
+        self.header: IsmrmrdHeader = self._header(readouts, heads, protocol)
+        self.images = RawImages(
+            readouts,
+            self._grid(self.header, heads, readouts),
+            average=average,
+            calibration="kspace" if self.header.calibration_mode == "embedded" else "apart",
+        )
+        if self.header.encoded_matrix[2] > 1:
+            message = f"is three-dimensional ({self.header.encoded_matrix[2]} partitions), which is not supported for twix files"
+            raise FileError(self.path, message, field="Par")
+        self.header_xml: bytes | None = None
+        self.n_slices = len(self.images.images)
+        self.n_coils = self.images.n_coils
+        self.shape = (self.header.encoded_matrix[0], self.header.encoded_matrix[1])
+        self.recon_shape: tuple[int, int] | None = self.header.crop
+        self.contrast: str | None = self.header.protocol_name
+        dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
+        self.attributes: Mapping[str, Scalar] = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
+        notes = [
+            f"software line {'VB' if is_vb else 'VD or later'}, measurement {len(measurements)} of {len(measurements)}"
+        ]
+        if self._headers.flag(heads["EvalInfoMask"], "RAWDATACORRECTION").any():
+            notes.append("the scanner's raw data correction factors are not applied")
+        self.notes = (*notes, *self.images.notes)
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._bytes = None
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice.
+
+        Raises
+        ------
+        FileError
+            There is no such slice, the file is closed, or samples are not finite or all zero.
+        """
+        self._check_index(index)
+        return self.images.acquisition(
+            index,
+            self._samples,
+            relative_bandwidth=_RELATIVE_BANDWIDTH,
+            header=self.header,
+            contrast=self.contrast,
+            attributes=self.attributes,
+        )
+
+    def _walk(self, position: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        """Positions and headers of the blocks of a measurement, without the last one, which is marked as the end."""
+        content, layout = self._content(), self._headers
+        names = ("EvalInfoMask", "SamplesInScan", "UsedChannels")
+        at_flags, at_samples, at_channels = (
+            (layout.block.fields[name][1] for name in names) if layout.block.fields else (0, 0, 0)
+        )
+        is_end, is_sync = 1 << layout.flags["ACQEND"], 1 << layout.flags["SYNCDATA"]
+        view = content.data
+        offsets: list[int] = []
+        while True:
+            number = len(offsets)
+            if position + layout.block.itemsize > end:
+                raise self._block_error(
+                    number, "FlagsAndDMALength", f"the file is truncated: it ends at byte {end}, before ACQEND"
+                )
+            (flags,) = struct.unpack_from("<Q", view, position + at_flags)
+            if flags & is_end:
+                break
+            (n_samples,) = struct.unpack_from("<H", view, position + at_samples)
+            (n_channels,) = struct.unpack_from("<H", view, position + at_channels)
+            if flags & is_sync:
+                n_bytes = struct.unpack_from("<I", view, position)[0] % (1 << 25)
+            else:
+                n_bytes = layout.n_front + n_channels * (layout.channel.itemsize + 8 * n_samples)
+            if n_bytes < layout.block.itemsize or number > _MAX_BLOCKS:
+                raise self._block_error(number, "FlagsAndDMALength", f"its length cannot be {n_bytes} bytes")
+            offsets.append(position)
+            position += n_bytes
+        if not offsets:
+            raise FileError(self.path, "has no measurement blocks")
+        starts = np.asarray(offsets, np.int64)
+        heads = content[starts[:, np.newaxis] + np.arange(layout.block.itemsize)].view(layout.block).reshape(-1)
+        return starts, heads
+
+    def _readouts(self, heads: NDArray[np.void], protocol: "_Protocol") -> Readouts:
+        layout, flags = self._headers, heads["EvalInfoMask"].astype(np.uint64)
+        kind = np.full(len(heads), IMAGING, np.int64)
+        for name, value in reversed(_KIND_OF_FLAG.items()):
+            kind[layout.flag(flags, name)] = value
+        both = layout.flag(flags, "PATREFANDIMASCAN") & (kind == CALIBRATION)
+        kind[both] = KINDS.index("calibration and imaging")
+        n_samples = heads["SamplesInScan"].astype(np.int64)
+        dwell_ns = protocol.number("sRXSPEC.alDwellTime[0]") or 0.0
+        dwell = np.full(len(heads), dwell_ns / 1000)
+        noise = kind == NOISE
+        if noise.any():  # siemens_to_ismrmrd, compute_noise_sample_in_us
+            n = np.maximum(n_samples[noise], 1)
+            dwell[noise] = 1e7 / n / 130 if layout.is_vb else np.floor(76800 / n) / 10
+        place = heads["SliceData"]
+        quaternion = place["Quaternion"].astype(np.float64)  # scalar first
+        phase, read, through = _directions(quaternion)
+        return Readouts(
+            source=self.path,
+            record="measurement block",
+            field_names=_FIELD_OF,
+            kind=kind,
+            encoding=np.zeros(len(heads), np.int64),
+            counters={name: heads["Counter"][_FIELD_OF[name]].astype(np.int64) for name in COUNTERS},
+            n_coils=heads["UsedChannels"].astype(np.int64),
+            n_samples=n_samples,
+            center_sample=heads["CenterCol"].astype(np.int64),
+            discard_pre=heads["CutOff"]["Pre"].astype(np.int64),
+            discard_post=heads["CutOff"]["Post"].astype(np.int64),
+            is_reversed=layout.flag(flags, "REFLECT"),
+            dwell_us=dwell,
+            position_mm=np.stack(
+                [place["SlicePos"][axis].astype(np.float64) for axis in ("Sag", "Cor", "Tra")], axis=1
+            ),
+            y_direction=read,
+            x_direction=phase,
+            slice_direction=through,
+        )
+
+    def _header(self, readouts: Readouts, heads: NDArray[np.void], protocol: "_Protocol") -> IsmrmrdHeader:
+        """What an ISMRMRD header of the same measurement says."""
+        imaging = np.flatnonzero(readouts.where(IMAGING, KINDS.index("calibration and imaging")))
+        if len(imaging) == 0:
+            raise FileError(self.path, "has no imaging readouts")
+        n_y = max(int(readouts.n_samples[imaging[0]]), self._size(protocol, "iRoFTLength", "", 0))
+        n_x = self._size(protocol, "iPEFTLength", "sKSpace.lPhaseEncodingLines")
+        is_3d = protocol.number("sKSpace.ucDimension") == 4
+        n_z = self._size(protocol, "i3DFTLength", "sKSpace.lPartitions") if is_3d else 1
+        n_base = self._size(protocol, "iBaseResolution", "sKSpace.lBaseResolution", n_y)
+        oversampling = n_y / n_base
+        along_x = 1 + (protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0)
+        fov = [protocol.number(f"sSliceArray.asSlice[0].{name}") for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")]
+        y, x, z = (0.0 if value is None else value for value in fov)
+        center = int(heads["CenterLin"][imaging[0]])
+        counters = readouts.counters["line"][imaging]
+        patterns = (protocol.number("sPat.lAccelFactPE"), protocol.number("sPat.lAccelFact3D"))
+        mode = protocol.number("sPat.ucRefScanMode")
+        return IsmrmrdHeader(
+            encoded_matrix=(n_y, n_x, n_z),
+            recon_matrix=(n_base, max(1, round(n_x / along_x)), n_z),
+            encoded_fov_mm=(y * oversampling, x * along_x, z) if y > 0 and x > 0 else None,
+            recon_fov_mm=(y, x, z) if y > 0 and x > 0 else None,
+            line_limits=(0, max(n_x - 1, int(counters.max())), center),
+            n_coils=int(readouts.n_coils[imaging[0]]),
+            field_strength_t=protocol.number("sProtConsistencyInfo.flNominalB0"),
+            relative_receiver_noise_bandwidth=_RELATIVE_BANDWIDTH,
+            calibration_mode=_CALIBRATION_MODES.get(int(mode)) if mode is not None else None,
+            acceleration=(max(1, int(patterns[0])), max(1, int(patterns[1] or 1))) if patterns[0] is not None else None,
+            patient_position=protocol.text("tPatientPosition"),
+            protocol_name=protocol.text("tProtocolName"),
+        )
+
+    def _grid(self, header: IsmrmrdHeader, heads: NDArray[np.void], readouts: Readouts) -> RawGrid:
+        imaging = np.flatnonzero(readouts.where(IMAGING, KINDS.index("calibration and imaging")))
+        for name in ("CenterLin", "CenterPar"):
+            centers = heads[name][imaging]
+            if (centers != centers[0]).any():
+                bad = imaging[centers != centers[0]][0]
+                raise readouts.error(bad, name, f"is {heads[name][bad]}, but {centers[0]} in the blocks before it")
+        n_y, n_x, n_z = header.encoded_matrix
+        return RawGrid(n_y, n_x, n_z, int(heads["CenterLin"][imaging[0]]), int(heads["CenterPar"][imaging[0]]), {})
+
+    def _size(self, protocol: "_Protocol", name: str, other: str, default: int | None = None) -> int:
+        value = protocol.parameter(name)
+        value = protocol.number(other) if value is None else value
+        if value is None and default is not None:
+            return default
+        if value is None or not 1 <= value <= 1 << 16 or value != int(value):
+            raise FileError(self.path, f"expected a number from 1 to 65536, got {value}", field=f"{name} or {other}")
+        return int(value)
+
+    def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """Samples (readout, coil, sample) of readouts of one size."""
+        content, layout, readouts = self._content(), self._headers, self.images.readouts
+        n_coils, n_samples = int(readouts.n_coils[numbers[0]]), int(readouts.n_samples[numbers[0]])
+        channel = np.dtype([("head", layout.channel), ("data", "<c8", (n_samples,))])
+        values = np.empty((len(numbers), n_coils, n_samples), np.complex64)
+        for index, number in enumerate(numbers):
+            first = int(self._offsets[number]) + layout.n_front
+            values[index] = np.frombuffer(content, channel, n_coils, first)["data"]
+        return values
+
+    def _content(self) -> NDArray[np.uint8]:
+        if self._bytes is None:
+            raise FileError(self.path, "is closed")
+        return self._bytes
+
+    def _block_error(self, number: int, field: str, message: str) -> FileError:
+        return FileError(self.path, f"measurement block {number}: {message}", field=field)
+
+
+class _Protocol:
+    """The text of a protocol: ``name = value`` lines of the sequence, and XProtocol parameters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def number(self, name: str) -> float | None:
+        """A number of the sequence's protocol, for example ``sKSpace.lPartitions``; None if there is none."""
+        found = re.search(rf"^{re.escape(name)}[ \t]*=[ \t]*([-+.\w]{{1,40}})", self._text, re.MULTILINE)
+        return None if found is None else _as_number(found.group(1))
+
+    def parameter(self, name: str) -> float | None:
+        """A number of the XProtocol, for example ``iPEFTLength``."""
+        pattern = rf'<Param(?:Long|Double)\."{re.escape(name)}">[ \t\r\n]*{{[ \t\r\n]*([-+.\w]{{1,40}})'
+        found = re.search(pattern, self._text)
+        return None if found is None else _as_number(found.group(1))
+
+    def text(self, name: str) -> str | None:
+        """A text of either."""
+        key, blank = re.escape(name), r"[ \t\r\n]*"
+        begin = rf'(?:^{key}[ \t]*=[ \t]*"{{1,2}}|<ParamString\."{key}">{blank}{{{blank}")'
+        pattern = begin + r'([^"\n]{1,200})"'
+        found = re.search(pattern, self._text, re.MULTILINE)
+        return None if found is None else found.group(1)
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        value = float(int(text, 16)) if text.startswith("0x") else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    try:
+        if not path.is_file():
+            raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+        if path.stat().st_size < 64:
+            raise FileError(path, f"is no Siemens raw data: {path.stat().st_size} bytes")
+        return np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        raise FileError(path, f"cannot be read: {error}") from error
+
+
+def _measurements(path: Path, content: NDArray[np.uint8]) -> tuple[bool, list[tuple[int, int]]]:
+    """Whether the software is VB, and first byte and end of every measurement."""
+    first, second = struct.unpack_from("<II", content.data, 0)
+    size = len(content)
+    if first < 10_000 and 1 <= second <= _MAX_ENTRIES:  # VD and later: a table of measurements
+        measurements = []
+        for number in range(second):
+            at = 8 + 152 * number
+            if at + 24 > size:
+                raise FileError(path, f"is truncated: {size} bytes", field="table of measurements")
+            start, length = struct.unpack_from("<QQ", content.data, at + 8)
+            length = length or size - min(start, size)
+            if start < 8 or start + 16 > size or start + length > size:
+                message = f"measurement {number}: bytes {start} to {start + length} of {size}: the file is truncated or damaged"
+                raise FileError(path, message, field="table of measurements")
+            measurements.append((start, start + length))
+        return False, measurements
+    if 10_000 <= first < size and 1 <= second <= 32:  # VB: the length of the protocol
+        return True, [(0, size)]
+    raise FileError(
+        path, f"is no Siemens raw data of a known version (VB, VD and later): it begins with {first}, {second}"
+    )
+
+
+def _protocol(path: Path, content: NDArray[np.uint8], start: int, end: int) -> tuple[int, _Protocol]:
+    """Length of the protocol of a measurement, and what it says."""
+    n_bytes, _ = struct.unpack_from("<II", content.data, start)
+    if not 8 <= n_bytes <= _MAX_PROTOCOL_BYTES or start + n_bytes > end:
+        raise FileError(path, f"its length is {n_bytes} bytes, of {end - start}", field="protocol")
+    # names of the parts and their lengths are binary, and no hindrance to finding a line
+    return n_bytes, _Protocol(bytes(content[start : start + n_bytes]).decode("latin-1"))
+
+
+def _directions(quaternion: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Phase, readout and slice direction, each (readout, 3), from quaternions (readout, 4) with the scalar first."""
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged ones are found out later, by not being orthonormal
+        r, i, j, k = quaternion.T
+        yield np.stack([1 - 2 * (j * j + k * k), 2 * (i * j + k * r), 2 * (i * k - j * r)], axis=1)
+        yield np.stack([2 * (i * j - k * r), 1 - 2 * (i * i + k * k), 2 * (j * k + i * r)], axis=1)
+        yield np.stack([2 * (i * k + j * r), 2 * (j * k - i * r), 1 - 2 * (i * i + j * j)], axis=1)
