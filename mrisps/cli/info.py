@@ -234,7 +234,7 @@ def _paper_slice(path: Path) -> Facts:
     record = read_paper_slice(path)
     n_empty = int((record.kspace == 0).all(axis=0).sum())
     return {
-        "content": "slice of the paper (uncentred k-space); `mrisps convert paper-slices` makes a fastMRI file of it",
+        "content": "slice of the paper (uncentred k-space); `mrisps convert-paper-slices` makes a fastMRI file of it",
         "matrix": f"{record.kspace.shape[0]} x {record.kspace.shape[1]} (y: readout, x: phase encoding), {record.kspace.dtype}",
         "sampling": f"{n_empty} of {record.kspace.shape[1]} columns are zero",
         "reference": f"target {record.target.shape[0]} x {record.target.shape[1]}",

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, fail, guarded
-from mrisps.cli.convert import convert_weights, paper_slices
+from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
 from mrisps.cli.denoise import denoise
 from mrisps.cli.evaluate import evaluate
 from mrisps.cli.info import info
 from mrisps.cli.mask import mask
+from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
 from mrisps.cli.superres import superres
@@ -108,19 +109,18 @@ recipes_app.command("show", epilog=examples("mrisps recipes show knee_pd_acc8 --
 recipes_app.command("copy", epilog=examples("mrisps recipes copy knee_pd_acc8 my_recipe.py"))(guarded(copy_recipe))
 app.add_typer(recipes_app)
 
-convert_app = typer.Typer(
-    name="convert",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings=_SETTINGS,
-    help="Turn data of others into our formats.",
+app.command(
+    epilog=examples(
+        "mrisps convert knee.h5 knee.mrd",
+        "mrisps convert meas.dat meas.h5",
+        "mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace",
+        "mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd",
+        "mrisps convert dicom/ images/ --to png",
+    )
+)(guarded(convert))
+app.command("convert-paper-slices", epilog=examples("mrisps convert-paper-slices val/ val-h5/ --acceleration 8"))(
+    guarded(convert_paper_slices)
 )
-convert_app.callback()(lambda: None)
-convert_app.command("paper-slices", epilog=examples("mrisps convert paper-slices val/ val-h5/ --acceleration 8"))(
-    guarded(paper_slices)
-)
-app.add_typer(convert_app)
 app.command("convert-weights", epilog=examples("mrisps convert-weights NCPR.pth NCPR.safetensors"))(
     guarded(convert_weights)
 )

@@ -10,19 +10,24 @@ from mrisps.cli.common import UsageError, note, usage_errors
 from mrisps.cli.terminal import steps
 
 if TYPE_CHECKING:
+    from mrisps.io.arrays import ArrayLayout
     from mrisps.model import SmoothPlusSparse
     from mrisps.pipeline.recipe import Recipe
 
 __all__ = [
     "AcceptUnconverged",
+    "ArrayAxes",
+    "ArrayVariable",
     "Device",
     "Output",
     "Overwrite",
     "RecipeName",
     "Scale",
     "SetValues",
+    "Uncentred",
     "Weights",
     "checked_device",
+    "chosen_layout",
     "chosen_recipe",
     "chosen_weights",
     "input_files",
@@ -61,6 +66,21 @@ Scale = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace outputs that exist already.")]
+ArrayAxes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        metavar="A,B,...",
+        help="Axes of k-space in a .npy, .npz or .mat file, for example `coil,y,x`; y is the readout.",
+    ),
+]
+ArrayVariable = Annotated[
+    str | None,
+    typer.Option("--variable", metavar="NAME", help="Which array of a .npz or .mat file; needed if there are several."),
+]
+Uncentred = Annotated[
+    bool, typer.Option("--uncentred", help="The zero frequency of the array is at [0, 0], not in the centre.")
+]
 AcceptUnconverged = Annotated[
     bool,
     typer.Option(
@@ -133,6 +153,25 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
         return model, path.name
+
+
+def chosen_layout(axes: str | None, variable: str | None, uncentred: bool) -> "ArrayLayout | None":
+    """What --axes, --variable and --uncentred say; None if nothing.
+
+    Raises
+    ------
+    UsageError
+        One of the other two without --axes.
+    ValueError
+        An axis is unknown.
+    """
+    if axes is None:
+        if variable is not None or uncentred:
+            raise UsageError("--variable, --uncentred: need --axes, too")
+        return None
+    from mrisps.io.arrays import ArrayLayout
+
+    return ArrayLayout.parse(axes, centred=not uncentred, variable=variable)
 
 
 def checked_device(name: str) -> str:

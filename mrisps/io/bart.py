@@ -9,7 +9,7 @@ Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``s
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import BinaryIO
@@ -175,8 +175,13 @@ class CflWriter:
         ``NAME.cfl``.
     n_slices
         How many slices there will be; they become dimension 13.
-    comments
-        Written below the dimensions: heading and text.
+    provenance
+        Where the data come from; written as JSON below the dimensions.
+
+    Attributes
+    ----------
+    lost : tuple of str
+        Nothing but what is not in ``carries``.
 
     Raises
     ------
@@ -184,12 +189,13 @@ class CflWriter:
         A file cannot be written.
     """
 
-    def __init__(
-        self, path: Path | str, n_slices: int, comments: Mapping[str, Mapping[str, object]] | None = None
-    ) -> None:
+    carries: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path | str, n_slices: int, *, provenance: Mapping[str, object] | None = None) -> None:
         self.path, self._header = _pair(path)
         self.n_slices = n_slices
-        self._comments = dict(comments or {})
+        self.lost: tuple[str, ...] = ()
+        self._provenance = provenance
         self._shape: tuple[int, ...] | None = None
         self._n_written = 0
         self._stack = contextlib.ExitStack()
@@ -216,16 +222,17 @@ class CflWriter:
                 raise
         return self._stack.__exit__(kind, error, trace)
 
-    def write_slice(self, kspace: NDArray[np.complex64]) -> None:
-        """Write the next slice, complex64 (coil, y, x).
+    def write_slice(self, record: Acquisition) -> None:
+        """Write the next slice.
 
         Raises
         ------
         ValueError
             The shape is not that of the first slice, or there are more slices than were said.
         """
-        if self._stream is None or self._n_written == self.n_slices or kspace.ndim != 3:
-            raise ValueError(f"kspace: expected {self.n_slices} slices (coil, y, x) inside `with`, got {kspace.shape}")
+        kspace = record.kspace
+        if self._stream is None or self._n_written == self.n_slices:
+            raise ValueError(f"slices: expected {self.n_slices}, inside `with`")
         if self._shape not in (None, kspace.shape):
             raise ValueError(f"kspace: expected {self._shape} as in the first slice, got {kspace.shape}")
         self._shape = kspace.shape
@@ -239,14 +246,10 @@ class CflWriter:
         n_coils, n_y, n_x = self._shape
         dimensions = [n_y, n_x, 1, n_coils, *([1] * (_MAX_DIMENSIONS - 4))]
         dimensions[_SLICE] = self.n_slices
-        self._header_stream.write(_hdr_text(dimensions, self._comments).encode("utf-8"))
-
-
-def _hdr_text(dimensions: Sequence[int], comments: Mapping[str, Mapping[str, object]]) -> str:
-    parts = ["# Dimensions", " ".join(map(str, dimensions)) + " "]
-    for heading, content in comments.items():
-        parts += [f"# {heading}", json.dumps(content, sort_keys=True)]
-    return "\n".join(parts) + "\n"
+        lines = ["# Dimensions", " ".join(map(str, dimensions)) + " "]
+        if self._provenance is not None:
+            lines += ["# Provenance", json.dumps(self._provenance, sort_keys=True)]
+        self._header_stream.write(("\n".join(lines) + "\n").encode("utf-8"))
 
 
 def _pair(path: Path | str) -> tuple[Path, Path]:

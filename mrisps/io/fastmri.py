@@ -11,7 +11,7 @@ and the reading code of the package ``fastmri`` 0.3.0 (``fastmri.data.mri_data``
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TypeAlias
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.acquisition import Acquisition, Geometry, Scalar
 from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
@@ -29,6 +29,7 @@ __all__ = [
     "FastmriFile",
     "FastmriSummary",
     "JsonValue",
+    "KspaceWriter",
     "ReconstructionWriter",
     "Sampling",
     "read_volume",
@@ -429,6 +430,7 @@ class ReconstructionWriter:
         self._header = header
         self._layout: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._certificates: dict[int, Mapping[str, JsonValue] | None] = {}
+        self._geometries: dict[int, Geometry | None] = {}
         self._file = Hdf5Writer(self.path)
 
     def __enter__(self) -> "ReconstructionWriter":
@@ -452,6 +454,7 @@ class ReconstructionWriter:
         image: NDArray[np.float32] | NDArray[np.complex64],
         extras: Mapping[str, NDArray[np.float32] | NDArray[np.complex64]] | None = None,
         certificate: Mapping[str, JsonValue] | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
         """Write one slice.
 
@@ -466,6 +469,8 @@ class ReconstructionWriter:
             names, shapes and types for every slice.
         certificate
             What the solver says about this slice. The attribute ``certificate`` is the JSON list of all of them.
+        geometry
+            Where this image lies: its own field of view, after any crop. The attribute ``geometry`` is the JSON list of all.
 
         Raises
         ------
@@ -487,6 +492,7 @@ class ReconstructionWriter:
         for name, part in parts.items():
             self._file.write_part(name, index, part)
         self._certificates[index] = certificate
+        self._geometries[index] = geometry
 
     def _parts(
         self,
@@ -522,6 +528,9 @@ class ReconstructionWriter:
         if any(certificate is not None for certificate in self._certificates.values()):
             in_order = [self._certificates[index] for index in range(self.n_slices)]
             self._file.set_attributes({"certificate": _to_json(in_order)})
+        if any(geometry is not None for geometry in self._geometries.values()):
+            geometries = [self._geometries[index] for index in range(self.n_slices)]
+            self._file.set_attributes({"geometry": _to_json([None if g is None else asdict(g) for g in geometries])})
         if self._header is not None:
             self._file.write("ismrmrd_header", self._header.to_xml())
 
@@ -616,32 +625,153 @@ def write_kspace(
         raise ValueError(message)
     if target is not None and (target.ndim != 3 or len(target) != len(kspace)):
         raise ValueError(f"target: expected ({len(kspace)}, y, x), got shape {target.shape}")
-    kspace = kspace.astype(np.complex64, copy=False)
     shape = (kspace.shape[-2], kspace.shape[-1])
-    for index in range(len(kspace)):  # the same checks as in reading
-        Acquisition(
-            kspace=kspace[index].reshape(-1, *shape),
-            source=Path(path),
-            slice_index=index,
-            n_slices=len(kspace),
-            mask=mask,
-            target=None if target is None else target[index].astype(np.float32, copy=False),
-        )
     if header is None:
         header = IsmrmrdHeader.for_shape(shape, None if target is None else (target.shape[1], target.shape[2]))
-    stated: dict[str, Scalar] = {"image_is_real": image_is_real}
-    if contrast is not None:
-        stated["acquisition"] = contrast
-    if target is not None:
-        stated |= {"max": float(target.max()), "norm": float(np.linalg.norm(target))}
-    with Hdf5Writer(path) as file:
-        file.write("kspace", kspace)
-        file.write("ismrmrd_header", header.to_xml())
-        if mask is not None:
-            file.write("mask", mask.astype(np.float32))
-        if target is not None:
-            file.write(_TARGETS[kspace.ndim == 4], target.astype(np.float32, copy=False))
-        file.set_attributes(stated | dict(attributes or {}))
+    with KspaceWriter(path, len(kspace), header.to_xml(), multicoil=kspace.ndim == 4) as writer:
+        for index in range(len(kspace)):
+            record = Acquisition(
+                kspace=kspace[index].reshape(-1, *shape).astype(np.complex64, copy=False),
+                source=Path(path),
+                slice_index=index,
+                n_slices=len(kspace),
+                mask=mask,
+                target=None if target is None else target[index].astype(np.float32, copy=False),
+                image_is_real=image_is_real,
+                contrast=contrast,
+                attributes=attributes or {},
+            )
+            writer.write_slice(record)
+
+
+class KspaceWriter:
+    """Writes raw data in fastMRI's layout, slice after slice; the file appears when the ``with`` block ends well.
+
+    The layout has one mask and one set of attributes a file: those of the first slice. Where the masks of the slices differ, the
+    file has none.
+
+    Parameters
+    ----------
+    path
+        The file to be written.
+    n_slices
+        How many slices there will be.
+    header_xml
+        Written as ``ismrmrd_header``.
+    multicoil
+        Write a coil axis; None: if there is more than one coil.
+    provenance
+        Where the data come from; written as JSON into the attribute ``provenance``.
+
+    Attributes
+    ----------
+    lost : tuple of str
+        What the layout could not carry.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written.
+    """
+
+    carries = frozenset(
+        {"mask", "target", "image_is_real", "contrast", "attributes", "recon_shape", "readout_oversampling"}
+    )
+
+    def __init__(
+        self,
+        path: Path | str,
+        n_slices: int,
+        header_xml: bytes,
+        *,
+        multicoil: bool | None = None,
+        provenance: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.n_slices = n_slices
+        self._header_xml = header_xml
+        self._multicoil = multicoil
+        self._provenance = provenance
+        self._file = Hdf5Writer(self.path)
+        self._first: Acquisition | None = None
+        self._n_written = 0
+        self._one_mask = True
+        self._maximum, self._squares = 0.0, 0.0
+        self.lost: tuple[str, ...] = ()
+
+    def __enter__(self) -> "KspaceWriter":
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        if kind is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._file.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        return self._file.__exit__(kind, error, trace)
+
+    def write_slice(self, record: Acquisition) -> None:
+        """Write the next slice.
+
+        Raises
+        ------
+        ValueError
+            Its shape or that of its target is not that of the first slice, or there are more slices than were said.
+        FileError
+            The disk is full.
+        """
+        if self._first is None:
+            self._create(record)
+        first = self._first or record
+        shapes = [None if r.target is None else r.target.shape for r in (first, record)]
+        if self._n_written == self.n_slices or record.kspace.shape != first.kspace.shape or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"slice {self._n_written} of {self.n_slices}: expected {first.kspace.shape}, got {record.kspace.shape}"
+            )
+        self._file.write_part("kspace", self._n_written, record.kspace if self._multicoil else record.kspace[0])
+        if record.target is not None:
+            self._file.write_part(_TARGETS[bool(self._multicoil)], self._n_written, record.target)
+            self._maximum = max(self._maximum, float(record.target.max()))
+            self._squares += float(np.sum(record.target.astype(np.float64) ** 2))
+        mask, other = first.full_mask(), record.full_mask()
+        same = mask is other if mask is None or other is None else np.array_equal(mask, other)
+        self._one_mask = self._one_mask and same
+        self._n_written += 1
+
+    def _create(self, record: Acquisition) -> None:
+        if self._multicoil is None:
+            self._multicoil = record.n_coils > 1
+        if not self._multicoil and record.n_coils > 1:
+            raise ValueError(f"multicoil: {record.n_coils} coils need a coil axis")
+        shape = record.kspace.shape if self._multicoil else record.kspace.shape[1:]
+        self._file.create("kspace", (self.n_slices, *shape), np.dtype(np.complex64))
+        if record.target is not None:
+            name = _TARGETS[self._multicoil]
+            self._file.create(name, (self.n_slices, *record.target.shape), np.dtype(np.float32))
+        self._first = record
+
+    def _finish(self) -> None:
+        first = self._first
+        if first is None or self._n_written < self.n_slices:
+            raise ValueError(f"slices: expected {self.n_slices}, {self._n_written} were written")
+        self._file.write("ismrmrd_header", self._header_xml)
+        if first.mask is not None and self._one_mask:
+            self._file.write("mask", first.mask.astype(np.float32))
+        elif not self._one_mask:
+            self.lost = ("mask: the slices have different ones, the layout has one a file; it has none now",)
+        stated: dict[str, Scalar] = {"image_is_real": first.image_is_real}
+        if first.contrast is not None:
+            stated["acquisition"] = first.contrast
+        if first.target is not None:
+            stated |= {"max": self._maximum, "norm": math.sqrt(self._squares)}
+        stated |= dict(first.attributes)
+        if self._provenance is not None:
+            stated["provenance"] = _to_json(self._provenance)
+        self._file.set_attributes(stated)
 
 
 def _sampling(mask: NDArray[np.bool_], *, stated: bool) -> Sampling:

@@ -10,7 +10,7 @@ closed.
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -30,6 +30,7 @@ _H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 # A header may claim any size. One read must stay below this; a slice of 64 coils of 1024 x 1024 is half a GiB.
 _MAX_READ_BYTES = 8 << 30
+_RECORD_CHUNK = 64
 
 
 class Hdf5Reader:
@@ -261,6 +262,25 @@ class Hdf5Writer:
     def write(self, name: str, values: NDArray[np.generic] | bytes) -> None:
         """Write a whole data set."""
         self._file.create_dataset(name, data=values)
+        self._check()
+
+    def create_records(self, name: str, dtype: np.dtype[np.void]) -> None:
+        """Make room for records that are appended block after block; groups in the name are made."""
+        self._file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(_RECORD_CHUNK,))
+        self._check()
+
+    def append_records(self, name: str, records: NDArray[np.void]) -> None:
+        """Append records."""
+        dataset = self._file[name]
+        n_before = dataset.shape[0]
+        dataset.resize(n_before + len(records), axis=0)
+        dataset[n_before:] = records
+        self._check()
+
+    def write_texts(self, name: str, texts: Sequence[bytes]) -> None:
+        """Write a one-dimensional data set of texts of variable length."""
+        # called ASCII whatever they are: the HDF5 library has no conversion between the two, and C++ programs ask for ASCII
+        self._file.create_dataset(name, data=np.asarray(texts, dtype=object), dtype=h5py.string_dtype("ascii"))
         self._check()
 
     def set_attributes(self, attributes: Mapping[str, Scalar]) -> None:

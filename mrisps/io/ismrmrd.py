@@ -157,6 +157,7 @@ class IsmrmrdFile(KspaceFile):
             header=self.header,
             contrast=self.contrast,
             attributes=self.attributes,
+            image_is_real=self.image_is_real,
         )
 
     def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
@@ -224,8 +225,10 @@ class IsmrmrdFile(KspaceFile):
         self.n_coils = self.images.n_coils
         self.shape = (header.encoded_matrix[0], header.encoded_matrix[1])
         self.recon_shape: tuple[int, int] | None = header.crop
-        self.contrast: str | None = header.protocol_name
         attributes: dict[str, Scalar] = dict(header.user_parameters)
+        acquisition = attributes.get("acquisition")  # what fastMRI's files call the contrast; our writer keeps it
+        self.contrast: str | None = acquisition if isinstance(acquisition, str) else header.protocol_name
+        self.image_is_real = attributes.get("image_is_real") == 1
         if header.patient_id is not None:
             attributes["patient_id"] = header.patient_id
         dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])

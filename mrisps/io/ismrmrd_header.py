@@ -12,7 +12,7 @@ from xml.parsers import expat
 
 from mrisps.io.acquisition import Scalar
 
-__all__ = ["IsmrmrdHeader", "Limits"]
+__all__ = ["IsmrmrdHeader", "Limits", "rewritten"]
 
 Limits = tuple[int, int, int]
 """(minimum, maximum, center) of a counter."""
@@ -199,19 +199,62 @@ class IsmrmrdHeader:
             _add(parallel, "accelerationFactor", dict(zip((_STEP_1, _STEP_2), self.acceleration, strict=True)))
             if self.calibration_mode is not None:
                 ElementTree.SubElement(parallel, "calibrationMode").text = self.calibration_mode
-        self._add_user_parameters(root)
+        if self.user_parameters:
+            _append_user_parameters(root, self.user_parameters)
         text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
         return text
 
-    def _add_user_parameters(self, root: ElementTree.Element) -> None:
-        if not self.user_parameters:
-            return
-        parent = ElementTree.SubElement(root, "userParameters")
-        for tag, kinds in (("Long", (bool, int)), ("Double", (float,)), ("String", (str,))):  # the schema's order
-            for name, value in self.user_parameters.items():
-                if isinstance(value, kinds):
-                    shown = int(value) if isinstance(value, bool) else value
-                    _add(parent, f"userParameter{tag}", {"name": name, "value": shown})
+
+def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:
+    """The header ``text`` with one encoding only, whose matrix and limits are those of ``header``; all else stays as it is.
+
+    The number of channels becomes that of ``header``, and user parameters that ``text`` does not have are appended.
+
+    Raises
+    ------
+    ValueError
+        As `IsmrmrdHeader.from_xml`.
+    """
+    root = _parse_xml(text)
+    for element in root.iter():
+        # without prefixes, because not every reader of MRD files knows about namespaces
+        element.tag = element.tag.removeprefix(f"{{{_NAMESPACE}}}")
+    root.attrib.clear()
+    root.set("xmlns", _NAMESPACE)
+    ours = ElementTree.fromstring(header.to_xml())
+    for element in ours.iter():
+        element.tag = element.tag.removeprefix(f"{{{_NAMESPACE}}}")
+    first, *others = root.findall("encoding")
+    for other in others:
+        root.remove(other)
+    encoding = ours.find("encoding")
+    if encoding is not None:
+        for path in ("encodedSpace/matrixSize", "encodingLimits"):
+            target, source = first.find(path), encoding.find(path)
+            if target is not None and source is not None:
+                target[:] = list(source)
+    channels = root.find("acquisitionSystemInformation/receiverChannels")
+    if channels is not None and header.n_coils is not None:
+        channels.text = str(header.n_coils)
+    _append_user_parameters(root, header.user_parameters)
+    joined: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return joined
+
+
+def _append_user_parameters(root: ElementTree.Element, parameters: Mapping[str, Scalar]) -> None:
+    parent = root.find("userParameters")
+    if parent is None:
+        parent = ElementTree.Element("userParameters")
+        following = root.find("waveformInformation")
+        root.insert(len(root) if following is None else list(root).index(following), parent)
+    known = {element.text for element in parent.iterfind("*/name")}
+    for name, value in parameters.items():
+        if name not in known:
+            tag = "String" if isinstance(value, str) else "Double" if isinstance(value, float) else "Long"
+            shown = int(value) if isinstance(value, bool) else value
+            _add(parent, f"userParameter{tag}", {"name": name, "value": shown})
+    order = ("Long", "Double", "String", "Base64")  # the schema's
+    parent[:] = sorted(parent, key=lambda element: order.index(element.tag.removeprefix("userParameter")))
 
 
 def _parse_xml(text: bytes) -> ElementTree.Element:

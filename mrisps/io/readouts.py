@@ -272,6 +272,7 @@ class RawImages:
         header: IsmrmrdHeader,
         contrast: str | None,
         attributes: Mapping[str, Scalar],
+        image_is_real: bool = False,
     ) -> Acquisition:
         """Read one image of a two-dimensional measurement as the record that `KspaceFile.read_slice` gives."""
         image = self.images[index]
@@ -287,6 +288,7 @@ class RawImages:
             contrast=contrast,
             recon_shape=header.crop,
             attributes=attributes,
+            image_is_real=image_is_real,
             calibration=None if calibration is None else calibration[0][..., 0],
             noise_scan=self.read_noise(image, samples, relative_bandwidth),
             readout_oversampling=header.readout_oversampling,

@@ -1,4 +1,4 @@
-"""`mrisps convert paper-slices` and `mrisps convert-weights`."""
+"""`mrisps convert-paper-slices` and `mrisps convert-weights`."""
 
 from pathlib import Path
 
@@ -26,26 +26,26 @@ def slices(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 def test_paper_slices(cli: Cli, slices: Path, tmp_path: Path) -> None:
     output = tmp_path / "h5"
-    assert cli("convert", "paper-slices", slices, output, "--acceleration", "8") == 0
+    assert cli("convert-paper-slices", slices, output, "--acceleration", "8") == 0
     assert cli.stdout.splitlines() == [str(output / "pd" / "a.h5"), str(output / "pdfs" / "b.h5")]
     assert cli.stderr == "2 files written\n"
     with FastmriFile(output / "pdfs" / "b.h5") as file:
         assert file.contrast == "CORPDFS_FBK"
         assert file.mask is not None
         assert file.mask.sum() == 4
-    assert cli("convert", "paper-slices", slices, output, "--acceleration", "none") == 2
+    assert cli("convert-paper-slices", slices, output, "--acceleration", "none") == 2
     assert "a.h5: exists already; use --overwrite" in cli.error()
-    assert cli("convert", "paper-slices", slices, output, "--acceleration", "none", "--overwrite") == 0
+    assert cli("convert-paper-slices", slices, output, "--acceleration", "none", "--overwrite") == 0
     with FastmriFile(output / "pdfs" / "b.h5") as file:
         assert file.mask is None
 
 
 def test_wrong_slices(cli: Cli, slices: Path, tmp_path: Path) -> None:
-    assert cli("convert", "paper-slices", slices, tmp_path / "out", "--acceleration", "4") == 2
+    assert cli("convert-paper-slices", slices, tmp_path / "out", "--acceleration", "4") == 2
     assert cli.error() == "error: --acceleration: expected 8, 16 or none, got '4'"
-    assert cli("convert", "paper-slices", tmp_path / "none", tmp_path / "out", "--acceleration", "8") == 2
+    assert cli("convert-paper-slices", tmp_path / "none", tmp_path / "out", "--acceleration", "8") == 2
     (tmp_path / "empty").mkdir()
-    assert cli("convert", "paper-slices", tmp_path / "empty", tmp_path / "out", "--acceleration", "8") == 1
+    assert cli("convert-paper-slices", tmp_path / "empty", tmp_path / "out", "--acceleration", "8") == 1
     assert cli.error() == f"error: {tmp_path / 'empty'}: has no npz archives"
 
 

@@ -1,0 +1,203 @@
+"""K-space from one format to another, slice by slice, with a report of what could not be carried over."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal, Protocol
+
+import numpy as np
+
+from mrisps.atomic import atomic_path, write_text
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition
+from mrisps.io.bart import CflWriter
+from mrisps.io.fastmri import JsonValue, KspaceWriter
+from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.ismrmrd_writer import IsmrmrdWriter
+from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.manifest import sha256_of
+
+__all__ = ["KSPACE_FORMATS", "ConversionReport", "KspaceFormat", "convert_kspace"]
+
+KspaceFormat = Literal["fastmri", "mrd", "cfl", "npy"]
+KSPACE_FORMATS: Mapping[KspaceFormat, str] = {"fastmri": ".h5", "mrd": ".mrd", "cfl": ".cfl", "npy": ".npy"}
+"""Formats for k-space that can be written, and their file name endings."""
+
+_WHAT = {
+    "mask": "which samples were acquired (what was not is zero)",
+    "target": "the reference images",
+    "image_is_real": "that the image is real",
+    "contrast": "the name of the contrast",
+    "recon_shape": "the size of the crop",
+    "readout_oversampling": "the readout oversampling",
+    "attributes": "the attributes",
+    "sensitivity_maps": "the coil sensitivities",
+    "calibration": "the calibration lines that were measured apart",
+    "noise_scan": "the noise scan",
+    "labels": "the counters of the slices, beyond their order",
+    "geometry": "position and orientation",
+}
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Parameters
+    ----------
+    destination
+        The file that was written.
+    n_slices
+        How many slices it has.
+    lost
+        What the new format could not carry, a line each.
+    notes
+        What the reader of the input had to say.
+    provenance
+        What was written into the file: name, format and SHA-256 of the input, and the software.
+    """
+
+    destination: Path
+    n_slices: int
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+    provenance: Mapping[str, JsonValue]
+
+
+def convert_kspace(
+    source: KspaceFile,
+    destination: Path | str,
+    to: KspaceFormat,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
+    """Write the k-space of a file in another format. One slice is in memory at a time; samples are not changed.
+
+    Parameters
+    ----------
+    source
+        The file, open.
+    destination
+        The file to be written, atomically.
+    to
+        One of `KSPACE_FORMATS`.
+    progress
+        Called after each slice with (slices done, slices in all).
+
+    Raises
+    ------
+    FileError
+        The source cannot be read, the destination cannot be written, or is the source.
+    """
+    destination = Path(destination)
+    if destination.exists() and destination.samefile(source.path):
+        raise FileError(destination, "is the input")
+    provenance = _provenance(source)
+    lost: dict[str, None] = {}
+    with _writer(source, destination, to, provenance) as writer:
+        for done, record in enumerate(source.slices(), 1):
+            lost |= dict.fromkeys(_not_carried(record, writer.carries))
+            writer.write_slice(record)
+            if progress is not None:
+                progress(done, source.n_slices)
+    lost |= dict.fromkeys(writer.lost)
+    return ConversionReport(destination, source.n_slices, tuple(lost), source.notes, provenance)
+
+
+class _Writer(Protocol):
+    """What the writers have in common."""
+
+    carries: frozenset[str]
+    lost: tuple[str, ...]
+
+    def write_slice(self, record: Acquisition, /) -> None: ...
+    def __enter__(self) -> "_Writer": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+def _writer(source: KspaceFile, destination: Path, to: KspaceFormat, provenance: Mapping[str, JsonValue]) -> _Writer:
+    header, text = source.header, source.header_xml
+    if header is None:
+        header = IsmrmrdHeader.for_shape(source.shape, source.recon_shape)
+    if to == "fastmri":
+        return KspaceWriter(destination, source.n_slices, text or header.to_xml(), provenance=provenance)
+    if to == "mrd":
+        return IsmrmrdWriter(destination, source.n_slices, header, text, provenance=provenance)
+    if to == "cfl":
+        return CflWriter(destination, source.n_slices, provenance=provenance)
+    return _NpyWriter(destination, source.n_slices, provenance)
+
+
+class _NpyWriter:
+    """Writes (slice, coil, y, x) and, beside it, the statement of the axes that `mrisps.io.arrays` reads."""
+
+    carries: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path, n_slices: int, provenance: Mapping[str, JsonValue]) -> None:
+        self._path, self._n_slices, self._provenance = path, n_slices, provenance
+        self._stack = contextlib.ExitStack()
+        self._stream: BinaryIO | None = None
+        self._shape: tuple[int, ...] | None = None
+        self.lost: tuple[str, ...] = ()
+
+    def __enter__(self) -> "_NpyWriter":
+        with contextlib.ExitStack() as stack:
+            self._stream = stack.enter_context(stack.enter_context(atomic_path(self._path)).open("wb"))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        done = self._stack.__exit__(kind, error, trace)
+        if kind is None:
+            lines = ['axes = "slice,coil,y,x"', "centred = true"]
+            lines += [f"# {key}: {json.dumps(value)}" for key, value in self._provenance.items()]
+            write_text(self._path.with_name(self._path.name + ".toml"), "\n".join(lines) + "\n")
+        return done
+
+    def write_slice(self, record: Acquisition) -> None:
+        stream = self._stream
+        if stream is None or self._shape not in (None, record.kspace.shape):
+            raise ValueError(f"kspace: expected {self._shape} as in the first slice, got {record.kspace.shape}")
+        if self._shape is None:
+            shape = (self._n_slices, *record.kspace.shape)
+            np.lib.format.write_array_header_1_0(stream, {"descr": "<c8", "fortran_order": False, "shape": shape})
+        self._shape = record.kspace.shape
+        stream.write(np.ascontiguousarray(record.kspace).astype("<c8", copy=False).tobytes())
+
+
+def _not_carried(record: Acquisition, carries: frozenset[str]) -> Iterator[str]:
+    """What a record has beyond k-space and cannot be written."""
+    has = {
+        "mask": record.mask is not None and not record.mask.all(),
+        "target": record.target is not None,
+        "image_is_real": record.image_is_real,
+        "contrast": record.contrast is not None,
+        "recon_shape": record.recon_shape is not None and record.recon_shape != record.shape,
+        "readout_oversampling": record.readout_oversampling != 1,
+        "attributes": bool(record.attributes),
+        "sensitivity_maps": record.sensitivity_maps is not None,
+        "calibration": record.calibration is not None,
+        "noise_scan": record.noise_scan is not None,
+        "labels": any(value for name, value in record.labels.items() if name != "slice"),
+        "geometry": record.geometry is not None,
+    }
+    for name, text in _WHAT.items():
+        if has[name] and name not in carries:
+            names = f": {', '.join(sorted(record.attributes))}" if name == "attributes" else ""
+            yield f"{name}: {text}{names}"
+
+
+def _provenance(source: KspaceFile) -> dict[str, JsonValue]:
+    from mrisps import __version__
+
+    return {
+        "made_by": f"mrisps {__version__} convert",
+        "input": {"name": source.path.name, "format": source.format, "sha256": sha256_of(source.path)},
+    }
