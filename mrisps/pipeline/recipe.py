@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from mrisps.errors import FileError, RecipeError
+from mrisps.model import PriorUse
+from mrisps.pipeline.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.solvers import FastSettings
 
 __all__ = ["BlurRule", "MaskRule", "Recipe", "ScaleRule", "builtin_recipes", "load_recipe", "with_overrides"]
@@ -132,6 +134,11 @@ class Recipe:
         Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
     nonnegative
         Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step.)
+    preparation
+        The steps of multi-coil MRI data; None: for single-coil data.
+    prior
+        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride, all
+        patches count, and a note says so.
     solver
         Settings of the solver.
     description
@@ -150,6 +157,8 @@ class Recipe:
     blur: BlurRule | None = None
     noise_std: float | None = None
     nonnegative: bool = False
+    preparation: Preparation | None = None
+    prior: PriorUse = field(default_factory=PriorUse)
     solver: FastSettings = field(default_factory=FastSettings)
     description: str = ""
 
@@ -165,8 +174,18 @@ class Recipe:
             raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
         if self.mask is not None and self.task != "mri":
             raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
+        if self.preparation is not None and self.task != "mri":
+            raise RecipeError("preparation", f"only MRI recipes have one, this one is for {self.task!r}")
         if (self.blur is not None) != (self.task == "superres"):
             raise RecipeError("blur", "super-resolution recipes need one, others have none")
+
+    def prior_fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the image size is a multiple of the stride."""
+        return all(size % self.prior.stride == 0 for size in shape)
+
+    def prior_for(self, shape: tuple[int, ...]) -> PriorUse:
+        """How the prior is laid over images (y, x) of this size."""
+        return self.prior if self.prior_fits(shape) else dataclasses.replace(self.prior, stride=1)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -239,7 +258,18 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     return recipe
 
 
-_D = typing.TypeVar("_D", bound="Recipe | MaskRule | ScaleRule | BlurRule | FastSettings")
+_Part = (
+    MaskRule
+    | ScaleRule
+    | BlurRule
+    | FastSettings
+    | PriorUse
+    | Preparation
+    | CoilCompression
+    | CoilMaps
+    | PhaseRemoval
+)
+_D = typing.TypeVar("_D", bound="Recipe | _Part")
 
 
 def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
@@ -249,7 +279,7 @@ def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
     value: object
     if len(keys) > 1:
         inner = getattr(record, keys[0])
-        if not isinstance(inner, (MaskRule, ScaleRule, BlurRule, FastSettings)):
+        if not isinstance(inner, _Part):
             raise RecipeError(path, f"{keys[0]} is {inner!r}, it has no keys")
         value = _replaced(inner, keys[1:], text, path)
     else:
@@ -257,7 +287,8 @@ def _replaced(record: _D, keys: list[str], text: str, path: str) -> _D:
     try:
         changed = copy.copy(record)  # dataclasses.replace, whose keyword arguments no type checker can follow
         object.__setattr__(changed, keys[0], value)
-        changed.__post_init__()
+        if hasattr(changed, "__post_init__"):
+            changed.__post_init__()
         return changed
     except ValueError as error:
         raise RecipeError(path, str(error).removeprefix(f"{keys[0]}: ")) from error
