@@ -18,7 +18,7 @@ recipe = Recipe(
     preparation=Preparation(
         prewhiten=True,
         remove_oversampling=True,
-        compression=CoilCompression(n_coils=6, method="svd"),
+        compression=CoilCompression(n_coils=4, method="geometric"),
         maps=CoilMaps(method="espirit", calibration_width=24, kernel_width=6, threshold=0.02, crop=0.9),
         phase=PhaseRemoval(width=24),
     ),

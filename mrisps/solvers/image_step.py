@@ -142,6 +142,7 @@ class ImageStep:
             precondition=self._preconditioner,
             tolerance=self.tolerance,
             max_iterations=max_iterations,
+            min_iterations=1,
         )
         return result.solution
 
