@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, result
+from mrisps.cli.common import UsageError, result, usage_errors
+from mrisps.cli.options import ArrayAxes, ArrayVariable, Uncentred, chosen_layout
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from mrisps.io.arrays import ArrayLayout
+    from mrisps.io.ismrmrd_header import IsmrmrdHeader
 
 __all__ = ["info"]
 
@@ -24,20 +28,25 @@ _LABEL_WIDTH = 14
 def info(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="k-space, reconstruction, image, weights, or mask.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    axes: ArrayAxes = None,
+    variable: ArrayVariable = None,
+    uncentred: Uncentred = False,
 ) -> None:
     """Say what is in a file.
 
     Contents, shapes, encoding, and whether it is undersampled and how.
 
-    Knows fastMRI HDF5 files and our own outputs (.h5), grey images and arrays (.png, .tif, .npy), the paper's slices
-    (.npz), weights (.safetensors, the authors' .pth) and sampling masks (.json). Shapes are (y, x) in pixels, fields of
-    view in mm.
+    Knows k-space of fastMRI and our own outputs (.h5), ISMRMRD (.h5, .mrd), Siemens (.dat) and BART (.cfl), k-space in arrays
+    whose axes are stated (.npy, .npz, .mat), DICOM images, grey images and arrays (.png, .tif, .npy), the paper's slices (.npz),
+    weights (.safetensors, the authors' .pth) and sampling masks (.json). Shapes are (y, x) in pixels, fields of view in mm.
     """
     if not path.exists():
         raise UsageError(f"{path}: does not exist")
     if not path.is_file():
         raise UsageError(f"{path}: is not a regular file")
-    facts: Facts = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path)}
+    with usage_errors():
+        layout = chosen_layout(axes, variable, uncentred)
+    facts: Facts = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path, layout)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2, allow_nan=False, default=str))
         return
@@ -58,12 +67,19 @@ def _print(key: str, value: object) -> None:
         result(f"{label if index == 0 else ' ' * _LABEL_WIDTH}{line}")
 
 
-def _describe(path: Path) -> Facts:
+def _describe(path: Path, layout: "ArrayLayout | None") -> Facts:
     with path.open("rb") as stream:
-        start = stream.read(8)
+        start = stream.read(132)
     suffix = path.suffix.lower()
-    if start == b"\x89HDF\r\n\x1a\n" or suffix in (".h5", ".hdf5"):
-        return _hdf5(path)
+    stated = path.with_name(path.name + ".toml").is_file() and suffix in (".npy", ".npz", ".mat")
+    if layout is not None or stated or suffix in (".mat", ".dat", ".cfl", ".hdr"):
+        return _kspace(path, layout)
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or suffix in (".h5", ".hdf5", ".mrd"):
+        from mrisps.io.ismrmrd import ismrmrd_groups
+
+        return _kspace(path, None) if ismrmrd_groups(path) else _hdf5(path)
+    if start[128:] == b"DICM" or suffix == ".dcm":
+        return _dicom(path)
     if suffix in (".safetensors", ".pth", ".pt"):
         return _weights(path)
     if suffix in (".png", ".tif", ".tiff", ".npy"):
@@ -74,7 +90,95 @@ def _describe(path: Path) -> Facts:
         return _mask(path)
     if suffix == ".py":
         raise FileError(path, "is a Python file; for a recipe use `mrisps recipes show`")
-    raise FileError(path, "is none of HDF5, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth) or mask (.json)")
+    known = (
+        "HDF5, twix (.dat), BART (.cfl), MAT, DICOM, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth) or mask (.json)"
+    )
+    raise FileError(path, f"is none of {known}")
+
+
+def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
+    """What every k-space file can say, with the middle slice as the example."""
+    import numpy as np
+
+    from mrisps.io.fastmri import sampling_of
+    from mrisps.io.ismrmrd import IsmrmrdFile
+    from mrisps.io.kspace_file import open_kspace
+
+    with open_kspace(path, layout) as file:
+        n_z = file.n_z if isinstance(file, IsmrmrdFile) else 1
+        volume = n_z > 1
+        n_y, n_x = file.shape
+        facts: Facts = {
+            "content": f"k-space, {file.format}",
+            "volumes" if volume else "slices": file.n_slices,
+            "coils": file.n_coils,
+            "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), complex64"
+            + (f", {n_z} partitions" if volume else ""),
+        }
+        if not volume:
+            record = file.read_slice(file.n_slices // 2)
+            facts["sampling"] = str(sampling_of(record))
+            counters = {name: number for name, number in record.labels.items() if number}
+            if counters:
+                facts["counters"] = f"slice {record.slice_index} of the file is " + ", ".join(
+                    f"{k} {v}" for k, v in counters.items()
+                )
+            if record.readout_oversampling != 1:
+                facts["oversampling"] = f"{record.readout_oversampling:g} along y"
+            if record.noise_scan is not None:
+                facts["noise_scan"] = f"{record.noise_scan.shape[1]} samples a coil"
+            if record.calibration is not None:
+                n_lines = int(np.count_nonzero(record.calibration.any(axis=(0, 1))))
+                facts["calibration"] = f"{n_lines} lines measured apart from the image"
+            if record.geometry is not None:
+                at, through = record.geometry.position_mm, record.geometry.slice_direction
+                facts["place"] = f"centre {_numbers(at)} mm, slice direction {_numbers(through)} (left, back, head)"
+        if file.contrast is not None:
+            facts["contrast"] = file.contrast
+        if file.header is not None:
+            facts |= _encoding(file.header)
+        if file.recon_shape is not None:
+            facts["crop"] = f"{file.recon_shape[0]} x {file.recon_shape[1]} is what the file asks for"
+        if file.attributes:
+            facts["attributes"] = dict(file.attributes)
+        if file.notes:
+            facts["notes"] = list(file.notes)
+    return facts
+
+
+def _numbers(values: tuple[float, float, float]) -> str:
+    return "({})".format(", ".join(f"{value:.4g}" for value in values))
+
+
+def _encoding(header: "IsmrmrdHeader") -> Facts:
+    encoded, recon = header.encoded_matrix, header.recon_matrix
+    lines = [
+        header.trajectory or "unknown trajectory",
+        f"encoded {encoded[0]} x {encoded[1]} x {encoded[2]}{_mm(header.encoded_fov_mm)}",
+        f"reconstructed {recon[0]} x {recon[1]} x {recon[2]}{_mm(header.recon_fov_mm)}",
+    ]
+    if header.acceleration is not None and header.acceleration != (1, 1):
+        mode = header.calibration_mode or "unknown"
+        lines.append(f"parallel imaging {header.acceleration[0]} x {header.acceleration[1]}, calibration {mode}")
+    facts: Facts = {"encoding": lines}
+    if header.field_strength_t is not None:
+        facts["field"] = f"{header.field_strength_t:g} T"
+    return facts
+
+
+def _dicom(path: Path) -> Facts:
+    from mrisps.io.dicom import read_dicom_series
+
+    volume = read_dicom_series(path)
+    geometry = volume.geometries[0]
+    facts: Facts = {"content": "DICOM image", "shape": f"{volume.pixels.shape[1]} x {volume.pixels.shape[2]} (y, x)"}
+    facts["values"] = f"{volume.pixels.min():.6g} to {volume.pixels.max():.6g}"
+    if geometry is not None:
+        facts["field_of_view"] = _mm(geometry.field_of_view_mm).strip(" ()")
+        facts["place"] = (
+            f"centre {_numbers(geometry.position_mm)} mm, slice direction {_numbers(geometry.slice_direction)}"
+        )
+    return facts | {"attributes": dict(volume.attributes or {})}
 
 
 def _hdf5(path: Path) -> Facts:
@@ -96,14 +200,7 @@ def _hdf5(path: Path) -> Facts:
         facts["contrast"] = summary.contrast
     header = summary.header
     if header is not None:
-        encoded, recon = header.encoded_matrix, header.recon_matrix
-        facts["encoding"] = [
-            header.trajectory or "unknown trajectory",
-            f"encoded {encoded[0]} x {encoded[1]} x {encoded[2]}{_mm(header.encoded_fov_mm)}",
-            f"reconstructed {recon[0]} x {recon[1]} x {recon[2]}{_mm(header.recon_fov_mm)}",
-        ]
-        if header.field_strength_t is not None:
-            facts["field"] = f"{header.field_strength_t:g} T"
+        facts |= _encoding(header)
     if summary.recon_shape is not None:
         facts["crop"] = f"{summary.recon_shape[0]} x {summary.recon_shape[1]} is what the header asks for"
     if summary.target is not None:

@@ -12,6 +12,7 @@ from mrisps.cli.demo import demo
 from mrisps.cli.denoise import denoise
 from mrisps.cli.evaluate import evaluate
 from mrisps.cli.info import info
+from mrisps.cli.manifest import fetch_manifest, make_manifest, verify_manifest
 from mrisps.cli.mask import mask
 from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
@@ -118,6 +119,30 @@ app.command(
         "mrisps convert dicom/ images/ --to png",
     )
 )(guarded(convert))
+manifest_app = typer.Typer(
+    name="manifest",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+    help="Lists of files with checksums: make, verify, fetch.",
+)
+manifest_app.command(
+    "make",
+    epilog=examples(
+        "mrisps manifest make fastmri/ --like fastmri_knee --output knee.toml",
+        "mrisps manifest make raw/ --split train=0.8,val=0.2 --patient 'sub-([0-9]+)' --output raw.toml",
+    ),
+)(guarded(make_manifest))
+manifest_app.command("verify", epilog=examples("mrisps manifest verify knee.toml fastmri/"))(guarded(verify_manifest))
+manifest_app.command(
+    "fetch",
+    epilog=examples(
+        "mrisps manifest fetch paper_mri data/ --split val",
+        "mrisps manifest fetch knee.toml data/ --mirror /mnt/fastmri",
+    ),
+)(guarded(fetch_manifest))
+app.add_typer(manifest_app)
 app.command("convert-paper-slices", epilog=examples("mrisps convert-paper-slices val/ val-h5/ --acceleration 8"))(
     guarded(convert_paper_slices)
 )

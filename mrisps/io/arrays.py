@@ -8,6 +8,8 @@ The statement is an `ArrayLayout`, given by the caller or lying beside the file 
     variable = "full_kspace_data"
 """
 
+import struct
+import tokenize
 import tomllib
 import warnings
 import zipfile
@@ -16,7 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.matlab import chosen, read_mat
 
 __all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered"]
 
@@ -33,10 +35,10 @@ AXES = ("y", "x", "coil", "slice", "contrast", "phase", "repetition", "set", "av
 
 _MAX_ARRAY_BYTES = 64 << 30
 _MAX_SIDECAR_BYTES = 1 << 16
-# What damaged or hostile content raises in numpy, zipfile and scipy; each call below reads nothing but the given file.
+# What damaged or hostile content raises in numpy and zipfile; each call below reads nothing but the given file.
 _DAMAGED = (
     *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError, IndexError, AttributeError, NotImplementedError),
-    *(RuntimeError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile, AssertionError),
+    *(RuntimeError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile, struct.error, tokenize.TokenError),
 )
 
 
@@ -224,7 +226,7 @@ def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
                 if not isinstance(array, np.ndarray):
                     raise FileError(path, "is an NPZ archive, expected one NPY array")
                 return array
-            return _read_npz(path, variable) if suffix == ".npz" else _read_mat(path, variable)
+            return _read_npz(path, variable) if suffix == ".npz" else read_mat(path, variable)
     except FileError:
         raise
     except _DAMAGED as error:
@@ -234,7 +236,7 @@ def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
 def _read_npz(path: Path, variable: str | None) -> NDArray[np.generic]:
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        name = _chosen(path, names, variable)
+        name = chosen(path, names, variable)
         info = archive.getinfo(f"{name}.npy")
         if info.file_size > _MAX_ARRAY_BYTES:  # a small archive may expand to any size
             raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {info.file_size}", field=name)
@@ -248,47 +250,3 @@ def _read_npz(path: Path, variable: str | None) -> NDArray[np.generic]:
                 raise FileError(path, f"{shape} {dtype} is more than the {info.file_size} bytes there are", field=name)
         with archive.open(info) as member:
             return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
-
-
-def _read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
-    with path.open("rb") as stream:
-        start = stream.read(520)
-    if b"\x89HDF\r\n\x1a\n" in start:  # version 7.3, after a block of 512 bytes
-        return _read_mat73(path, variable)
-    from scipy import io as scipy_io
-    from scipy.io.matlab import MatReadError
-
-    try:
-        names = [name for name, _, kind in scipy_io.whosmat(path) if kind in ("single", "double")]
-        name = _chosen(path, names, variable)
-        loaded = scipy_io.loadmat(path, variable_names=[name], struct_as_record=False, mat_dtype=False)
-    except MatReadError as error:
-        raise FileError(path, f"is no readable MAT file: {error}", field=variable) from error
-    array = loaded.get(name)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc":
-        raise FileError(path, "is no array of numbers", field=name)
-    return array
-
-
-def _read_mat73(path: Path, variable: str | None) -> NDArray[np.generic]:
-    from mrisps.io.hdf5 import Hdf5Reader
-
-    with Hdf5Reader(path) as file:
-        name = _chosen(path, list(file.layout()), variable)
-        values = file.read(name)
-    if values.dtype.names is not None and set(values.dtype.names) == {"real", "imag"}:
-        records = cast("NDArray[np.void]", values)
-        real, imag = records["real"], records["imag"]
-        joined = np.empty(values.shape, np.result_type(real.dtype, np.complex64))
-        joined.real, joined.imag = real, imag
-        values = joined
-    return values.T  # MATLAB's first index is the fastest
-
-
-def _chosen(path: Path, names: list[str], variable: str | None) -> str:
-    if variable is None and len(names) == 1:
-        return names[0]
-    if variable not in names:
-        wanted = "one array" if variable is None else variable
-        raise FileError(path, f"expected {wanted}, the file has: {', '.join(names) or 'none'}", field="variable")
-    return str(variable)

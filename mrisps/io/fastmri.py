@@ -34,6 +34,7 @@ __all__ = [
     "Sampling",
     "read_volume",
     "sampling_from_zeros",
+    "sampling_of",
     "summarize",
     "write_kspace",
     "write_reconstruction",
@@ -95,6 +96,11 @@ def sampling_from_zeros(kspace: NDArray[np.complex64]) -> Sampling:
     """
     acquired = (kspace != 0).any(axis=tuple(range(kspace.ndim - 1)))  # (x,)
     return _sampling(acquired, stated=False)
+
+
+def sampling_of(record: Acquisition) -> Sampling:
+    """How much of a slice was acquired: by its mask, else counted from the zeros."""
+    return sampling_from_zeros(record.kspace) if record.mask is None else _sampling(record.mask, stated=True)
 
 
 @dataclass(frozen=True, eq=False)

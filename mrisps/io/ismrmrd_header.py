@@ -101,13 +101,9 @@ class IsmrmrdHeader:
         """
         if self.encoded_fov_mm is None or self.recon_fov_mm is None:
             return self.recon_matrix[0], self.recon_matrix[1]
-        crop = [
-            round(encoded * recon_fov / encoded_fov)
-            for encoded, recon_fov, encoded_fov in zip(
-                self.encoded_matrix, self.recon_fov_mm, self.encoded_fov_mm, strict=True
-            )
-        ]
-        return min(max(crop[0], 1), self.encoded_matrix[0]), min(max(crop[1], 1), self.encoded_matrix[1])
+        sizes = zip(self.encoded_matrix[:2], self.recon_fov_mm[:2], self.encoded_fov_mm[:2], strict=True)
+        y, x = (min(max(1, round(n * recon / encoded)) if recon < encoded else n, n) for n, recon, encoded in sizes)
+        return y, x
 
     @classmethod
     def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":

@@ -48,6 +48,12 @@ class ManifestFile:
         Of an undersampled acquisition.
     n_slices
         Number of slices in the file.
+    n_coils
+        Receiver channels.
+    shape
+        (y, x) of k-space, for example ``"640x368"``.
+    patient
+        Whose file it is: any text that is the same for the files of one patient.
 
     Raises
     ------
@@ -62,6 +68,9 @@ class ManifestFile:
     contrast: str | None = None
     acceleration: int | None = None
     n_slices: int | None = None
+    n_coils: int | None = None
+    shape: str | None = None
+    patient: str | None = None
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
@@ -76,7 +85,9 @@ class ManifestFile:
             raise ValueError(f"sha256: expected 64 hexadecimal digits in small letters, got {self.sha256!r}")
         if not self.split:
             raise ValueError("split: is empty")
-        for name in ("size", "acceleration", "n_slices"):
+        if self.shape is not None and not re.fullmatch(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}", self.shape):
+            raise ValueError(f"shape: expected for example 640x368, got {self.shape!r}")
+        for name in ("size", "acceleration", "n_slices", "n_coils"):
             value = getattr(self, name)
             if value is not None and value < (0 if name == "size" else 1):
                 raise ValueError(f"{name}: expected a positive number, got {value}")
@@ -102,11 +113,12 @@ class Manifest:
     description
         What the files are.
     url
-        Where they are published: this and the path of a file make its address. It ends with a slash.
+        Where they are published: this and the path of a file make its address. It ends with a slash. Empty: nowhere, or only
+        after asking; files then come from mirrors and local folders.
     licence
         Licence or terms of use.
     files
-        In order; no path twice.
+        In order; no path twice, and no patient in two splits.
 
     Raises
     ------
@@ -121,13 +133,17 @@ class Manifest:
     files: tuple[ManifestFile, ...]
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"https?://[^\s?#]+/", self.url):
+        if self.url and not re.fullmatch(r"https?://[^\s?#]+/", self.url):
             raise ValueError(f"url: expected http(s)://.../ with a slash at the end, got {self.url!r}")
         seen: set[str] = set()
+        split_of: dict[str, str] = {}
         for index, file in enumerate(self.files):
             if file.path in seen:
                 raise ValueError(f"files[{index}].path: {file.path} is there twice")
             seen.add(file.path)
+            if file.patient is not None and split_of.setdefault(file.patient, file.split) != file.split:
+                message = f"{file.patient} is in the splits {split_of[file.patient]} and {file.split}"
+                raise ValueError(f"files[{index}].patient: {message}")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -325,7 +341,7 @@ class Manifest:
         for file in files:
             path = Path(root) / file.path
             if _state(file, path) != "ok":
-                _obtain(file, path, (*mirrors, self.url))
+                _obtain(file, path, (*mirrors, self.url) if self.url else mirrors)
             paths.append(path)
             if progress is not None:
                 progress(len(paths), len(files), path)
@@ -381,7 +397,7 @@ def _obtain(file: ManifestFile, path: Path, places: Sequence[Path | str]) -> Non
         if failure is None:
             return
         failures.append(f"{place}: {failure}")
-    raise FileError(path, "cannot be had. " + "; ".join(failures))
+    raise FileError(path, "cannot be had. " + ("; ".join(failures) or "There is no address, and no mirror was given"))
 
 
 def _copy(file: ManifestFile, path: Path, mirror: Path) -> str | None:
@@ -435,6 +451,9 @@ def _file(path: Path, prefix: str, entry: object) -> ManifestFile:
             contrast=_get(path, prefix, entry, "contrast", str) if "contrast" in entry else None,
             acceleration=_get(path, prefix, entry, "acceleration", int) if "acceleration" in entry else None,
             n_slices=_get(path, prefix, entry, "n_slices", int) if "n_slices" in entry else None,
+            n_coils=_get(path, prefix, entry, "n_coils", int) if "n_coils" in entry else None,
+            shape=_get(path, prefix, entry, "shape", str) if "shape" in entry else None,
+            patient=_get(path, prefix, entry, "patient", str) if "patient" in entry else None,
         )
     except ValueError as error:
         raise _field_error(path, prefix, error) from error

@@ -262,6 +262,10 @@ class TwixFile(KspaceFile):
         n_base = self._size(protocol, "iBaseResolution", "sKSpace.lBaseResolution", n_y)
         oversampling = n_y / n_base
         along_x = 1 + (protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0)
+        if not 1 <= along_x < 16:
+            raise FileError(
+                self.path, f"expected a fraction >= 0, got {along_x - 1}", field="sKSpace.dPhaseOversamplingForDialog"
+            )
         fov = [protocol.number(f"sSliceArray.asSlice[0].{name}") for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")]
         y, x, z = (0.0 if value is None else value for value in fov)
         center = int(heads["CenterLin"][imaging[0]])

@@ -203,8 +203,9 @@ def recipe_folder() -> Path:
 
 
 def builtin_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe that comes with the package."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("[a-z]*.py"))}
+    """Name -> file of every recipe that comes with the package; programs that convert data (``convert_*``) are none."""
+    files = sorted(recipe_folder().glob("[a-z]*.py"))
+    return {path.stem: path for path in files if not path.stem.startswith("convert_")}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from raw_files import CALIBRATION, N_COILS, N_X, N_Y, NOISE, RawLine, header, lines_of, normal, write_mrd
 
 from mrisps.io.images import write_image
 from mrisps.operators import make_mask
@@ -76,6 +77,41 @@ def test_images_and_masks(cli: Cli, picture: Path, tmp_path: Path) -> None:
     assert "(2, 3, 4, 5)" in cli.stdout
 
 
+def test_raw_files(cli: Cli, tmp_path: Path) -> None:
+    kspace = normal((N_COILS, N_Y, N_X))
+    lines = [RawLine(normal((N_COILS, 20)), {"flags": NOISE}), *lines_of(kspace, [0, 5, 6, 7, 9], repetition=1)]
+    lines += lines_of(kspace, [5, 6], repetition=1, head={"flags": CALIBRATION})
+    path = write_mrd(
+        tmp_path / "a.h5", lines, header(protocol_name="gre", acceleration=(2, 1), calibration_mode="separate")
+    )
+    assert cli("info", path) == 0
+    for line in (
+        "k-space, ISMRMRD",
+        "5 of 12 columns are acquired (mask in the file), 3 of them around the centre: acceleration 2.40",
+        "slice 0 of the file is repetition 1",
+        "2 along y",
+        "20 samples a coil",
+        "2 lines measured apart from the image",
+        "parallel imaging 2 x 1, calibration separate",
+        "readouts: 5 imaging, 2 calibration, 1 noise",
+        "centre (0, 0, 0) mm, slice direction (0, 0, 1)",
+    ):
+        assert line in cli.stdout, line
+    assert cli("info", path, "--json") == 0
+    assert json.loads(cli.stdout)["coils"] == N_COILS
+    np.save(tmp_path / "a.npy", kspace)
+    assert cli("info", tmp_path / "a.npy", "--axes", "coil,y,x") == 0
+    assert "k-space, array" in cli.stdout
+    assert cli("info", tmp_path / "a.npy", "--axes", "coil,y") == 2
+    assert cli("info", tmp_path / "a.npy", "--uncentred") == 2
+
+
+def test_volume(cli: Cli, tmp_path: Path) -> None:
+    head = header(encoded_matrix=(N_Y, N_X, 4), partition_limits=(0, 3, 2))
+    assert cli("info", write_mrd(tmp_path / "a.mrd", lines_of(normal((N_COILS, N_Y, N_X)), range(N_X)), head)) == 0
+    assert "16 x 12 (y: readout, x: phase encoding), complex64, 4 partitions" in cli.stdout
+
+
 def test_paper_slice(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> None:
     path = tmp_path / "slice.npz"
     kspace = (rng.normal(size=(16, 12)) + 1j * rng.normal(size=(16, 12))).astype(np.complex64)
@@ -96,7 +132,11 @@ def test_paper_slice(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> None
         ("a.npz", b"text", "is no readable NPZ archive"),
         ("a.json", b"{}", "mask: format: expected 'mrisps.SamplingMask', got None"),
         ("a.py", b"", "is a Python file; for a recipe use `mrisps recipes show`"),
-        ("a.docx", b"PK", "is none of HDF5, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth) or mask (.json)"),
+        (
+            "a.docx",
+            b"PK",
+            "is none of HDF5, twix (.dat), BART (.cfl), MAT, DICOM, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth)",
+        ),
     ],
 )
 def test_files_that_are_none(cli: Cli, tmp_path: Path, name: str, content: bytes, expected: str) -> None:

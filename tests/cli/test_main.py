@@ -27,6 +27,9 @@ COMMANDS = [
     ("recipes", "show"),
     ("recipes", "copy"),
     ("convert",),
+    ("manifest", "make"),
+    ("manifest", "verify"),
+    ("manifest", "fetch"),
     ("convert-paper-slices",),
     ("convert-weights",),
 ]
