@@ -3,10 +3,10 @@
     python benchmarks/multicoil.py DATA --weights sigma_25_NCPR.pth [--variants] [--pictures DIR] [--output FILE.json]
 
 DATA holds ``brain_8ch_full.{cfl,hdr}`` and ``brain_8ch_256.mat``. Undersampling: random columns (R = 4 with 24 central ones) and
-Poisson disc (R = 8, centre 24 x 24). The coil maps of all methods are SigPy's ESPIRiT from the central 24 x 24 samples; the reference
-is the SENSE combination of the full k-space with ESPIRiT maps from its central 48 x 48 samples. Every other method has its weight
-tuned on the very image (the best PSNR of a grid is reported); ours has the numbers of the recipe, and the best of a grid beside it.
-``bart`` is used where it is installed. Seconds: wall clock of one reconstruction, coil maps not included.
+Poisson disc (R = 8, centre 24 x 24). The coil maps of all methods are SigPy's ESPIRiT from the central 24 x 24 samples; the
+reference is the SENSE combination of the full k-space with ESPIRiT maps from its central 48 x 48 samples. Every other method has
+its weight tuned on the very image (the best PSNR of a grid is reported); ours has the numbers of the recipe, and the best of a
+grid beside it. ``bart`` is used where it is installed. Seconds: wall clock of one reconstruction, coil maps not included.
 """
 
 import argparse
@@ -61,7 +61,9 @@ class Row:
 
 def fft2c(image: Complex) -> Complex:
     axes = (-2, -1)
-    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes=axes), norm="ortho"), axes=axes).astype(np.complex64)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes=axes), norm="ortho"), axes=axes).astype(
+        np.complex64
+    )
 
 
 def ifft2c(kspace: Complex) -> Complex:
@@ -208,7 +210,9 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
     modulus = PriorUse(stride=2, modulus=True)
 
     def compressed(n_coils: int | None, method: str = "svd") -> Recipe:
-        settings = None if n_coils is None else CoilCompression(n_coils, "geometric" if method == "geometric" else "svd")
+        settings = (
+            None if n_coils is None else CoilCompression(n_coils, "geometric" if method == "geometric" else "svd")
+        )
         return dataclasses.replace(recipe, preparation=dataclasses.replace(preparation, compression=settings))
 
     found = {
@@ -300,6 +304,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the two brains")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--variants", action="store_true", help="also what other choices of ours give")
+    parser.add_argument("--case", type=int, action="append", help="only this one of the four, from 0; can be repeated")
     parser.add_argument("--pictures", type=Path, help="folder for PNG files, one a case")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/multicoil.json"))
     arguments = parser.parse_args()
@@ -307,6 +312,8 @@ def main() -> None:
     rows: list[Row] = []
     print(f"torch threads: {torch.get_num_threads()}")
     for number, case in enumerate(cases(arguments.data)):
+        if arguments.case is not None and number not in arguments.case:
+            continue
         print(f"\n{case.name}: R = {1 / case.mask.mean():.2f}, maps in {case.seconds_maps:.1f} s")
         found, images = measure(case, model, arguments.variants)
         rows.extend(found)

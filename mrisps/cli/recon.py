@@ -131,7 +131,8 @@ def recon(
     keep_maps: Annotated[
         bool,
         typer.Option(
-            "--keep-maps", help="Keep coil maps in DIR/maps, and take those that are there for the same data and settings."
+            "--keep-maps",
+            help="Keep coil maps in DIR/maps, and take those that are there for the same data and settings.",
         ),
     ] = False,
     report: Annotated[
@@ -142,9 +143,10 @@ def recon(
 ) -> None:
     """Reconstruct undersampled k-space.
 
-    Data of several coils need a recipe for them, such as `multicoil`. Every input file becomes DIR/NAME (ending in .h5) with the data set `reconstruction` (what fastmri.evaluate reads), `image` if it is
-    complex, `smooth`, `sparse` and `cost_map`, all in the units of the input, and the attributes `provenance` and
-    `certificate`. A file that fails does not stop the others.
+    Data of several coils need a recipe for them, such as `multicoil`. Every input file becomes DIR/NAME.h5 with the data
+    set `reconstruction` (what fastmri.evaluate reads), `image` if it is complex, `smooth`, `sparse` and `cost_map`, all in
+    the units of the input (of its noise, where that was whitened), and the attributes `provenance` and `certificate`. A
+    file that fails does not stop the others.
 
     Exit code 0: every slice converged. 1: a file failed, or a slice did not converge. 2: the command is wrong, nothing
     was done.
@@ -230,11 +232,11 @@ def _reconstruct(
     device: str,
     maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
-    from mrisps.io.kspace_file import open_kspace
     from mrisps.operators import mask_from_file
     from mrisps.pipeline.reconstruct import reconstruct_file
+    from mrisps.pipeline.volume import open_slices
 
-    with open_kspace(source, layout) as file:
+    with open_slices(source, layout) as file:
         n_slices, shape = file.n_slices, file.shape
     slices = range(n_slices) if choice is None else choice.of(source, n_slices)
     given = None
@@ -266,10 +268,10 @@ def _mask_from_zeros(source: Path, slices: Sequence[int], layout: "ArrayLayout |
     """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples."""
     import numpy as np
 
-    from mrisps.io.kspace_file import open_kspace
     from mrisps.operators import mask_from_array
+    from mrisps.pipeline.volume import open_slices
 
-    with open_kspace(source, layout) as file:
+    with open_slices(source, layout) as file:
         samples = np.zeros(file.shape, dtype=np.bool_)
         for index in slices:
             samples |= (file.read_slice(index).kspace != 0).any(axis=0)
@@ -335,9 +337,9 @@ def _write_report(
 
     from mrisps.atomic import write_text
     from mrisps.io.hdf5 import Hdf5Reader
-    from mrisps.io.kspace_file import open_kspace
     from mrisps.pipeline.metrics import center_crop
     from mrisps.pipeline.reconstruct import mri_problem, to_array
+    from mrisps.pipeline.volume import open_slices
     from mrisps.reports.html import render
     from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
 
@@ -347,7 +349,7 @@ def _write_report(
         image, smooth, sparse, cost_map = (file.read(name, position) for name in names)
         provenance = json.loads(str(file.attributes()[0]["provenance"]))
     slices = provenance["slices"]
-    with open_kspace(source, layout) as raw:
+    with open_slices(source, layout) as raw:
         acquisition = raw.read_slice(slices[position])
     problem = mri_problem(acquisition, recipe, mask=mask, undersample=undersample, scale=1.0)
     zero_filled = np.abs(to_array(problem.operator.adjoint(problem.y), (image.shape[0], image.shape[1])))

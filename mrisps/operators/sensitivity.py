@@ -166,7 +166,7 @@ class Sense(LinearOperator):
             power += spectrum.sum(dim=0)
         full = self._transfer_function.expand(self._domain_shape[-2:])
         blurred = torch.fft.ifft2(torch.fft.fft2(power).conj() * torch.fft.fft2(full)).real
-        diagonal = (blurred / n_pixels**2).clamp_(min=0)
+        diagonal: torch.Tensor = (blurred / n_pixels**2).clamp_(min=0)
         if not self._domain_dtype.is_complex:  # of Re A^H A: the mean of f and -f
             diagonal = 0.5 * (diagonal + diagonal.flip(-2, -1).roll((1, 1), (-2, -1)))
         return diagonal

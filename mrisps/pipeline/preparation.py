@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +26,33 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError, RecipeError
 from mrisps.io.acquisition import Acquisition
+from mrisps.pipeline.coil_maps import (
+    SMALLEST_CALIBRATION,
+    CoilMaps,
+    calibration_shape,
+    centre,
+    estimate_maps,
+    keep_maps,
+    pad,
+    read_maps,
+    to_image,
+    to_kspace,
+)
 
-__all__ = ["CoilCompression", "CoilMaps", "PhaseRemoval", "Preparation", "Prepared", "Step", "calibration_shape", "prepare"]
+__all__ = [
+    "CoilCompression",
+    "CoilMaps",
+    "PhaseRemoval",
+    "Preparation",
+    "Prepared",
+    "Step",
+    "calibration_shape",
+    "prepare",
+]
 
 Complex = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
 Step = Mapping[str, str | float | int | list[int]]
-
-SMALLEST_CALIBRATION = 8
-"""Lines and samples below which maps are not estimated."""
 
 
 @dataclass(frozen=True)
@@ -60,45 +78,6 @@ class CoilCompression:
     def __post_init__(self) -> None:
         if self.n_coils < 1:
             raise RecipeError("preparation.compression.n_coils", f"expected an integer >= 1, got {self.n_coils}")
-
-
-@dataclass(frozen=True)
-class CoilMaps:
-    """How coil sensitivities are found.
-
-    Parameters
-    ----------
-    method
-        ``"espirit"``: SigPy's ESPIRiT. ``"walsh"``: from a low-resolution image, by the largest eigenvector of the local
-        covariance of the coils; a fraction of the time, and less exact.
-    calibration_width
-        At most so many lines and samples of the calibration data are used.
-    kernel_width, threshold
-        ESPIRiT: side of the kernels; singular values below this fraction of the largest are noise.
-    crop
-        ESPIRiT: maps are 0 where the largest eigenvalue is below this.
-    walsh_crop
-        Walsh: maps are 0 where the low-resolution image is below this fraction of its maximum.
-
-    Source
-    ------
-    ESPIRiT: Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001. Walsh et al., Magn. Reson. Med. 43 (2000) 682-690.
-    """
-
-    method: Literal["espirit", "walsh"] = "espirit"
-    calibration_width: int = 24
-    kernel_width: int = 6
-    threshold: float = 0.02
-    crop: float = 0.9
-    walsh_crop: float = 0.02
-
-    def __post_init__(self) -> None:
-        for key, low in (("calibration_width", SMALLEST_CALIBRATION), ("kernel_width", 2)):
-            if getattr(self, key) < low:
-                raise RecipeError(f"preparation.maps.{key}", f"expected at least {low}, got {getattr(self, key)}")
-        for key in ("threshold", "crop", "walsh_crop"):
-            if not 0 <= getattr(self, key) < 1:
-                raise RecipeError(f"preparation.maps.{key}", f"expected a number from 0 to 1, got {getattr(self, key)}")
 
 
 @dataclass(frozen=True)
@@ -138,9 +117,9 @@ class Preparation:
 
     prewhiten: bool = True
     remove_oversampling: bool = True
-    compression: CoilCompression | None = CoilCompression()
-    maps: CoilMaps = CoilMaps()
-    phase: PhaseRemoval | None = PhaseRemoval()
+    compression: CoilCompression | None = field(default_factory=CoilCompression)
+    maps: CoilMaps = field(default_factory=CoilMaps)
+    phase: PhaseRemoval | None = field(default_factory=PhaseRemoval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,41 +250,11 @@ class _State:
                 f"{SMALLEST_CALIBRATION} x {SMALLEST_CALIBRATION} are needed for coil maps, or a file that has maps",
                 "calibration",
             )
-        return _centre(source, size)
-
-
-def calibration_shape(mask: Mask) -> tuple[int, int]:
-    """(y, x) of the fully sampled block around the centre of a mask (y, x); (0, 0) if the centre itself is missing.
-
-    The block has the indices n // 2 - k to n // 2 + k - 1 along each axis (or all). It is grown as a square first, then along y,
-    then along x.
-    """
-
-    def span(size: int, k: int) -> slice:
-        return slice(max(size // 2 - k, 0), min(size // 2 + k, size))
-
-    def full(k_y: int, k_x: int) -> bool:
-        return bool(mask[span(mask.shape[0], k_y), span(mask.shape[1], k_x)].all())
-
-    last_y, last_x = ((size + 1) // 2 for size in mask.shape)
-    k_y = k_x = 0
-    while min(k_y + 1, last_y) > k_y or min(k_x + 1, last_x) > k_x:
-        larger = min(k_y + 1, last_y), min(k_x + 1, last_x)
-        if not full(*larger):
-            break
-        k_y, k_x = larger
-    while k_y < last_y and full(k_y + 1, k_x):
-        k_y += 1
-    while k_x < last_x and full(k_y, k_x + 1):
-        k_x += 1
-    if k_y == 0 or k_x == 0:
-        return 0, 0
-    height, width = (span(size, k) for size, k in zip(mask.shape, (k_y, k_x), strict=True))
-    return height.stop - height.start, width.stop - width.start
+        return centre(source, size)
 
 
 def _scaled(array: Complex | None, unit: float) -> Complex | None:
-    return None if array is None else (array / np.float32(unit)).astype(np.complex64)
+    return None if array is None else np.asarray(array / np.float32(unit), dtype=np.complex64)
 
 
 def _only_set(acquisition: Acquisition) -> Complex | None:
@@ -318,7 +267,8 @@ def _only_set(acquisition: Acquisition) -> Complex | None:
             f"{maps.shape[0]} sets of maps: the reconstruction takes one (soft SENSE is an operator only)",
             field="sensitivity_maps",
         )
-    return maps[0]
+    only: Complex = maps[0]
+    return only
 
 
 # ---------------------------------------------------------------------------------------------------------------- noise
@@ -340,7 +290,7 @@ def _prewhiten(state: _State, noise: Complex | None) -> None:
     eigenvalues = np.linalg.eigvalsh(covariance)
     if not eigenvalues[0] > 1e-10 * eigenvalues[-1]:
         raise state.error("the noise of the coils is linearly dependent: it cannot be whitened", "noise_scan")
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.complex128)
     state.kspace = _mix(whiten, state.kspace)
     if state.calibration is not None:
         state.calibration = _mix(whiten, state.calibration)
@@ -393,8 +343,8 @@ def _crop_readout(kspace: Complex, new: int) -> Complex:
     """Centred k-space (coil, y, x) of the central ``new`` rows of the image."""
     n_y = kspace.shape[1]
     first = n_y // 2 - new // 2
-    rows = _to_image(kspace, axes=(1,))[:, first : first + new]
-    return _to_kspace(rows, axes=(1,))
+    rows = to_image(kspace, axes=(1,))[:, first : first + new]
+    return to_kspace(rows, axes=(1,))
 
 
 # ---------------------------------------------------------------------------------------------------------- compression
@@ -436,7 +386,7 @@ def _compress_geometric(state: _State, n: int) -> float:
         raise state.error(
             "geometric coil compression needs a fully sampled readout (recipe: preparation.compression.method)", "mask"
         )
-    rows = _to_image(source, axes=(1,)).astype(np.complex128)  # (coil, y, x), y an image axis
+    rows = to_image(source, axes=(1,)).astype(np.complex128)  # (coil, y, x), y an image axis
     matrices = np.empty((rows.shape[1], n, rows.shape[0]), dtype=np.complex128)
     kept = total = 0.0
     previous = None
@@ -453,9 +403,9 @@ def _compress_geometric(state: _State, n: int) -> float:
         mixed: Complex = np.einsum("ync,cyx->nyx", matrices.astype(np.complex64), coils).astype(np.complex64)
         return mixed
 
-    state.kspace = _to_kspace(apply(_to_image(state.kspace, axes=(1,))), axes=(1,)) * state.mask
+    state.kspace = to_kspace(apply(to_image(state.kspace, axes=(1,))), axes=(1,)) * state.mask
     if state.calibration is not None:
-        state.calibration = _to_kspace(apply(_to_image(state.calibration, axes=(1,))), axes=(1,))
+        state.calibration = to_kspace(apply(to_image(state.calibration, axes=(1,))), axes=(1,))
     if state.given_maps is not None:
         state.given_maps = apply(state.given_maps)
     return kept / total if total > 0 else 1.0
@@ -482,85 +432,26 @@ def _sensitivities(state: _State, settings: CoilMaps, folder: Path | None) -> Co
     key = hashlib.sha256(json.dumps([dataclasses.asdict(settings), shape]).encode())
     key.update(np.ascontiguousarray(region).tobytes())
     path = None if folder is None else folder / f"{key.hexdigest()[:32]}.npy"
-    maps = None if path is None else _cached(path, (state.n_coils, *shape))
+    maps = None if path is None else read_maps(path, (state.n_coils, *shape))
     if maps is None:
-        maps = _espirit(region, shape, settings) if settings.method == "espirit" else _walsh(region, shape, settings)
-        if not maps.any():
-            raise state.error("no coil map above the threshold (recipe: preparation.maps.crop)", "calibration")
+        maps = estimate_maps(region, shape, settings)
+        if not maps.any():  # a slice without signal, at the end of a volume
+            maps = estimate_maps(region, shape, dataclasses.replace(settings, crop=0.0, walsh_crop=0.0))
+            state.notes.append(
+                "no pixel passes the threshold of the coil maps: all are kept; there may be no signal here"
+            )
         if path is not None:
-            _keep(path, maps)
+            keep_maps(path, maps)
     else:
         step["cached"] = "yes"
     state.steps.append(step)
     return maps
 
 
-def _espirit(region: Complex, shape: tuple[int, ...], settings: CoilMaps) -> Complex:
-    from sigpy.mri.app import EspiritCalib
-
-    padded = _pad(region, shape)
-    calibration: Complex = np.asarray(
-        EspiritCalib(
-            padded,
-            calib_width=min(region.shape[1:]),
-            thresh=settings.threshold,
-            kernel_width=settings.kernel_width,
-            crop=settings.crop,
-            show_pbar=False,
-        ).run(),
-        dtype=np.complex64,
-    )
-    return calibration
-
-
-def _walsh(region: Complex, shape: tuple[int, ...], settings: CoilMaps, box: int = 7, n_iterations: int = 12) -> Complex:
-    from scipy.ndimage import uniform_filter
-
-    window = np.outer(*(np.hanning(size + 2)[1:-1] for size in region.shape[1:]))
-    low = _to_image(_pad((region * window).astype(np.complex64), shape))
-    magnitude = np.sqrt(np.square(np.abs(low)).sum(axis=0))
-    n_coils = len(low)
-    covariance = np.empty((*shape, n_coils, n_coils), dtype=np.complex64)
-    for i in range(n_coils):
-        for j in range(i, n_coils):
-            product = low[i] * low[j].conj()
-            smooth = uniform_filter(product.real, box, mode="wrap") + 1j * uniform_filter(
-                product.imag, box, mode="wrap"
-            )
-            covariance[..., i, j], covariance[..., j, i] = smooth, smooth.conj()
-    vector = np.moveaxis(low, 0, -1)[..., None].copy()  # (y, x, coil, 1): near the answer already
-    for _ in range(n_iterations):
-        vector = covariance @ vector
-        vector /= np.linalg.norm(vector, axis=-2, keepdims=True).clip(min=np.finfo(np.float32).tiny)
-    maps = np.moveaxis(vector[..., 0], -1, 0)
-    maps = maps * np.exp(-1j * np.angle(maps[:1]))  # the phase of the first coil, as ESPIRiT has it
-    return (maps * (magnitude >= settings.walsh_crop * magnitude.max())).astype(np.complex64)
-
-
 def _of_unit_power(maps: Complex) -> Complex:
     """sum |S|^2 = 1 where the maps are not zero: beta and lam then mean the same everywhere."""
     power = np.sqrt(np.square(np.abs(maps)).sum(axis=0))
     return np.where(power > 0, maps / np.where(power > 0, power, 1), 0).astype(np.complex64)
-
-
-def _cached(path: Path, shape: tuple[int, ...]) -> Complex | None:
-    if not path.is_file():
-        return None
-    try:
-        maps = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise FileError(path, f"is no map that was kept: {error}") from error
-    if maps.shape != shape or maps.dtype != np.complex64 or not np.isfinite(maps).all():
-        raise FileError(path, f"expected finite complex64 maps {shape}, got {maps.dtype} {maps.shape}")
-    return np.asarray(maps, dtype=np.complex64)
-
-
-def _keep(path: Path, maps: Complex) -> None:
-    from mrisps.atomic import atomic_path
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, maps)
 
 
 # ---------------------------------------------------------------------------------------------------------------- phase
@@ -571,34 +462,7 @@ def _smooth_phase(state: _State, maps: Complex, settings: PhaseRemoval) -> Compl
     shape = state.kspace.shape[1:]
     size = min(settings.width, shape[0]), min(settings.width, shape[1])
     window = np.outer(*(np.hanning(n + 2)[1:-1] for n in size))
-    low = _to_image(_pad((_centre(state.kspace, size) * window).astype(np.complex64), shape))
+    low = to_image(pad((centre(state.kspace, size) * window).astype(np.complex64), shape))
     image = (maps.conj() * low).sum(axis=0)
     state.steps.append({"step": "phase", "samples": list(size)})
-    return np.exp(1j * np.angle(image)).astype(np.complex64)
-
-
-# ------------------------------------------------------------------------------------------------------------ transforms
-
-
-def _to_image(kspace: Complex, axes: tuple[int, ...] = (-2, -1)) -> Complex:
-    shifted = np.fft.ifftn(np.fft.ifftshift(kspace, axes=axes), axes=axes, norm="ortho")
-    return np.fft.fftshift(shifted, axes=axes).astype(np.complex64)
-
-
-def _to_kspace(image: Complex, axes: tuple[int, ...] = (-2, -1)) -> Complex:
-    shifted = np.fft.fftn(np.fft.ifftshift(image, axes=axes), axes=axes, norm="ortho")
-    return np.fft.fftshift(shifted, axes=axes).astype(np.complex64)
-
-
-def _centre(array: Complex, size: tuple[int, int]) -> Complex:
-    """The central (y, x) samples of (coil, y, x)."""
-    first_y, first_x = (n // 2 - m // 2 for n, m in zip(array.shape[1:], size, strict=True))
-    return array[:, first_y : first_y + size[0], first_x : first_x + size[1]]
-
-
-def _pad(region: Complex, shape: tuple[int, ...]) -> Complex:
-    """Zeros around a centre (coil, y, x)."""
-    padded = np.zeros((region.shape[0], *shape), dtype=np.complex64)
-    first_y, first_x = (n // 2 - m // 2 for n, m in zip(shape, region.shape[1:], strict=True))
-    padded[:, first_y : first_y + region.shape[1], first_x : first_x + region.shape[2]] = region
-    return padded
+    return np.asarray(np.exp(1j * np.angle(image)), dtype=np.complex64)

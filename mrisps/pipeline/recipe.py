@@ -260,15 +260,7 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
 
 
 _Part = (
-    MaskRule
-    | ScaleRule
-    | BlurRule
-    | FastSettings
-    | PriorUse
-    | Preparation
-    | CoilCompression
-    | CoilMaps
-    | PhaseRemoval
+    MaskRule | ScaleRule | BlurRule | FastSettings | PriorUse | Preparation | CoilCompression | CoilMaps | PhaseRemoval
 )
 _D = typing.TypeVar("_D", bound="Recipe | _Part")
 

@@ -19,7 +19,6 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.arrays import ArrayLayout
 from mrisps.io.fastmri import JsonValue, ReconstructionWriter, sampling_from_zeros
-from mrisps.io.kspace_file import open_kspace
 from mrisps.io.manifest import sha256_of
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import (
@@ -35,6 +34,7 @@ from mrisps.operators import (
 from mrisps.pipeline.metrics import center_crop
 from mrisps.pipeline.preparation import Preparation, Step, prepare
 from mrisps.pipeline.recipe import Recipe
+from mrisps.pipeline.volume import open_slices
 from mrisps.solvers import Reconstruction, solve
 
 __all__ = [
@@ -166,7 +166,9 @@ def mri_problem(
     real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
     dtype = torch.float32 if real else torch.complex64
     if recipe.preparation is not None:
-        return _sense_problem(acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes)
+        return _sense_problem(
+            acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes
+        )
     operator = FourierSubsampling(acquired, acquisition.shape, dtype, torch.device(device))
     y = torch.from_numpy(acquisition.kspace).to(operator.device)[None] * acquired.tensor(operator.device)
     scale = _scale(operator, y, recipe, scale)
@@ -196,20 +198,21 @@ def _sense_problem(
     operator = Sense(sampling, maps, dtype, torch.device(device))
     y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
     inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
-    if recipe.noise_std is not None:
-        noise_std = recipe.noise_std
-    elif prepared.noise_std is not None:
-        noise_std = prepared.noise_std / inner
-    else:
-        estimate = estimate_noise_std(prepared.kspace, sampling)
-        noise_std = None if estimate is None else estimate / inner
+    noise_std, measured = recipe.noise_std, prepared.noise_std
+    if noise_std is None:
+        measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured
+        noise_std = None if measured is None else measured / inner
     if not recipe.prior_fits(shape):
-        notes.append(f"an image of {shape[0]} x {shape[1]} has no grid of stride {recipe.prior.stride}: all patches count")
+        notes.append(
+            f"an image of {shape[0]} x {shape[1]} has no grid of stride {recipe.prior.stride}: all patches count"
+        )
     seen = np.abs(prepared.maps).max(axis=0) > 0
     factor = torch.from_numpy((prepared.phase * seen).astype(np.complex64)).to(operator.device)[None, None]
     if dtype == torch.float32:
         factor = torch.from_numpy(seen.astype(np.float32)).to(operator.device)[None, None]
-    return Problem(operator, y / inner, inner * prepared.unit, noise_std, sampling, tuple(notes), prepared.steps, factor)
+    return Problem(
+        operator, y / inner, inner * prepared.unit, noise_std, sampling, tuple(notes), prepared.steps, factor
+    )
 
 
 def _on_grid(mask: SamplingMask, pattern: NDArray[np.bool_]) -> SamplingMask:
@@ -391,7 +394,7 @@ def reconstruct_file(
     mask, undersample, scale, device, maps_folder
         See :func:`mri_problem`.
     layout
-        What the axes of an array file are; see :func:`mrisps.io.kspace_file.open_kspace`.
+        What the axes of an array file are; see :func:`mrisps.pipeline.volume.open_slices`.
     crop
         Cut the images to the size that the file's header asks for.
     slices
@@ -408,7 +411,7 @@ def reconstruct_file(
     """
     certificates: list[Mapping[str, JsonValue]] = []
     notes: dict[str, None] = {}
-    with open_kspace(source, layout) as file:
+    with open_slices(source, layout) as file:
         chosen = range(file.n_slices) if slices is None else slices
         if not chosen or chosen[0] < 0 or chosen[-1] >= file.n_slices:
             raise MrispsError(f"{source}: slices: expected some of 0 to {file.n_slices - 1}, got {chosen}")

@@ -77,8 +77,9 @@ class FastSettings:
         iteration went on: the last steps of the image, summed up as a geometric series of their own rate.
     levels
         Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where the
-        operator can be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation then takes place at the
-        coarsest level only. Made for undersampled columns: with noise-like aliasing (Poisson disc) or noise, 1 is better.
+        operator can be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation
+        then takes place at the coarsest level only. Made for undersampled columns of a single coil: with noise-like aliasing
+        (Poisson disc), with noise, or with several coils, 1 is better.
     coarse_iterations
         Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
     half_storage
@@ -373,7 +374,9 @@ class _Path:
         self._work = [prior.basis.new_empty(largest) for _ in range(4 if settings.half_storage else 3)]
 
     def _predict(self, coefficients: Tensor, out: Tensor) -> None:
-        for row, predicted in zip(coefficients, out, strict=True):  # a row of a piece is contiguous, a pair of them is not
+        for row, predicted in zip(
+            coefficients, out, strict=True
+        ):  # a row of a piece is contiguous, a pair of them is not
             torch.matmul(row, self._predictor, out=predicted)
 
     def step(self, measure: bool = False) -> None:

@@ -251,7 +251,8 @@ def check_measurements(energy: Energy, noise_std: float | None) -> None:
     height, width = energy.image_shape
     if energy.prior.stride > 1 and (height % group or width % group):
         raise ValueError(
-            f"image size: with every {energy.prior.stride}. patch both sides have to be multiples of {group}; got {height} x {width}"
+            f"image size: with a stride of {energy.prior.stride} both sides have to be multiples of {group}; "
+            f"got {height} x {width}"
         )
     if height % group or width % group:
         raise ValueError(

@@ -112,7 +112,10 @@ def test_energy_and_gradients(stride: int, modulus: bool) -> None:
     """The energy's value, summed here patch by patch, and its gradients by finite differences."""
     operator = Identity((1, 8, 12), torch.complex128)
     prior = random_model(NCPR).prior(torch.float64).used(PriorUse(stride, modulus), complex_image=True)
-    y, x = random_tensor(2, 1, 8, 12, dtype=torch.complex128), random_tensor(2, 1, 8, 12, dtype=torch.complex128, seed=1)
+    y, x = (
+        random_tensor(2, 1, 8, 12, dtype=torch.complex128),
+        random_tensor(2, 1, 8, 12, dtype=torch.complex128, seed=1),
+    )
     energy = Energy(operator, y, prior)
     a = energy.zero_coefficients()
     assert a.shape == (4, 8 // stride, 12 // stride, prior.n_atoms)
@@ -128,7 +131,9 @@ def test_energy_and_gradients(stride: int, modulus: bool) -> None:
     direction = random_tensor(2, 1, 8, 12, dtype=torch.complex128, seed=3)
     gradient = energy.gradient_image(x, prior.predict(a))
     step = 1e-5
-    difference = (energy.value(x + step * direction, a).total - energy.value(x - step * direction, a).total) / (2 * step)
+    difference = (energy.value(x + step * direction, a).total - energy.value(x - step * direction, a).total) / (
+        2 * step
+    )
     slope = (gradient.conj() * direction).real.sum(dim=(1, 2, 3))
     torch.testing.assert_close(slope, difference, rtol=1e-6, atol=1e-6)
 

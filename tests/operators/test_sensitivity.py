@@ -68,16 +68,15 @@ def test_coils_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = sense(x), sense.adjoint(y), sense.normal(x), sense.normal_circulant()
     monkeypatch.setattr(module, "CHUNK_BYTES", 2 * 2 * 5 * 6 * 16)  # two coils
     assert [c.stop - c.start for c in sense._chunks(2)] == [2, 2, 1]
-    for found, expected in zip((sense(x), sense.adjoint(y), sense.normal(x), sense.normal_circulant()), at_once):
+    in_chunks = sense(x), sense.adjoint(y), sense.normal(x), sense.normal_circulant()
+    for found, expected in zip(in_chunks, at_once, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 @pytest.mark.parametrize("columns", [True, False])
-def test_circulant_is_the_diagonal_in_fourier_space(
-    shape: tuple[int, int], dtype: torch.dtype, columns: bool
-) -> None:
+def test_circulant_is_the_diagonal_in_fourier_space(shape: tuple[int, int], dtype: torch.dtype, columns: bool) -> None:
     sense = Sense(random_mask(shape[1:] if columns else shape), random_maps((2, 3, *shape)), dtype)
     found = sense.normal_circulant()
     assert found.shape == (2, *shape)
@@ -133,7 +132,7 @@ def test_bad_maps(make: type[SensitivityMaps]) -> None:
         make(torch.full((2, 4, 4), torch.nan, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"\(0, 4, 4\)"):
         make(torch.zeros((0, 4, 4), dtype=torch.complex64))
-    with pytest.raises(TypeError, match="maps: expected a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"maps: expected a torch\.Tensor"):
         make([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask"):
         Sense(torch.ones(5, dtype=torch.bool), torch.ones((2, 4, 4), dtype=torch.complex64))

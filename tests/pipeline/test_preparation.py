@@ -15,17 +15,19 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import Sense
+from mrisps.pipeline.coil_maps import calibration_shape
 from mrisps.pipeline.preparation import (
     CoilCompression,
     CoilMaps,
     PhaseRemoval,
     Preparation,
-    calibration_shape,
     prepare,
 )
 from mrisps.pipeline.recipe import Recipe, ScaleRule, builtin_recipes, load_recipe, with_overrides
 from mrisps.pipeline.reconstruct import mri_problem, reconstruct, reconstruct_file
 from mrisps.solvers import FastSettings
+
+from raw_files import header, lines_of, write_mrd  # isort: skip
 
 Complex = NDArray[np.complex64]
 NOTHING = Preparation(prewhiten=False, remove_oversampling=False, compression=None, phase=None)
@@ -221,7 +223,7 @@ def test_maps_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(NOTHING, maps=WALSH)
     first = prepare(acquisition, all_of(acquisition), settings, tmp_path / "maps")
     (kept,) = (tmp_path / "maps").iterdir()
-    monkeypatch.setattr("mrisps.pipeline.preparation._walsh", None)  # not called again
+    monkeypatch.setattr("mrisps.pipeline.preparation.estimate_maps", None)  # not called again
     second = prepare(acquisition, all_of(acquisition), settings, tmp_path / "maps")
     np.testing.assert_array_equal(first.maps, second.maps)
     assert second.steps[-1]["cached"] == "yes"
@@ -239,6 +241,16 @@ def test_without_a_centre_there_are_no_maps() -> None:
     assert info.value.field == "calibration"
 
 
+def test_a_slice_without_signal_keeps_all_pixels() -> None:
+    acquisition, _ = record(n_coils=4)
+    rng = np.random.default_rng(1)
+    noise = (rng.normal(size=acquisition.kspace.shape) + 1j * rng.normal(size=acquisition.kspace.shape)) * 1e-6
+    settings = replace(NOTHING, maps=CoilMaps(crop=0.999999, threshold=0.9))
+    prepared = prepare(replace(acquisition, kspace=noise.astype(np.complex64)), all_of(acquisition), settings)
+    assert any("no pixel passes" in line for line in prepared.notes)
+    assert bool((np.abs(prepared.maps).max(axis=0) > 0).all())
+
+
 def test_two_sets_of_maps() -> None:
     acquisition, _ = record(sensitivity_maps=np.ones((2, 8, 48, 40), np.complex64))
     with pytest.raises(FileError, match="2 sets of maps: the reconstruction takes one"):
@@ -247,9 +259,16 @@ def test_two_sets_of_maps() -> None:
 
 @pytest.mark.parametrize(
     ("size", "columns", "expected"),
-    [((8, 10), range(10), (8, 10)), ((8, 10), (4, 5), (8, 2)), ((7, 9), (2, 3, 4, 5), (7, 4)), ((8, 10), (0, 9), (0, 0))],
+    [
+        ((8, 10), range(10), (8, 10)),
+        ((8, 10), (4, 5), (8, 2)),
+        ((7, 9), (2, 3, 4, 5), (7, 4)),
+        ((8, 10), (0, 9), (0, 0)),
+    ],
 )
-def test_calibration_shape_of_columns(size: tuple[int, int], columns: tuple[int, ...], expected: tuple[int, int]) -> None:
+def test_calibration_shape_of_columns(
+    size: tuple[int, int], columns: tuple[int, ...], expected: tuple[int, int]
+) -> None:
     mask = np.zeros(size, dtype=np.bool_)
     mask[:, list(columns)] = True
     assert calibration_shape(mask) == expected
@@ -381,6 +400,34 @@ def test_a_file(tmp_path: Path, model: SmoothPlusSparse) -> None:
         assert file["image"].dtype == np.complex64
     assert [step["step"] for step in done.certificates[0]["preparation"]][-1] == "phase"  # type: ignore[union-attr, index, call-overload]
     assert len(list((tmp_path / "maps").iterdir())) == 1
+
+
+def test_a_raw_file_in_three_dimensions(tmp_path: Path, model: SmoothPlusSparse) -> None:
+    """ISMRMRD, readout oversampled by 2: every position along the readout is a slice, with the partitions as rows."""
+    image, maps = phantom((32, 28), 3)
+    slices = np.zeros((16, 3, 32, 28), dtype=np.complex128)  # (readout, coil, z, x)
+    slices[4:12] = np.linspace(0.5, 1, 8)[:, None, None, None] * maps * image
+    kspace = fft2c(slices)
+    shifted = np.fft.fft(np.fft.ifftshift(kspace, axes=0), axis=0, norm="ortho")
+    volume = np.fft.fftshift(shifted, axes=0).transpose(1, 0, 3, 2).astype(np.complex64)  # (coil, y, x, z)
+    head = header(
+        encoded_matrix=(16, 28, 32),
+        recon_matrix=(8, 28, 32),
+        line_limits=(0, 27, 14),
+        partition_limits=(0, 31, 16),
+    )
+    lines = [line for z in range(32) for line in lines_of(volume[..., z], range(28), kspace_encode_step_2=z)]
+    source = write_mrd(tmp_path / "raw.h5", lines, head)
+    recipe = replace(RECIPE, solver=replace(RECIPE.solver, max_iterations=5))
+    done = reconstruct_file(source, tmp_path / "out.h5", recipe, model, weights="test", slices=range(3, 6))
+    with h5py.File(tmp_path / "out.h5") as file:
+        found = file["reconstruction"][:]
+    assert found.shape == (3, 32, 28)
+    inside = np.abs(image) > 0.3
+    for index, scale in enumerate(np.linspace(0.5, 1, 8)[3:6]):
+        expected = scale * np.abs(image)
+        assert np.linalg.norm((found[index] - expected)[inside]) < 0.1 * np.linalg.norm(expected[inside])
+    assert len(done.certificates) == 3
 
 
 # -------------------------------------------------------------------------------------------------------------- recipes
