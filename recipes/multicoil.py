@@ -1,4 +1,8 @@
-"""DOC"""
+"""Raw multi-coil data of a scanner, whatever the Cartesian sampling: between the two recipes for brains.
+
+It needs a fully sampled centre, a reference scan or coil maps in the file. Nothing here was tuned for one scanner or contrast:
+for the best image tune beta and lam for the protocol.
+"""
 
 from mrisps.model import PriorUse
 from mrisps.pipeline.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
@@ -11,7 +15,7 @@ recipe = Recipe(
     task="mri",
     beta=0.02,
     lam=0.0015,
-    source="SRC",
+    source="between brain_multicoil_acc4 and brain_multicoil_poisson8",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
     preparation=Preparation(
