@@ -29,10 +29,10 @@ recipe = Recipe(
     ),
     prior=PriorUse(stride=2, modulus=False),
     solver=FastSettings(
-        tolerance=2e-3,
+        tolerance=3e-3,
         max_iterations=400,
-        continuation_start=32.0,
-        continuation_decay=0.88,
+        continuation_start=8.0,
+        continuation_decay=0.9,
         image_tolerance=1e-3,
         image_change=0.05,
         trace_interval=0,

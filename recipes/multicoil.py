@@ -27,7 +27,7 @@ recipe = Recipe(
     ),
     prior=PriorUse(stride=2, modulus=False),
     solver=FastSettings(
-        tolerance=2e-3,
+        tolerance=3e-3,
         max_iterations=400,
         continuation_start=32.0,
         continuation_decay=0.88,
