@@ -12,7 +12,7 @@ The names below are loaded when they are first used: ``import mrisps`` itself is
 operators      LinearOperator, Identity, Fourier, FourierSubsampling, BlurDownsample, SamplingMask, make_mask
 model          SmoothPlusSparse, ModelConfig
 solvers        solve, FastSettings, solve_paper, PaperSettings, Reconstruction, Certificate
-files          FastmriFile, Acquisition, ReconstructionWriter, Manifest
+files          open_kspace, FastmriFile, Acquisition, ReconstructionWriter, Manifest
 pipeline       Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
 =============  ====================================================================================================
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mrisps.io.acquisition import Acquisition as Acquisition
     from mrisps.io.fastmri import FastmriFile as FastmriFile
     from mrisps.io.fastmri import ReconstructionWriter as ReconstructionWriter
+    from mrisps.io.kspace_file import open_kspace as open_kspace
     from mrisps.io.manifest import Manifest as Manifest
     from mrisps.model import ModelConfig as ModelConfig
     from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
@@ -62,6 +63,7 @@ _HOME = {
     "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
     "mrisps.io.acquisition": ("Acquisition",),
     "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
+    "mrisps.io.kspace_file": ("open_kspace",),
     "mrisps.io.manifest": ("Manifest",),
     "mrisps.pipeline.recipe": ("Recipe", "load_recipe"),
     "mrisps.pipeline.reconstruct": ("mri_problem", "reconstruct", "reconstruct_file"),

@@ -26,6 +26,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.mapped import release_pages
 from mrisps.io.matlab import chosen, read_mat
 
 __all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered"]
@@ -178,7 +179,8 @@ class ArrayFile(KspaceFile):
         where: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *position)
         values = self._array[where].transpose(2, 0, 1)  # (coil, y, x)
         with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which is refused
-            kspace = np.ascontiguousarray(values).astype(np.complex64)
+            kspace = np.array(values, np.complex64, order="C")
+            release_pages(self._array)
             if not self.layout.centred:
                 kspace = centered(kspace)
         return Acquisition(

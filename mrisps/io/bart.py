@@ -22,6 +22,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.mapped import release_pages
 
 __all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
 
@@ -157,8 +158,10 @@ class BartFile(KspaceFile):
         for axis, name in _COUNTERS.items():
             where[axis] = labels[name]
         values = self._array[tuple(where)].reshape(*self.shape, self.n_coils, order="F")  # (y, x, coil)
+        kspace = np.array(np.moveaxis(values, -1, 0), np.complex64, order="C")
+        release_pages(self._array)
         return Acquisition(
-            kspace=np.ascontiguousarray(np.moveaxis(values, -1, 0)).astype(np.complex64, copy=False),
+            kspace=kspace,
             source=self.path,
             slice_index=index,
             n_slices=self.n_slices,

@@ -101,25 +101,64 @@ class Hdf5Reader:
             dtype: np.dtype[np.generic] = np.dtype(self._dataset(name).dtype)
             return dtype
 
-    def read_records(self, name: str, field: str, rows: slice) -> NDArray[np.generic]:
-        """Read one member of a one-dimensional data set of records, for some of the records; the others stay on disk.
+    def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
+        """Read some of the records of a one-dimensional data set, with all their members.
 
-        Members of variable length come as an array of arrays.
+        Members of variable length come as an array of arrays. There is no way to leave members out: of those of variable length
+        that are not asked for, the HDF5 library reads the content, too, and never frees it.
 
         Raises
         ------
         FileError
-            The data set is missing, damaged or stored outside this file, its elements are no records with this member, or
-            it is larger than 8 GiB.
+            The data set is missing, damaged or stored outside this file, its elements are no records, or they are larger than
+            8 GiB.
         """
         shape, dtype = self.shape(name), self.dtype(name)
-        if dtype.names is None or field not in dtype.names or len(shape) != 1:
-            raise FileError(self.path, f"expected records with {field}, got {dtype} {shape}", field=name)
-        n_bytes = len(range(*rows.indices(shape[0]))) * int(dtype.fields[field][0].itemsize) if dtype.fields else 0
+        if dtype.names is None or len(shape) != 1:
+            raise FileError(self.path, f"expected records, got {dtype} {shape}", field=name)
+        n_bytes = len(range(*rows.indices(shape[0]))) * dtype.itemsize
         if n_bytes > _MAX_READ_BYTES:
             raise FileError(self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece", field=name)
         with self._naming(name):
-            return np.asarray(self._dataset(name).fields(field)[rows])
+            records: NDArray[np.void] = self._dataset(name)[rows]
+            return records
+
+    def read_record_member(self, name: str, member: str) -> NDArray[np.void]:
+        """Read one member, of fixed length, of all records of a one-dimensional data set.
+
+        Where the data set lies in the file as it is, in chunks without compression, the member is taken out of the chunks; the
+        content of members of variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
+
+        Raises
+        ------
+        FileError
+            As `read_records`; the records have no such member, or it is of variable length.
+        """
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype.names is None or member not in dtype.names or len(shape) != 1 or dtype.fields is None:
+            raise FileError(self.path, f"expected records with {member}, got {dtype} {shape}", field=name)
+        if dtype.fields[member][0].hasobject or shape[0] * dtype.itemsize > _MAX_READ_BYTES:
+            raise FileError(
+                self.path, f"expected a member of fixed length, got {dtype} {shape}", field=f"{name}/{member}"
+            )
+        with self._naming(name):
+            dataset = self._dataset(name)
+            kind = dataset.id.get_type()
+            plain = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() == 0
+            n_chunk = dataset.chunks[0] if plain else _RECORD_CHUNK
+            names = [kind.get_member_name(index).decode("utf-8", "replace") for index in range(kind.get_nmembers())]
+            index = names.index(member)
+            layout, offset = kind.get_member_type(index).dtype, kind.get_member_offset(index)
+            values: NDArray[np.void] = np.zeros(shape[0], layout)
+            for start in range(0, shape[0], n_chunk):
+                part = values[start : start + n_chunk]
+                if plain:
+                    _, content = dataset.id.read_direct_chunk((start,))
+                    rows = np.frombuffer(content, np.uint8).reshape(n_chunk, kind.get_size())[: len(part)]
+                    part[:] = np.ascontiguousarray(rows[:, offset : offset + layout.itemsize]).view(layout)[:, 0]
+                else:
+                    part[:] = dataset[start : start + n_chunk][member]
+            return values
 
     def read(self, name: str, index: int | None = None) -> NDArray[np.generic]:
         """Read a whole data set, or the part at ``index`` of its first axis.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -279,7 +279,9 @@ class IsmrmrdFile(KspaceFile):
             raise FileError(
                 self.path, f"has {self._n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}", field=name
             )
-        head = cast("NDArray[np.void]", self._file.read_records(name, "head", slice(None)))
+        if "data" not in (self._file.dtype(name).names or ()):
+            raise FileError(self.path, f"expected records with head and data, got {self._file.dtype(name)}", field=name)
+        head = self._file.read_record_member(name, "head")
         fields = head.dtype.names or ()
         counters = head["idx"].dtype.names or () if "idx" in fields else ()
         missing = [field for field in _HEAD_FIELDS if field not in fields]
@@ -353,7 +355,7 @@ class IsmrmrdFile(KspaceFile):
         values = np.empty((len(numbers), n_floats), np.float32)
         done = 0
         for rows in _strided_runs(numbers):
-            block = self._file.read_records(name, "data", rows)
+            block = self._file.read_records(name, rows)["data"]
             lengths = np.fromiter((np.size(part) for part in block), np.int64, len(block))
             if (lengths != n_floats).any():
                 bad = int(np.flatnonzero(lengths != n_floats)[0])

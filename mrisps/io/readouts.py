@@ -254,13 +254,17 @@ class RawImages:
         data_dwell = float(self.readouts.dwell_us[image.imaging[0]])
         if len(numbers) == 0 or data_dwell <= 0 or (self.readouts.dwell_us[numbers] <= 0).any():
             return None
+        if not relative_bandwidth > 0:
+            message = f"expected a number > 0, got {relative_bandwidth}"
+            raise FileError(self.readouts.source, message, field="relativeReceiverNoiseBandwidth")
         self._require(numbers, "n_coils", self.readouts.n_coils, self.n_coils)
         parts = []
         for number in numbers:  # few, and not always of one length
             scale = np.sqrt(self.readouts.dwell_us[number] / (data_dwell * relative_bandwidth))
             part = samples(np.asarray([number]))[0]
             self._check_finite(part[np.newaxis], np.asarray([number]))
-            parts.append((part * np.float32(scale)).astype(np.complex64))
+            with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Acquisition
+                parts.append((part * np.float32(scale)).astype(np.complex64))
         return np.concatenate(parts, axis=1)
 
     def acquisition(

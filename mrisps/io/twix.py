@@ -27,6 +27,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.mapped import release_pages
 from mrisps.io.readouts import CALIBRATION, COUNTERS, IMAGING, KINDS, NOISE, RawGrid, RawImages, Readouts
 
 __all__ = ["TwixFile", "TwixHeaders", "twix_headers"]
@@ -315,6 +316,7 @@ class TwixFile(KspaceFile):
         for index, number in enumerate(numbers):
             first = int(self._offsets[number]) + layout.n_front
             values[index] = np.frombuffer(content, channel, n_coils, first)["data"]
+        release_pages(content)
         return values
 
     def _content(self) -> NDArray[np.uint8]:

@@ -188,3 +188,47 @@ def test_attributes_of_other_kinds_are_named(tmp_path: Path) -> None:
 def test_writer_outside_of_with(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not open"):
         Hdf5Writer(tmp_path / "a.h5").write("x", np.zeros(1))
+
+
+@pytest.mark.parametrize("options", [{"chunks": (5,)}, {"chunks": (5,), "compression": "gzip"}, {}])
+def test_a_member_of_records(tmp_path: Path, options: dict[str, object]) -> None:
+    records = np.zeros(13, [("head", [("a", "<u2"), ("b", "<f4", (2,))]), ("data", h5py.vlen_dtype(np.float32))])
+    records["head"]["a"] = np.arange(13)
+    for index in range(13):
+        records["data"][index] = np.full(index, index, np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("group/x", data=records, **options)
+    with Hdf5Reader(tmp_path / "a.h5") as read:
+        np.testing.assert_array_equal(read.read_record_member("group/x", "head")["a"], np.arange(13))
+        some = read.read_records("group/x", slice(2, 12, 4))
+        assert [part.tolist() for part in some["data"]] == [[2.0] * 2, [6.0] * 6, [10.0] * 10]
+        with pytest.raises(FileError, match="group/x/data: expected a member of fixed length"):
+            read.read_record_member("group/x", "data")
+        with pytest.raises(FileError, match="group/x: expected records with tail"):
+            read.read_record_member("group/x", "tail")
+
+
+@pytest.mark.slow
+def test_reading_a_member_does_not_keep_the_rest(tmp_path: Path) -> None:
+    """The HDF5 library leaks members of variable length that are left out of what is read."""
+    records = np.zeros(200, [("head", "<u4"), ("data", h5py.vlen_dtype(np.float32))])
+    for index in range(200):
+        records["data"][index] = np.zeros(50_000, np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=records, chunks=(10,))
+    program = """
+import sys
+from mrisps.io.hdf5 import Hdf5Reader
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+with Hdf5Reader(sys.argv[1]) as file:
+    file.read_record_member("x", "head")
+    before = resident()
+    for _ in range(10):
+        file.read_record_member("x", "head")
+        file.read_records("x", slice(0, 100))
+    print(resident() - before)
+"""
+    arguments = [sys.executable, "-c", program, str(tmp_path / "a.h5")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 100e6  # one pass of a leak would be 40 MB
