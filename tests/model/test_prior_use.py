@@ -54,15 +54,15 @@ def test_prox_is_the_minimiser_on_a_grid(regulariser: Regulariser, v: tuple[floa
     values = torch.zeros(2, 1, 1, 3, dtype=torch.float64)
     values[0], values[1] = v
     found = regulariser.prox(values)
-    side = torch.linspace(-4, 4, 801, dtype=torch.float64)
+    side = torch.linspace(-4, 4, 321, dtype=torch.float64)
     real, imaginary = torch.meshgrid(side, side, indexing="ij")
     for atom in range(3):
-        grid = torch.zeros(2, 801, 801, 3, dtype=torch.float64)
+        grid = torch.zeros(2, 321, 321, 3, dtype=torch.float64)
         grid[0, ..., atom], grid[1, ..., atom] = real, imaginary
         cost = regulariser.potential(grid).sum(dim=0) + 0.5 * ((real - v[0]) ** 2 + (imaginary - v[1]) ** 2)
         index = int(cost.argmin())
         best = torch.stack([real.flatten()[index], imaginary.flatten()[index]])
-        assert float((found[:, 0, 0, atom] - best).abs().max()) < 0.011  # the grid's spacing is 0.01
+        assert float((found[:, 0, 0, atom] - best).abs().max()) < 0.0255  # the spacing of the grid is 0.025
 
 
 @pytest.mark.parametrize("regulariser", PAIRED)

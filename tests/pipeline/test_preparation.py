@@ -322,6 +322,7 @@ RECIPE = Recipe(
     prior=PriorUse(stride=2),
     solver=FastSettings(tolerance=1e-3, image_tolerance=1e-4, max_iterations=300, trace_interval=0, image_change=0.05),
 )
+SHORT = replace(RECIPE, solver=replace(RECIPE.solver, max_iterations=15))
 
 
 def undersampled(factor: float = 1.0) -> tuple[Acquisition, NDArray[np.complex128]]:
@@ -356,13 +357,13 @@ def test_phantom_end_to_end(model: SmoothPlusSparse) -> None:
 def test_the_scale_of_the_input_does_not_matter(model: SmoothPlusSparse, factor: float) -> None:
     images = []
     for scale in (1.0, factor):
-        problem = mri_problem(undersampled(scale)[0], RECIPE)
-        images.append(reconstruct(problem, model, RECIPE).image / scale)
-    assert float((images[1] - images[0]).abs().max()) < 1e-4 * float(images[0].abs().max())
+        problem = mri_problem(undersampled(scale)[0], SHORT)
+        images.append(reconstruct(problem, model, SHORT).image / scale)
+    assert float((images[1] - images[0]).abs().max()) < 1e-5 * float(images[0].abs().max())
 
 
 def test_a_power_of_two_changes_nothing_at_all(model: SmoothPlusSparse) -> None:
-    first, second = (reconstruct(mri_problem(undersampled(s)[0], RECIPE), model, RECIPE) for s in (1.0, 2.0**-20))
+    first, second = (reconstruct(mri_problem(undersampled(s)[0], SHORT), model, SHORT) for s in (1.0, 2.0**-20))
     assert torch.equal(first.image, second.image * 2.0**20)
 
 
@@ -372,7 +373,7 @@ def test_where_no_coil_sees_anything_the_image_is_zero(model: SmoothPlusSparse) 
     assert problem.factor is not None
     outside = problem.factor == 0
     assert bool(outside.any())
-    assert bool((reconstruct(problem, model, RECIPE).image[outside] == 0).all())
+    assert bool((reconstruct(problem, model, SHORT).image[outside] == 0).all())
 
 
 def test_several_coils_need_a_preparation() -> None:
