@@ -31,6 +31,7 @@ from mrisps.operators import (
     make_mask,
     mask_from_array,
 )
+from mrisps.pipeline.coil_maps import SMALLEST_CALIBRATION, calibration_shape
 from mrisps.pipeline.metrics import center_crop
 from mrisps.pipeline.preparation import Preparation, Step, prepare
 from mrisps.pipeline.recipe import Recipe
@@ -198,6 +199,9 @@ def _sense_problem(
     operator = Sense(sampling, maps, dtype, torch.device(device))
     y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
     inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
+    if scale is None and recipe.scale is not None and min(calibration_shape(prepared.mask)) < SMALLEST_CALIBRATION:
+        # Regular undersampling without a centre: each of the aliases in A^H y is fainter than the image by the acceleration.
+        inner *= sampling.realised_acceleration
     noise_std, measured = recipe.noise_std, prepared.noise_std
     if noise_std is None:
         measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured

@@ -367,6 +367,16 @@ def test_a_power_of_two_changes_nothing_at_all(model: SmoothPlusSparse) -> None:
     assert torch.equal(first.image, second.image * 2.0**20)
 
 
+def test_scale_without_a_centre() -> None:
+    """Every third column and a reference scan: the scale is that of the image, not that of its faint aliases."""
+    acquisition, image = record((64, 60), 8)
+    mask = np.zeros(60, dtype=np.bool_)
+    mask[::3] = True
+    regular = replace(acquisition, kspace=(acquisition.kspace * mask), mask=mask, calibration=acquisition.kspace)
+    scale = mri_problem(regular, RECIPE).scale
+    assert scale == pytest.approx(float(np.percentile(np.abs(image), 99.5)), rel=0.3)
+
+
 def test_where_no_coil_sees_anything_the_image_is_zero(model: SmoothPlusSparse) -> None:
     acquisition, _ = undersampled()
     problem = mri_problem(acquisition, RECIPE)
