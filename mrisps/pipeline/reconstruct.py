@@ -5,6 +5,7 @@ Problem + model       --(recipe: beta, lam, solver)-->  Reconstruction in the un
 """
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -200,8 +201,9 @@ def _sense_problem(
     y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
     inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
     if scale is None and recipe.scale is not None and min(calibration_shape(prepared.mask)) < SMALLEST_CALIBRATION:
-        # Regular undersampling without a centre: each of the aliases in A^H y is fainter than the image by the acceleration.
-        inner *= sampling.realised_acceleration
+        # Regular undersampling without a centre: an alias is fainter than the image by the acceleration R, R of them that lie on
+        # top of each other in phase are as bright. The geometric mean is wrong by no more than the root of R.
+        inner *= math.sqrt(sampling.realised_acceleration)
     noise_std, measured = recipe.noise_std, prepared.noise_std
     if noise_std is None:
         measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured
