@@ -144,3 +144,35 @@ def write_twix(
         table = struct.pack("<IIIIQQ", 0, 1, 7, 8, 10_240, len(measurement)).ljust(10_240, b"\0")
         path.write_bytes(table + measurement)
     return path
+
+
+DICOM_SHAPE = (10, 8)
+
+
+def write_dicom(path: Path, index: int, series: str = "1.2.3", **changes: object) -> None:
+    """One MR image of a stack with 4 mm between slices."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{index + 1}"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = MRImageStorage, f"1.2.3.{index + 1}"
+    dataset.SeriesInstanceUID, dataset.Modality, dataset.SeriesDescription = series, "MR", "T1"
+    dataset.Rows, dataset.Columns = DICOM_SHAPE
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 15, 0, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
+    dataset.PixelSpacing, dataset.SliceThickness = [2, 1.5], 3
+    dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]  # columns to the back, rows to the feet
+    dataset.ImagePositionPatient = [-4 * index, 20, 30]
+    dataset.PixelData = (np.arange(80, dtype=np.uint16) + 100 * index).tobytes()
+    for name, value in changes.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)

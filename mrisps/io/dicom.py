@@ -3,8 +3,11 @@
 Source: DICOM PS3.3, C.7.6.2 (image plane) and C.11.1 (modality LUT).
 """
 
+import contextlib
 import struct
 import warnings
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Geometry
+from mrisps.io.acquisition import Geometry, Scalar
 from mrisps.io.image_volume import ImageVolume
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ _MAX_PIXELS = 1 << 28
 # What damaged content makes pydicom raise: it has no exception class of its own for that.
 _DAMAGED = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError),
-    *(RuntimeError, MemoryError, OverflowError, UnicodeError, struct.error),
+    *(RuntimeError, MemoryError, OverflowError, UnicodeError, AssertionError, struct.error, zlib.error),
 )
 
 
@@ -50,13 +53,13 @@ def read_dicom_series(path: Path | str, series: str | None = None) -> ImageVolum
     """
     path = Path(path)
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    read = [(file, dataset) for file in files if (dataset := _dataset(file, required=file == path)) is not None]
-    found = sorted({str(dataset.get("SeriesInstanceUID", "")) for _, dataset in read})
+    read = [(file, *opened) for file in files if (opened := _dataset(file, required=file == path)) is not None]
+    found = sorted({uid for _, _, uid in read})
     if not read:
         raise FileError(path, "has no DICOM files")
     if series is None and len(found) > 1:
         raise FileError(path, f"expected one series, has {len(found)}: {', '.join(found)}", field="SeriesInstanceUID")
-    chosen = [(file, dataset) for file, dataset in read if series is None or dataset.get("SeriesInstanceUID") == series]
+    chosen = [(file, dataset) for file, dataset, uid in read if series in (None, uid)]
     if not chosen:
         raise FileError(path, f"has no series {series}; it has {', '.join(found)}", field="SeriesInstanceUID")
     slices = [(file, _pixels(file, dataset), _geometry(file, dataset)) for file, dataset in chosen]
@@ -77,55 +80,60 @@ def read_dicom_series(path: Path | str, series: str | None = None) -> ImageVolum
         pixels=np.stack([slices[index][1] for index in order]),
         geometries=tuple(slices[index][2] for index in order),
         source=path,
-        attributes={
-            "acquisition": str(chosen[0][1].get("SeriesDescription", "")),
-            "modality": str(chosen[0][1].get("Modality", "")),
-        },
+        attributes=_texts(*chosen[0]),
     )
 
 
-def _dataset(file: Path, required: bool) -> "Dataset | None":
+@contextlib.contextmanager
+def _naming(file: Path, field: str | None) -> Iterator[None]:
+    """Turn what pydicom raises into the error of a file, and its remarks on what does not conform into nothing."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InvalidDicomError as error:
+        raise FileError(file, "is no DICOM file") from error
+    except (*_DAMAGED, BytesLengthException) as error:
+        raise FileError(file, f"cannot be read: {error}", field=field) from error
+
+
+def _dataset(file: Path, required: bool) -> "tuple[Dataset, str] | None":
+    """What is in a file, and the series it belongs to; None for another kind of file in a folder."""
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise MrispsError("DICOM needs the package pydicom: pip install 'mrisps[dicom]'") from error
     if not file.is_file():
         raise FileError(file, "does not exist")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # remarks on values that do not conform; those that are used are checked below
-            dataset = pydicom.dcmread(file)
-    except InvalidDicomError as error:
-        if required:
-            raise FileError(file, "is no DICOM file") from error
-        return None  # a folder may hold other files, too
-    except _DAMAGED as error:
-        raise FileError(file, f"cannot be read: {error}") from error
-    return dataset if required or "PixelData" in dataset else None
+    with _naming(file, None):
+        if not required:
+            with file.open("rb") as stream:
+                if stream.read(132)[128:] != b"DICM":
+                    return None
+        dataset = pydicom.dcmread(file)
+        uid = str(dataset.get("SeriesInstanceUID", ""))
+        return (dataset, uid) if required or "PixelData" in dataset else None
+
+
+def _texts(file: Path, dataset: "Dataset") -> dict[str, Scalar]:
+    with _naming(file, "SeriesDescription"):
+        names = (("acquisition", "SeriesDescription"), ("modality", "Modality"))
+        return {ours: str(dataset.get(name, "")) for ours, name in names}
 
 
 def _pixels(file: Path, dataset: "Dataset") -> NDArray[np.float32]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            n_frames, n_rows, n_columns = (
-                int(dataset.get(name, 1) or 1) for name in ("NumberOfFrames", "Rows", "Columns")
+    with _naming(file, "PixelData"), np.errstate(over="ignore", invalid="ignore"):
+        n_frames, n_rows, n_columns = (int(dataset.get(name, 1) or 1) for name in ("NumberOfFrames", "Rows", "Columns"))
+        kind = str(dataset.get("PhotometricInterpretation", ""))
+        if n_frames != 1 or kind != "MONOCHROME2" or n_rows * n_columns > _MAX_PIXELS:
+            raise FileError(
+                file, f"expected one grey frame, got {n_frames} of {kind or 'unknown kind'}", field="PixelData"
             )
-            kind = str(dataset.get("PhotometricInterpretation", ""))
-            if n_frames != 1 or kind != "MONOCHROME2" or n_rows * n_columns > _MAX_PIXELS:
-                raise FileError(
-                    file, f"expected one grey frame, got {n_frames} of {kind or 'unknown kind'}", field="PixelData"
-                )
-            stored = np.asarray(dataset.pixel_array, np.float64)
-            slope, intercept = (
-                float(dataset.get(name, default)) for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
-            )
-            pixels = (stored * slope + intercept).astype(np.float32)
-    except _DAMAGED as error:
-        raise FileError(file, f"cannot be decoded: {error}", field="PixelData") from error
+        stored = np.asarray(dataset.pixel_array, np.float64)
+        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+        pixels = (stored * slope + intercept).astype(np.float32)
     if pixels.ndim != 2 or pixels.size == 0 or not np.isfinite(pixels).all():
         raise FileError(file, f"expected finite (y, x), got {pixels.shape}", field="PixelData")
     return pixels
@@ -134,22 +142,18 @@ def _pixels(file: Path, dataset: "Dataset") -> NDArray[np.float32]:
 def _geometry(file: Path, dataset: "Dataset") -> Geometry:
     values: dict[str, NDArray[np.float64]] = {}
     for name, n in (("ImageOrientationPatient", 6), ("ImagePositionPatient", 3), ("PixelSpacing", 2)):
-        try:
+        with _naming(file, name):
             values[name] = np.asarray([float(value) for value in dataset.get(name) or ()])
-        except _DAMAGED as error:
-            raise FileError(file, f"expected {n} numbers: {error}", field=name) from error
         if values[name].shape != (n,) or not np.isfinite(values[name]).all():
             raise FileError(file, f"expected {n} numbers, got {values[name].size}", field=name)
+    with _naming(file, "SliceThickness"):
+        n_y, n_x = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
+        thickness = float(dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness") or 0)
     x, y = values["ImageOrientationPatient"].reshape(2, 3)  # x: of increasing column
-    if np.abs(np.array([x @ x - 1, y @ y - 1, x @ y])).max() > 1e-3:
+    if np.abs([x, y]).max() > 2 or np.abs(np.array([x @ x - 1, y @ y - 1, x @ y])).max() > 1e-3:
         raise FileError(file, "the directions are not orthonormal", field="ImageOrientationPatient")
-    n_y, n_x = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
     spacing_y, spacing_x = values["PixelSpacing"]
     center = values["ImagePositionPatient"] + y * spacing_y * (n_y // 2) + x * spacing_x * (n_x // 2)
-    try:
-        thickness = float(dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness") or 0)
-    except _DAMAGED:
-        thickness = 0.0
     fov = (float(spacing_y) * n_y, float(spacing_x) * n_x, thickness)
     return Geometry(fov, _triple(center), _triple(y), _triple(x), _triple(np.cross(x, y)))
 

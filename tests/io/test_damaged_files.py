@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_files import CALIBRATION, N_X, NOISE, RawLine, header, lines_of, normal, write_mrd, write_twix
+from raw_files import CALIBRATION, N_X, NOISE, RawLine, header, lines_of, normal, write_dicom, write_mrd, write_twix
 from scipy.io import savemat
 
 from mrisps.errors import FileError
@@ -152,6 +152,32 @@ def test_damaged(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
 @given(mutations=MUTATIONS)
 def test_damaged_in_a_thousand_ways(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
     check(name, mutations)
+
+
+def check_dicom(mutations: list[tuple[str, float, bytes]]) -> None:
+    from mrisps.io.dicom import read_dicom_series
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.dcm"
+        write_dicom(path, 0)
+        path.write_bytes(mutated(path.read_bytes(), mutations))
+        with in_time(), contextlib.suppress(FileError):
+            assert np.isfinite(read_dicom_series(path).pixels).all()
+
+
+@settings(QUIET, max_examples=25)
+@given(mutations=MUTATIONS)
+def test_damaged_dicom(mutations: list[tuple[str, float, bytes]]) -> None:
+    pytest.importorskip("pydicom")
+    check_dicom(mutations)
+
+
+@pytest.mark.slow
+@settings(QUIET, max_examples=1000)
+@given(mutations=MUTATIONS)
+def test_damaged_dicom_in_a_thousand_ways(mutations: list[tuple[str, float, bytes]]) -> None:
+    pytest.importorskip("pydicom")
+    check_dicom(mutations)
 
 
 HEAD_FIELDS = {
