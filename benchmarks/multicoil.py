@@ -270,7 +270,7 @@ def others(case: Case) -> tuple[list[Row], dict[str, Complex]]:
     best("l1-wavelet (SigPy)", lambda w: l1_wavelet(case, w), (1e-3, 2e-3, 4e-3, 8e-3))
     best("TV (SigPy)", lambda w: total_variation(case, w), (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
     if shutil.which("bart"):
-        best("l1-wavelet (BART)", lambda w: bart(case, "W", w), (1e-3, 2e-3, 4e-3, 8e-3))
+        best("l1-wavelet (BART)", lambda w: bart(case, "W", w), (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
         best("TV (BART)", lambda w: bart(case, "T", w), (1e-3, 2e-3, 4e-3, 8e-3))
     return rows, images
 

@@ -19,7 +19,7 @@ recipe = Recipe(
     source="grid of beta and lam on two 8-coil brains, Poisson disc R = 8, weights NCPR sigma 25",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
-    mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.02, seed=0),  # used with --undersample only
+    mask=MaskRule(kind="poisson", acceleration=8, center_fraction=24 / 180, seed=0),  # used with --undersample only
     preparation=Preparation(
         prewhiten=True,
         remove_oversampling=True,
