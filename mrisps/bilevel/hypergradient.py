@@ -170,6 +170,8 @@ def hypergradient(
         The tolerance was not reached or the gradient is not finite, and ``settings.on_failure`` is ``"raise"``.
     """
     settings = AdjointSettings() if settings is None else settings
+    if energy.prior.transform.stride != 1:
+        raise ValueError(f"prior: expected all patches, got those of stride {energy.prior.transform.stride}")
     with torch.no_grad():
         prior = energy.prior
         coefficients = coefficients.to(prior.basis.dtype)  # the solver may have kept them in float16

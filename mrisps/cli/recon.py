@@ -20,14 +20,18 @@ from mrisps.cli.common import (
 )
 from mrisps.cli.options import (
     AcceptUnconverged,
+    ArrayAxes,
+    ArrayVariable,
     Device,
     Output,
     Overwrite,
     RecipeName,
     Scale,
     SetValues,
+    Uncentred,
     Weights,
     checked_device,
+    chosen_layout,
     chosen_recipe,
     chosen_weights,
     input_files,
@@ -37,6 +41,7 @@ from mrisps.cli.terminal import SolverProgress
 from mrisps.errors import FileError, MrispsError
 
 if TYPE_CHECKING:
+    from mrisps.io.arrays import ArrayLayout
     from mrisps.model import SmoothPlusSparse
     from mrisps.operators import SamplingMask
     from mrisps.pipeline.recipe import Recipe
@@ -45,6 +50,12 @@ if TYPE_CHECKING:
 __all__ = ["recon"]
 
 FROM_ZEROS = "from-zeros"
+FOLDER_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
+"""What is taken from a folder: arrays only when they are named."""
+
+
+def _output_name(path: Path) -> str:
+    return path.name if path.suffix.lower() in (".h5", ".hdf5") else f"{path.stem}.h5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +92,10 @@ class SliceChoice:
 def recon(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="IN", help="fastMRI HDF5 files with single-coil k-space, or folders of *.h5."),
+        typer.Argument(
+            metavar="IN",
+            help="Files with k-space: fastMRI or ISMRMRD HDF5, Siemens twix .dat, BART .cfl, arrays; or folders of them.",
+        ),
     ],
     recipe_name: RecipeName,
     output: Output,
@@ -111,6 +125,16 @@ def recon(
         bool,
         typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header."),
     ] = False,
+    axes: ArrayAxes = None,
+    variable: ArrayVariable = None,
+    uncentred: Uncentred = False,
+    keep_maps: Annotated[
+        bool,
+        typer.Option(
+            "--keep-maps",
+            help="Keep coil maps in DIR/maps, and take those that are there for the same data and settings.",
+        ),
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Also write DIR/NAME.html: images of the middle slice, mask, certificates.")
     ] = False,
@@ -119,9 +143,10 @@ def recon(
 ) -> None:
     """Reconstruct undersampled k-space.
 
-    Every input file becomes DIR/NAME with the data set `reconstruction` (what fastmri.evaluate reads), `image` if it is
-    complex, `smooth`, `sparse` and `cost_map`, all in the units of the input, and the attributes `provenance` and
-    `certificate`. A file that fails does not stop the others.
+    Data of several coils need a recipe for them, such as `multicoil`. Every input file becomes DIR/NAME.h5 with the data
+    set `reconstruction` (what fastmri.evaluate reads), `image` if it is complex, `smooth`, `sparse` and `cost_map`, all in
+    the units of the input (of its noise, where that was whitened), and the attributes `provenance` and `certificate`. A
+    file that fails does not stop the others.
 
     Exit code 0: every slice converged. 1: a file failed, or a slice did not converge. 2: the command is wrong, nothing
     was done.
@@ -136,8 +161,9 @@ def recon(
             raise UsageError("--undersample and --mask: give one of them, not both")
         if scale is not None and not 0 < scale < float("inf"):
             raise UsageError(f"--scale: expected a number > 0, got {scale}")
-    files = input_files(inputs, (".h5", ".hdf5"))
-    outputs = [[output / path.name, *([output / f"{path.stem}.html"] if report else [])] for path in files]
+        layout = chosen_layout(axes, variable, uncentred)
+    files = input_files(inputs, FOLDER_SUFFIXES)
+    outputs = [[output / _output_name(path), *([output / f"{path.stem}.html"] if report else [])] for path in files]
     output_files(files, outputs, overwrite)
     device = checked_device(device)
     model, weights_name = chosen_weights(weights, recipe, recipe_name)
@@ -158,12 +184,14 @@ def recon(
                 scale=scale,
                 crop=not no_crop,
                 choice=choice,
+                layout=layout,
                 device=device,
+                maps_folder=output / "maps" if keep_maps else None,
             )
             for line in done.notes:
                 note(f"note: {source.name}: {line}")
             if page:
-                _write_report(source, done, page[0], recipe, given, undersample)
+                _write_report(source, done, page[0], recipe, given, undersample, layout)
         except (MrispsError, ValueError) as error:
             failure = _named(source, error)
             fail(failure)
@@ -200,18 +228,20 @@ def _reconstruct(
     scale: float | None,
     crop: bool,
     choice: SliceChoice | None,
+    layout: "ArrayLayout | None",
     device: str,
+    maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
-    from mrisps.io.fastmri import FastmriFile
     from mrisps.operators import mask_from_file
     from mrisps.pipeline.reconstruct import reconstruct_file
+    from mrisps.pipeline.volume import open_slices
 
-    with FastmriFile(source) as file:
+    with open_slices(source, layout) as file:
         n_slices, shape = file.n_slices, file.shape
     slices = range(n_slices) if choice is None else choice.of(source, n_slices)
     given = None
     if mask == FROM_ZEROS:
-        given = _mask_from_zeros(source, slices)
+        given = _mask_from_zeros(source, slices, layout)
     elif mask is not None:
         given = mask_from_file(Path(mask), shape)
     with memory_errors(device), SolverProgress(source.name, recipe.solver.tolerance) as progress:
@@ -226,24 +256,29 @@ def _reconstruct(
             scale=scale,
             crop=crop,
             slices=slices,
+            layout=layout,
             device=device,
+            maps_folder=maps_folder,
             progress=progress.update,
         )
     return done, given
 
 
-def _mask_from_zeros(source: Path, slices: Sequence[int]) -> "SamplingMask":
-    """The columns that have a sample that is not zero in any of the slices."""
+def _mask_from_zeros(source: Path, slices: Sequence[int], layout: "ArrayLayout | None") -> "SamplingMask":
+    """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples."""
     import numpy as np
 
-    from mrisps.io.fastmri import FastmriFile
     from mrisps.operators import mask_from_array
+    from mrisps.pipeline.volume import open_slices
 
-    with FastmriFile(source) as file:
-        columns = np.zeros(file.shape[1], dtype=np.bool_)
+    with open_slices(source, layout) as file:
+        samples = np.zeros(file.shape, dtype=np.bool_)
         for index in slices:
-            columns |= (file.read_slice(index).kspace != 0).any(axis=(0, 1))
-        return mask_from_array(columns, file.shape)
+            samples |= (file.read_slice(index).kspace != 0).any(axis=0)
+        columns = samples.any(axis=0)
+        # A sample of several coils is not zero in all of them by chance.
+        two_dimensional = file.n_coils > 1 and not (samples == columns).all()
+        return mask_from_array(samples if two_dimensional else columns, file.shape)
 
 
 def _named(source: Path, error: BaseException) -> MrispsError:
@@ -287,7 +322,13 @@ def _print_totals(n_files: int, failures: Sequence[str], n_unconverged: int) -> 
 
 
 def _write_report(
-    source: Path, done: "FileResult", page: Path, recipe: "Recipe", mask: "SamplingMask | None", undersample: bool
+    source: Path,
+    done: "FileResult",
+    page: Path,
+    recipe: "Recipe",
+    mask: "SamplingMask | None",
+    undersample: bool,
+    layout: "ArrayLayout | None",
 ) -> None:
     """Show the middle slice of what was written, and the certificates of all."""
     import json
@@ -295,10 +336,10 @@ def _write_report(
     import numpy as np
 
     from mrisps.atomic import write_text
-    from mrisps.io.fastmri import FastmriFile
     from mrisps.io.hdf5 import Hdf5Reader
     from mrisps.pipeline.metrics import center_crop
     from mrisps.pipeline.reconstruct import mri_problem, to_array
+    from mrisps.pipeline.volume import open_slices
     from mrisps.reports.html import render
     from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
 
@@ -308,7 +349,7 @@ def _write_report(
         image, smooth, sparse, cost_map = (file.read(name, position) for name in names)
         provenance = json.loads(str(file.attributes()[0]["provenance"]))
     slices = provenance["slices"]
-    with FastmriFile(source) as raw:
+    with open_slices(source, layout) as raw:
         acquisition = raw.read_slice(slices[position])
     problem = mri_problem(acquisition, recipe, mask=mask, undersample=undersample, scale=1.0)
     zero_filled = np.abs(to_array(problem.operator.adjoint(problem.y), (image.shape[0], image.shape[1])))

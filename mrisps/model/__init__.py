@@ -14,7 +14,7 @@ the learned model                                      :class:`~mrisps.model.smo
 Units: images are scaled so that their maximum is about 1; beta and the thresholds refer to that scale.
 """
 
-from mrisps.model.energy import Energy, EnergyTerms, Prior
+from mrisps.model.energy import Energy, EnergyTerms, Prior, PriorUse
 from mrisps.model.patches import PatchTransform, extract_patches, to_images, to_real_images
 from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
 from mrisps.model.smooth_plus_sparse import ModelConfig, SmoothPlusSparse
@@ -26,6 +26,7 @@ __all__ = [
     "ModelConfig",
     "PatchTransform",
     "Prior",
+    "PriorUse",
     "Regulariser",
     "SmoothPlusSparse",
     "SmoothShrinkage",

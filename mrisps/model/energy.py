@@ -2,13 +2,15 @@
 
     E(x, a) = 1/2 |A x - y|^2 + sum_k [ beta/2 |Phat_k x - D a_k|^2 + R(a_k) ]
 
+where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every s-th of every s-th row, s^2 times each.
+
 With the patch basis B (see :mod:`mrisps.model.atoms`) the coupling is ``|B P_k x - C a_k|^2``, C = B D^T: everything here is
 in those r numbers a patch. Coefficients are (rows, y, x, n) where *rows* counts real images: the batch, or twice the batch
 for complex images (:func:`mrisps.model.patches.to_real_images`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +19,34 @@ from mrisps.model.patches import PatchTransform, to_images, to_real_images
 from mrisps.model.shrinkage import Regulariser
 from mrisps.operators import LinearOperator
 
-__all__ = ["Energy", "EnergyTerms", "Prior"]
+__all__ = ["Energy", "EnergyTerms", "Prior", "PriorUse"]
 
 CHUNK_PIXELS = 2048
 """Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a cache."""
+
+
+@dataclass(frozen=True)
+class PriorUse:
+    """How the prior is laid over an image. The default is the paper's model.
+
+    Parameters
+    ----------
+    stride
+        1: every patch counts. s: those centred on every s-th pixel of every s-th row, and each counts s^2 times, which takes
+        1 / s^2 of the time. Image sizes have to be multiples of s.
+    modulus
+        Of a complex image, shrink the modulus of a complex coefficient, which is blind to a constant phase, and not its real and
+        its imaginary part apart.
+    """
+
+    stride: int = 1
+    modulus: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or not 1 <= self.stride <= 4:
+            raise ValueError(f"stride: expected an integer from 1 to 4, got {self.stride!r}")
+        if not isinstance(self.modulus, bool):
+            raise ValueError(f"modulus: expected True or False, got {self.modulus!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +65,8 @@ class Prior:
         Coupling weight > 0.
     regulariser
         R and its prox.
+    stride
+        See :class:`PriorUse`.
     """
 
     free_atoms: Tensor
@@ -46,13 +74,14 @@ class Prior:
     basis: Tensor
     beta: float
     regulariser: Regulariser
+    stride: int = 1
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise ValueError(f"beta: expected a number > 0, got {self.beta}")
         object.__setattr__(self, "_factors", self.basis @ self.synthesis_atoms.T)
         side = round(self.basis.shape[1] ** 0.5)
-        object.__setattr__(self, "_transform", PatchTransform(self.basis.reshape(-1, side, side)))
+        object.__setattr__(self, "_transform", PatchTransform(self.basis.reshape(-1, side, side), self.stride))
 
     @property
     def factors(self) -> Tensor:
@@ -66,6 +95,11 @@ class Prior:
         transform: PatchTransform = self.__dict__["_transform"]
         return transform
 
+    def used(self, use: PriorUse, complex_image: bool) -> "Prior":
+        """The same prior, laid over real or complex images in another way."""
+        regulariser = self.regulariser.paired() if use.modulus and complex_image else self.regulariser
+        return replace(self, regulariser=regulariser, stride=use.stride)
+
     @property
     def n_atoms(self) -> int:
         """Number n of synthesis atoms."""
@@ -76,13 +110,14 @@ class Prior:
         return coefficients @ self.factors.T
 
     def chunks(self, shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:
-        """Slices (of rows, of y) that cut (rows, y, x) coefficients into cache-sized pieces without cutting a group."""
+        """Slices (of rows, of y) that cut (rows, y, x) coefficients into cache-sized pieces without cutting a group or a pair."""
         n_rows, height, width = shape
         group = self.regulariser.group_size
-        step = max(group, CHUNK_PIXELS // width // group * group)
-        for row in range(n_rows):
+        together = 2 if self.regulariser.pairs else 1
+        step = max(group, CHUNK_PIXELS // (together * width) // group * group)
+        for row in range(0, n_rows, together):
             for first in range(0, height, step):
-                yield slice(row, row + 1), slice(first, first + step)
+                yield slice(row, row + together), slice(first, first + step)
 
 
 @dataclass(frozen=True)
@@ -124,13 +159,22 @@ class Energy:
         return height, width
 
     @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Patches along (y, x)."""
+        return self.prior.transform.grid_shape(self.image_shape)
+
+    @property
     def n_real_images(self) -> int:
         """Batch, times two if the images are complex."""
         return self.y.shape[0] * (2 if self.operator.domain_dtype.is_complex else 1)
 
+    @property
+    def _patch_weight(self) -> float:
+        return self.prior.beta * self.prior.stride**2
+
     def zero_coefficients(self) -> Tensor:
         """a = 0: (rows, y, x, n)."""
-        return self.prior.synthesis_atoms.new_zeros(self.n_real_images, *self.image_shape, self.prior.n_atoms)
+        return self.prior.synthesis_atoms.new_zeros(self.n_real_images, *self.grid_shape, self.prior.n_atoms)
 
     def value(self, image: Tensor, coefficients: Tensor) -> EnergyTerms:
         """The terms of E(x, a); summed in float64."""
@@ -138,25 +182,27 @@ class Energy:
         analysed = self.prior.transform.forward(to_real_images(image))
         coupling = torch.zeros(self.n_real_images, dtype=torch.float64, device=image.device)
         regularisation = torch.zeros_like(coupling)
-        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
             a = coefficients[rows, ys].to(analysed.dtype)
             misfit = analysed[rows, ys] - self.prior.predict(a)
-            coupling[rows] += 0.5 * self.prior.beta * misfit.square().sum(dtype=torch.float64)
-            regularisation[rows] += self.prior.regulariser.potential(a).sum(dtype=torch.float64)
+            coupling[rows] += 0.5 * self.prior.beta * _sum_per_row(misfit.square())
+            regularisation[rows] += _sum_per_row(self.prior.regulariser.potential(a))
         per_image = (self.y.shape[0], -1)
+        coupling *= self.prior.stride**2
+        regularisation *= self.prior.stride**2
         return EnergyTerms(data, coupling.reshape(per_image).sum(1), regularisation.reshape(per_image).sum(1))
 
     def gradient_image(self, image: Tensor, prediction: Tensor) -> Tensor:
         """dE/dx = A^H (A x - y) + beta sum_k P_k^T B^T (B P_k x - C a_k), for ``prediction`` = C a (rows, y, x, r)."""
         misfit = self.prior.transform.forward(to_real_images(image)) - prediction
         smooth = to_images(self.prior.transform.adjoint(misfit), image.dtype)
-        return self.operator.adjoint(self.operator.forward(image) - self.y) + self.prior.beta * smooth
+        return self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * smooth
 
     def coefficient_step(self, image: Tensor, coefficients: Tensor) -> Tensor:
         """T(a - dE_smooth/da) = T(a + beta C^T (B P_k x - C a_k)): the fixed-point map in a for a given image."""
         analysed = self.prior.transform.forward(to_real_images(image))
         result = torch.empty_like(coefficients)
-        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
             a = coefficients[rows, ys]
             misfit = analysed[rows, ys] - self.prior.predict(a)
             result[rows, ys] = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
@@ -172,13 +218,13 @@ class Energy:
         prediction = torch.empty_like(analysed)
         moved = torch.zeros(self.n_real_images, dtype=torch.float64, device=image.device)
         size = torch.zeros_like(moved)
-        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
             a = coefficients[rows, ys].to(analysed.dtype)
             prediction[rows, ys] = self.prior.predict(a)
             misfit = analysed[rows, ys] - prediction[rows, ys]
             step = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
-            moved[rows] += (a - step).square().sum(dtype=torch.float64)
-            size[rows] += a.square().sum(dtype=torch.float64)
+            moved[rows] += _sum_per_row((a - step).square())
+            size[rows] += _sum_per_row(a.square())
         residual_x, scale_x = self.residual_image(image, prediction)
         return _relative(residual_x, scale_x), _relative(
             _per_image(moved, batch).sqrt(), _per_image(size, batch).sqrt()
@@ -189,7 +235,7 @@ class Energy:
         if prediction is None:
             misfit = self.prior.transform.forward(to_real_images(image))
             patch_side = to_images(self.prior.transform.adjoint(misfit), image.dtype)
-            gradient = self.operator.adjoint(self.operator.forward(image) - self.y) + self.prior.beta * patch_side
+            gradient = self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * patch_side
         else:
             gradient = self.gradient_image(image, prediction)
         batch = self.y.shape[0]
@@ -199,9 +245,11 @@ class Energy:
         """sum over atoms (and over real and imaginary part) of R_i(a_k): (batch, 1, y, x), where the prior is surprised."""
         real = self.prior.basis.dtype
         cost = torch.empty(coefficients.shape[:-1], dtype=real, device=coefficients.device)
-        for rows, ys in self.prior.chunks((self.n_real_images, *self.image_shape)):
+        for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
             cost[rows, ys] = self.prior.regulariser.potential(coefficients[rows, ys].to(real))
-        return cost.reshape(self.y.shape[0], -1, *self.image_shape).sum(dim=1, keepdim=True)
+        cost = cost.reshape(self.y.shape[0], -1, *self.grid_shape).sum(dim=1, keepdim=True)
+        stride = self.prior.stride  # a patch that stands for several is shown on all their pixels
+        return cost.repeat_interleave(stride, dim=-2).repeat_interleave(stride, dim=-1) if stride > 1 else cost
 
 
 def _squared_magnitude(z: Tensor) -> Tensor:
@@ -211,6 +259,10 @@ def _squared_magnitude(z: Tensor) -> Tensor:
 def _per_image(values: Tensor, batch: int) -> Tensor:
     """Sum over the real images of each image."""
     return values.reshape(batch, -1).sum(dim=1)
+
+
+def _sum_per_row(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(dim=1, dtype=torch.float64)
 
 
 def _sum_per_image(values: Tensor, batch: int) -> Tensor:

@@ -8,13 +8,16 @@ with its derivative and its potential R beside it.
     CPR    GroupSoftThreshold   soft threshold on the norm of an atom's coefficients at group_size x group_size pixels; convex
 
 Coefficients are pixel-major, (..., y, x, n) with n atoms.
+
+The coefficients of a complex image are pairs of real ones, in rows that follow each other (real part, imaginary part). With
+``pairs`` the two are shrunk by their modulus: T(v) = w(|v|) v for complex v, blind to the phase. Without, each on its own.
 """
 
 import abc
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -32,9 +35,12 @@ class Regulariser(abc.ABC):
     ----------
     thresholds
         (n,) positive: lam_i of each atom, in the units of the coefficients.
+    pairs
+        Rows 2 i and 2 i + 1 (of the first axis) are real and imaginary part of one image, and their modulus is shrunk.
     """
 
     thresholds: Tensor
+    pairs: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.thresholds.ndim != 1 or not bool((self.thresholds > 0).all()):
@@ -48,6 +54,10 @@ class Regulariser(abc.ABC):
     def scaled(self, factor: float) -> Self:
         """The regulariser whose thresholds are ``factor`` times these."""
         return replace(self, thresholds=self.thresholds * factor)
+
+    def paired(self) -> Self:
+        """The same for complex images, with thresholds on the modulus."""
+        return replace(self, pairs=True)
 
     @abc.abstractmethod
     def prox(self, v: Tensor) -> Tensor:
@@ -106,7 +116,7 @@ class SmoothShrinkage(Regulariser):
             raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
 
     def prox(self, v: Tensor) -> Tensor:
-        """v q / (1 + q) with q = |v / lam|^g, elementwise."""
+        """v q / (1 + q) with q = |v / lam|^g, elementwise; |v| is the modulus of a pair."""
         if torch.is_grad_enabled() and (v.requires_grad or self.thresholds.requires_grad):
             q = self._ratio(v)
             return v * (q / (1 + q))
@@ -116,38 +126,72 @@ class SmoothShrinkage(Regulariser):
 
     def prox_into(self, v: Tensor, out: Tensor, work: Tensor) -> None:
         """``out`` = T(v); ``work`` may be ``out``, and v is left as it is."""
+        if self.pairs:
+            share = _parts(work)[0]
+            self._share_of_pairs(v, share)
+            real, imaginary = _parts(v)
+            out_real, out_imaginary = _parts(out)
+            torch.mul(share, imaginary, out=out_imaginary)
+            torch.mul(share, real, out=out_real)
+            return
         torch.mul(self._share(v, work), v, out=out)
 
     def prox_derivative(self, v: Tensor, direction: Tensor) -> Tensor:
-        """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction."""
+        """T'(v) = q (g + 1 + q) / (1 + q)^2 times the direction; for a pair that along v, and q / (1 + q) across."""
         q = self._ratio(v)
         share = q / (1 + q)
+        if self.pairs:
+            squares = _modulus(v).square().clamp(min=torch.finfo(v.dtype).tiny)
+            along = _repeated(_sum_of_pairs(v * direction)) * v / squares
+            return share * (direction + self.exponent / (1 + q) * along)
         return share * (1 + self.exponent / (1 + q)) * direction
 
     def derivative_root(self, v: Tensor, max_slope: float = math.inf) -> Callable[[Tensor], Tensor]:
-        """Elementwise, sqrt(q (g + 1 + q)) / (1 + q)."""
-        share = self._share(v)
+        """Elementwise, sqrt(q (g + 1 + q)) / (1 + q); for a pair that along v, and sqrt(q / (1 + q)) across."""
+        share = self._share_of(v)
         slope = torch.addcmul(share * (1 + self.exponent), share, share, value=-self.exponent)
         root = slope.clamp_(max=max_slope).sqrt_()
-        return lambda direction: root * direction
+        if not self.pairs:
+            return lambda direction: root * direction
+        across = share.sqrt()
+        unit = v / _modulus(v).clamp(min=torch.finfo(v.dtype).tiny)
+        extra = (root - across) * unit
+        return lambda direction: across * direction + extra * _repeated(_sum_of_pairs(unit * direction))
 
     def threshold_derivative(self, v: Tensor) -> Tensor:
         """-g v q / (lam (1 + q)^2)."""
-        share = self._share(v)
+        share = self._share_of(v)
         return v.mul(torch.addcmul(-share, share, share)).mul_(self.exponent / self.thresholds)
 
     def potential(self, a: Tensor) -> Tensor:
-        """R(a), from a table of the universal curve: relative error below 1e-5."""
+        """R(a), from a table of the universal curve: relative error below 1e-5. Each row of a pair carries half of its cost."""
         table = _universal_potential(self.exponent)
         # What is below this costs nothing; the bound also keeps the gradient at 0 finite.
         nothing = max(math.exp(table.log_a_first - 40.0), torch.finfo(a.dtype).tiny)
-        log_a = (a.abs() / self.thresholds).clamp(min=nothing).log()
+        log_a = (self._size(a) / self.thresholds).clamp(min=nothing).log()
         position = (log_a - table.log_a_first) / table.log_a_step
         index = position.nan_to_num().floor().clamp(0, len(table.log_r) - 2).long()  # the position of a NaN remains NaN
         values = table.log_r.to(device=a.device, dtype=a.dtype)
         low, high = values[index], values[index + 1]
         # Linear in (log a, log R), beyond the ends too: R is a power of a at both ends.
-        return (self.thresholds.square() * torch.exp(low + (high - low) * (position - index))).sum(dim=-1)
+        cost = (self.thresholds.square() * torch.exp(low + (high - low) * (position - index))).sum(dim=-1)
+        return cost / 2 if self.pairs else cost
+
+    def _size(self, v: Tensor) -> Tensor:
+        return _modulus(v) if self.pairs else v.abs()
+
+    def _share_of(self, v: Tensor) -> Tensor:
+        """q / (1 + q), of the shape of v, without a gradient."""
+        if not self.pairs:
+            return self._share(v)
+        return _repeated(self._share_of_pairs(v, torch.empty_like(_parts(v)[0])))
+
+    def _share_of_pairs(self, v: Tensor, out: Tensor) -> Tensor:
+        """q / (1 + q) of each pair: half of the logarithms, which are what takes the time."""
+        real, imaginary = _parts(v)
+        torch.mul(real, real, out=out).addcmul_(imaginary, imaginary)
+        torch.add(self.thresholds.log().mul_(-self.exponent), out.log_(), alpha=self.exponent / 2, out=out)
+        return out.sigmoid_()
 
     def _share(self, v: Tensor, out: Tensor | None = None) -> Tensor:
         """q / (1 + q), without a gradient."""
@@ -160,7 +204,7 @@ class SmoothShrinkage(Regulariser):
     def _ratio(self, v: Tensor) -> Tensor:
         # The bound keeps q and its gradient finite; q / (1 + q) is 1 there in every digit.
         bound = torch.finfo(v.dtype).max ** (0.5 / self.exponent)
-        q: Tensor = (v / self.thresholds).abs().clamp(max=bound) ** self.exponent
+        q: Tensor = (self._size(v) / self.thresholds).clamp(max=bound) ** self.exponent
         return q
 
 
@@ -208,7 +252,8 @@ class GroupSoftThreshold(Regulariser):
         """On a group that survives: (1 - lam/|v|) h + lam/|v|^3 v <v, h>; 0 on one that does not."""
         groups, h = self._grouped(v), self._grouped(direction)
         norms = self._norms(groups)
-        along = (groups * h).sum(dim=(-4, -2), keepdim=True) / norms.square()
+        along = (groups * h).sum(dim=(-4, -2), keepdim=True)
+        along = (_repeated(_sum_of_pairs(along)) if self.pairs else along) / norms.square()
         shrink = self.thresholds / norms
         result = torch.where(shrink < 1, (1 - shrink) * h + shrink * along * groups, torch.zeros_like(h))
         return result.reshape(v.shape)
@@ -226,6 +271,7 @@ class GroupSoftThreshold(Regulariser):
         def apply(direction: Tensor) -> Tensor:
             h = self._grouped(direction)
             along = (unit * h).sum(dim=-4, keepdim=True).sum(dim=-2, keepdim=True)
+            along = _repeated(_sum_of_pairs(along)) if self.pairs else along
             return (across * h + along * extra).reshape(v.shape)
 
         return apply
@@ -239,7 +285,10 @@ class GroupSoftThreshold(Regulariser):
     def potential(self, a: Tensor) -> Tensor:
         """lam_i |a_group|, each pixel of a group carrying its share of it."""
         groups = self._grouped(a)
-        shares = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True) / self.size**2
+        norms = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True)
+        if self.pairs:
+            norms = _modulus(norms) / 2
+        shares = norms / self.size**2
         cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
         return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
 
@@ -256,11 +305,35 @@ class GroupSoftThreshold(Regulariser):
     def _norms(self, groups: Tensor) -> Tensor:
         # For a group of zeros 1 - lam / tiny < 0: it stays 0, without a NaN, in the gradient too.
         tiny = torch.finfo(groups.dtype).tiny
-        if self.size == 1:
+        if self.size == 1 and not self.pairs:
             return groups.abs().clamp(min=tiny**0.5)
         # One axis after the other is 16 times quicker than torch's norm over two axes that are apart.
         squares = groups.square().sum(dim=-4, keepdim=True).sum(dim=-2, keepdim=True)
+        if self.pairs:
+            squares = _repeated(_sum_of_pairs(squares))
         return squares.clamp(min=tiny).sqrt()
+
+
+def _parts(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary rows: views."""
+    if v.shape[0] % 2:
+        raise ValueError(f"coefficients: expected pairs of rows, real and imaginary part, got {v.shape[0]} rows")
+    return v[0::2], v[1::2]
+
+
+def _sum_of_pairs(v: Tensor) -> Tensor:
+    real, imaginary = _parts(v)
+    return real + imaginary
+
+
+def _repeated(v: Tensor) -> Tensor:
+    """Each row twice."""
+    return v.repeat_interleave(2, dim=0)
+
+
+def _modulus(v: Tensor) -> Tensor:
+    """Of the pair, for both of its rows."""
+    return _repeated(_sum_of_pairs(v.square()).sqrt())
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,8 @@ operator                ``A x``                                  images         
 `Identity`              ``x``: denoising                         real or complex    identity
 `Fourier`               centred orthonormal Fourier transform    complex            identity
 `FourierSubsampling`    ``M F x``: single-coil Cartesian MRI     real or complex    convolution (the mask)
+`SensitivityMaps`       ``S x``: what every coil sees             real or complex    no convolution
+`Sense`                 ``M F S x``: multi-coil Cartesian MRI    real or complex    no convolution
 `BlurDownsample`        Gaussian blur, every 4th sample          real or complex    no convolution
 ``A @ B``, ``c * A``    composition, scaling                     as ``B``, ``A``    a convolution where known
 ======================= ======================================== ================== ==============================
@@ -24,6 +26,7 @@ from mrisps.operators.blur_downsample import BlurDownsample
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.linear import Identity, LinearOperator
 from mrisps.operators.sampling import MASK_KINDS, SamplingMask, make_mask, mask_from_array, mask_from_file
+from mrisps.operators.sensitivity import Sense, SensitivityMaps
 from mrisps.operators.subsampling import FourierSubsampling
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
     "Identity",
     "LinearOperator",
     "SamplingMask",
+    "Sense",
+    "SensitivityMaps",
     "fft2c",
     "ifft2c",
     "make_mask",

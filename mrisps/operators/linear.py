@@ -252,6 +252,30 @@ class LinearOperator(abc.ABC):
         """
         return None
 
+    def normal_circulant(self) -> torch.Tensor | None:
+        """Transfer function of the circulant nearest to ``A^H A``, the diagonal of ``F A^H A F^H``, where that is known.
+
+        A solver uses it to precondition ``A^H A + c``; one that is only nearly right costs iterations, not correctness.
+
+        Returns
+        -------
+        torch.Tensor or None
+            Real, non-negative, shape `domain_shape`, otherwise as `normal_transfer_function`. None where it is not known.
+        """
+        return None
+
+    def restricted(self, y: torch.Tensor, shape: tuple[int, int]) -> "tuple[LinearOperator, torch.Tensor] | None":
+        """The same measurements seen by a coarser grid of ``(y, x)`` pixels, for solvers that go from coarse to fine.
+
+        Returns
+        -------
+        tuple or None
+            An operator on images of that size with the same intensities, and its measurements; None where there is no such
+            thing.
+        """
+        del y, shape
+        return None
+
     def _exact_norm(self) -> float | None:
         transfer_function = self.normal_transfer_function()
         return None if transfer_function is None else math.sqrt(float(transfer_function.max()))

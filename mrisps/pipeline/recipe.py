@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from mrisps.errors import FileError, RecipeError
+from mrisps.model import PriorUse
+from mrisps.pipeline.preparation import Preparation
 from mrisps.solvers import FastSettings
 
 __all__ = [
@@ -143,6 +145,11 @@ class Recipe:
         Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
     nonnegative
         Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step.)
+    preparation
+        The steps of multi-coil MRI data; None: for single-coil data.
+    prior
+        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride, all
+        patches count, and a note says so.
     solver
         Settings of the solver.
     description
@@ -161,6 +168,8 @@ class Recipe:
     blur: BlurRule | None = None
     noise_std: float | None = None
     nonnegative: bool = False
+    preparation: Preparation | None = None
+    prior: PriorUse = field(default_factory=PriorUse)
     solver: FastSettings = field(default_factory=FastSettings)
     description: str = ""
 
@@ -176,8 +185,18 @@ class Recipe:
             raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
         if self.mask is not None and self.task != "mri":
             raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
+        if self.preparation is not None and self.task != "mri":
+            raise RecipeError("preparation", f"only MRI recipes have one, this one is for {self.task!r}")
         if (self.blur is not None) != (self.task == "superres"):
             raise RecipeError("blur", "super-resolution recipes need one, others have none")
+
+    def prior_fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether the image size is a multiple of the stride."""
+        return all(size % self.prior.stride == 0 for size in shape)
+
+    def prior_for(self, shape: tuple[int, ...]) -> PriorUse:
+        """How the prior is laid over images (y, x) of this size."""
+        return self.prior if self.prior_fits(shape) else dataclasses.replace(self.prior, stride=1)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""

@@ -5,6 +5,7 @@ Problem + model       --(recipe: beta, lam, solver)-->  Reconstruction in the un
 """
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Acquisition
-from mrisps.io.fastmri import FastmriFile, JsonValue, ReconstructionWriter, sampling_from_zeros
+from mrisps.io.acquisition import Acquisition, Geometry
+from mrisps.io.arrays import ArrayLayout
+from mrisps.io.fastmri import JsonValue, ReconstructionWriter, sampling_from_zeros
 from mrisps.io.manifest import sha256_of
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import (
@@ -26,11 +28,15 @@ from mrisps.operators import (
     Identity,
     LinearOperator,
     SamplingMask,
+    Sense,
     make_mask,
     mask_from_array,
 )
+from mrisps.pipeline.coil_maps import SMALLEST_CALIBRATION, calibration_shape
 from mrisps.pipeline.metrics import center_crop
+from mrisps.pipeline.preparation import Preparation, Step, prepare
 from mrisps.pipeline.recipe import Recipe
+from mrisps.pipeline.volume import open_slices
 from mrisps.solvers import Reconstruction, solve
 
 __all__ = [
@@ -69,6 +75,11 @@ class Problem:
         The mask, for MRI.
     notes
         What a user should know about how the problem was set up.
+    steps
+        What was done to the data beforehand; see :mod:`mrisps.pipeline.preparation`.
+    factor
+        (1, 1, y, x) complex, what the solver's image is multiplied by: the phase that was removed, and 0 where no coil sees
+        anything. None: nothing.
     """
 
     operator: LinearOperator
@@ -77,6 +88,8 @@ class Problem:
     noise_std: float | None
     mask: SamplingMask | None = None
     notes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    factor: Tensor | None = None
 
 
 def mri_problem(
@@ -87,15 +100,16 @@ def mri_problem(
     undersample: bool = False,
     scale: float | None = None,
     device: torch.device | str = "cpu",
+    maps_folder: Path | None = None,
 ) -> Problem:
-    """The undersampled Fourier problem of one single-coil slice.
+    """The undersampled Fourier problem of one slice: SENSE with a recipe that has a preparation, else for a single coil.
 
     Parameters
     ----------
     acquisition
-        One slice with one coil.
+        One slice.
     recipe
-        Gives image kind, scale rule and the rule for retrospective undersampling.
+        Gives image kind, preparation, scale rule and the rule for retrospective undersampling.
     mask
         Which samples were acquired; needed where the file does not say it and columns of zeros leave it open.
     undersample
@@ -104,20 +118,23 @@ def mri_problem(
         Overrides the recipe's scale rule: input units per unit of an image whose maximum is about 1.
     device
         Where to compute.
+    maps_folder
+        Where coil maps are kept for the next time; None keeps none.
 
     Raises
     ------
     FileError
-        The acquisition has several coils, its mask is unknown, or does not fit.
+        The acquisition has several coils and the recipe no preparation; its mask is unknown, or does not fit; a step of the
+        preparation lacks what it needs.
     MrispsError
         The data are zero, or ``undersample`` is asked for where it makes no sense.
     """
     if recipe.task != "mri":
         raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for MRI")
-    if acquisition.n_coils != 1:
+    if acquisition.n_coils != 1 and recipe.preparation is None:
         raise FileError(
             acquisition.source,
-            f"expected single-coil data, got {acquisition.n_coils} coils: multi-coil reconstruction is not supported yet",
+            f"expected single-coil data, got {acquisition.n_coils} coils: take a recipe for several coils, such as `multicoil`",
             field="kspace",
         )
     notes = []
@@ -129,7 +146,7 @@ def mri_problem(
     if acquired.is_fully_sampled:
         notes.append("k-space is fully sampled: the reconstruction only denoises it")
     pattern = acquired.array2d()
-    silent = pattern.any(axis=0) & ~(pattern & (acquisition.kspace[0] != 0)).any(
+    silent = pattern.any(axis=0) & ~(pattern & (acquisition.kspace != 0).any(axis=0)).any(
         axis=0
     )  # (x,): acquired, and zero throughout
     if silent.any() and not acquired.is_fully_sampled:
@@ -149,9 +166,12 @@ def mri_problem(
             f"the mask was asked for acceleration {acquired.acceleration:g} and has {acquired.realised_acceleration:.2f}"
         )
     real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
-    operator = FourierSubsampling(
-        acquired, acquisition.shape, torch.float32 if real else torch.complex64, torch.device(device)
-    )
+    dtype = torch.float32 if real else torch.complex64
+    if recipe.preparation is not None:
+        return _sense_problem(
+            acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes
+        )
+    operator = FourierSubsampling(acquired, acquisition.shape, dtype, torch.device(device))
     y = torch.from_numpy(acquisition.kspace).to(operator.device)[None] * acquired.tensor(operator.device)
     scale = _scale(operator, y, recipe, scale)
     noise_std = recipe.noise_std
@@ -159,6 +179,51 @@ def mri_problem(
         estimate = estimate_noise_std(acquisition.kspace, acquired)
         noise_std = None if estimate is None else estimate / scale
     return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
+
+
+def _sense_problem(
+    acquisition: Acquisition,
+    recipe: Recipe,
+    preparation: Preparation,
+    acquired: SamplingMask,
+    dtype: torch.dtype,
+    scale: float | None,
+    device: torch.device | str,
+    maps_folder: Path | None,
+    notes: list[str],
+) -> Problem:
+    prepared = prepare(acquisition, acquired.array2d(), preparation, maps_folder)
+    notes = [*notes, *prepared.notes]
+    shape = prepared.mask.shape
+    sampling = acquired if acquired.shape == shape else _on_grid(acquired, prepared.mask)
+    maps = torch.from_numpy(prepared.maps * prepared.phase)
+    operator = Sense(sampling, maps, dtype, torch.device(device))
+    y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
+    inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
+    if scale is None and recipe.scale is not None and min(calibration_shape(prepared.mask)) < SMALLEST_CALIBRATION:
+        # Regular undersampling without a centre: an alias is fainter than the image by the acceleration R, R of them that lie on
+        # top of each other in phase are as bright. The geometric mean is wrong by no more than the root of R.
+        inner *= math.sqrt(sampling.realised_acceleration)
+    noise_std, measured = recipe.noise_std, prepared.noise_std
+    if noise_std is None:
+        measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured
+        noise_std = None if measured is None else measured / inner
+    if not recipe.prior_fits(shape):
+        notes.append(
+            f"an image of {shape[0]} x {shape[1]} has no grid of stride {recipe.prior.stride}: all patches count"
+        )
+    seen = np.abs(prepared.maps).max(axis=0) > 0
+    factor = torch.from_numpy((prepared.phase * seen).astype(np.complex64)).to(operator.device)[None, None]
+    if dtype == torch.float32:
+        factor = torch.from_numpy(seen.astype(np.float32)).to(operator.device)[None, None]
+    return Problem(
+        operator, y / inner, inner * prepared.unit, noise_std, sampling, tuple(notes), prepared.steps, factor
+    )
+
+
+def _on_grid(mask: SamplingMask, pattern: NDArray[np.bool_]) -> SamplingMask:
+    """The same mask for another number of rows, of whole columns."""
+    return replace(mask, shape=(int(pattern.shape[0]), int(pattern.shape[1])), pattern=pattern[0])
 
 
 def denoising_problem(
@@ -237,6 +302,7 @@ def reconstruct(
         problem.y,
         model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
         recipe.solver,
+        use=recipe.prior_for(problem.operator.domain_shape[-2:]),
         noise_std=problem.noise_std,
         progress=progress,
     )
@@ -244,14 +310,16 @@ def reconstruct(
         raise UnusableResultError(
             f"the solver met NaN or infinity after {result.certificates[0].n_iterations} iterations; no image is written"
         )
-    image = result.image
+    image, smooth = result.image, result.smooth
     if recipe.nonnegative and not image.is_complex():
         image = image.clamp(min=0)
+    if problem.factor is not None:
+        image, smooth = image * problem.factor, smooth * problem.factor
     return replace(
         result,
         image=image * problem.scale,
-        smooth=result.smooth * problem.scale,
-        sparse=(image - result.smooth) * problem.scale,
+        smooth=smooth * problem.scale,
+        sparse=(image - smooth) * problem.scale,
     )
 
 
@@ -312,10 +380,12 @@ def reconstruct_file(
     scale: float | None = None,
     crop: bool = True,
     slices: range | None = None,
+    layout: ArrayLayout | None = None,
     device: torch.device | str = "cpu",
+    maps_folder: Path | None = None,
     progress: Callable[[int, int, int, float], None] | None = None,
 ) -> FileResult:
-    """Reconstruct every slice of a fastMRI file into a file that ``fastmri.evaluate`` reads.
+    """Reconstruct every slice of a file with k-space into a file that ``fastmri.evaluate`` reads.
 
     Slices are read, solved and written one at a time; the output appears when all of them are there.
 
@@ -327,8 +397,10 @@ def reconstruct_file(
         See :func:`reconstruct`.
     weights
         How the weights are called, for the provenance.
-    mask, undersample, scale, device
+    mask, undersample, scale, device, maps_folder
         See :func:`mri_problem`.
+    layout
+        What the axes of an array file are; see :func:`mrisps.pipeline.volume.open_slices`.
     crop
         Cut the images to the size that the file's header asks for.
     slices
@@ -345,7 +417,7 @@ def reconstruct_file(
     """
     certificates: list[Mapping[str, JsonValue]] = []
     notes: dict[str, None] = {}
-    with FastmriFile(source) as file:
+    with open_slices(source, layout) as file:
         chosen = range(file.n_slices) if slices is None else slices
         if not chosen or chosen[0] < 0 or chosen[-1] >= file.n_slices:
             raise MrispsError(f"{source}: slices: expected some of 0 to {file.n_slices - 1}, got {chosen}")
@@ -361,8 +433,15 @@ def reconstruct_file(
             destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
         ) as writer:
             for position, index in enumerate(chosen):
+                acquisition = file.read_slice(index)
                 problem = mri_problem(
-                    file.read_slice(index), recipe, mask=mask, undersample=undersample, scale=scale, device=device
+                    acquisition,
+                    recipe,
+                    mask=mask,
+                    undersample=undersample,
+                    scale=scale,
+                    device=device,
+                    maps_folder=maps_folder,
                 )
                 notes.update(dict.fromkeys(problem.notes))
 
@@ -373,18 +452,30 @@ def reconstruct_file(
                 result = reconstruct(problem, model, recipe, progress=report)
                 certificate = slice_certificate(problem, result)
                 shape = file.recon_shape if crop else None
+                image = to_array(result.image, shape)
                 writer.write_slice(
                     position,
-                    to_array(result.image, shape),
+                    image,
                     {
                         "smooth": to_array(result.smooth, shape),
                         "sparse": to_array(result.sparse, shape),
                         "cost_map": to_array(result.cost_map, shape),
                     },
                     certificate,
+                    _geometry_of(acquisition, image.shape),
                 )
                 certificates.append(certificate)
     return FileResult(destination, tuple(certificates), tuple(notes))
+
+
+def _geometry_of(acquisition: Acquisition, shape: tuple[int, ...]) -> Geometry | None:
+    """Where a central crop of the encoded image lies: the same centre, a smaller field of view."""
+    geometry = acquisition.geometry
+    if geometry is None:
+        return None
+    encoded = geometry.field_of_view_mm
+    along_y, along_x = (encoded[i] * shape[i] / acquisition.shape[i] for i in range(2))
+    return replace(geometry, field_of_view_mm=(along_y, along_x, encoded[2]))
 
 
 def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:
@@ -407,6 +498,7 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
         "noise_std": problem.noise_std,
         "mask": sampling,
         "notes": list(problem.notes),
+        "preparation": [dict(step) for step in problem.steps],
     }
 
 
@@ -428,14 +520,14 @@ def estimate_noise_std(kspace: NDArray[np.complex64], mask: SamplingMask) -> flo
     Parameters
     ----------
     kspace
-        (1, y, x) centred.
+        (coil, y, x) centred.
     mask
         Which samples were acquired.
     """
     n_rows = max(1, kspace.shape[1] // 20)
     outer = np.zeros(mask.shape, dtype=np.bool_)
     outer[:n_rows] = outer[-n_rows:] = True
-    samples = kspace[0][outer & mask.array2d()]
+    samples = kspace[:, outer & mask.array2d()]
     samples = samples[samples != 0]
     if samples.size < 100:
         return None

@@ -39,6 +39,7 @@ def conjugate_gradients(
     precondition: Callable[[Tensor], Tensor],
     tolerance: float,
     max_iterations: int,
+    min_iterations: int = 0,
 ) -> CGResult:
     """Solve K x = b for each entry of a batch.
 
@@ -56,6 +57,9 @@ def conjugate_gradients(
         Stops when |b - K x| <= tolerance * |b| for every entry.
     max_iterations
         Most applications of K after the first.
+    min_iterations
+        Steps that are done although the tolerance is met: with a good start a solution that follows a moving b would otherwise
+        stand still until b has moved by the tolerance.
 
     Returns
     -------
@@ -75,10 +79,10 @@ def conjugate_gradients(
     rz = _dot(r, z)
     residual = _dot(r, r).sqrt()
     n_iterations = 0
-    while n_iterations < max_iterations and bool((residual > threshold).any()):
+    while n_iterations < max_iterations and (n_iterations < min_iterations or bool((residual > threshold).any())):
         kp = apply(p)
         curvature = _dot(p, kp)
-        active = (residual > threshold) & (curvature > 0)
+        active = (curvature > 0) if n_iterations < min_iterations else (residual > threshold) & (curvature > 0)
         if not bool(active.any()):
             break
         step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrisps.model import Energy, PatchTransform, Prior, SmoothPlusSparse, to_real_images
+from mrisps.model import Energy, PatchTransform, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ConvolutionStep, ImageStep
@@ -76,9 +76,10 @@ class FastSettings:
         A result counts as converged only if the image is estimated to change by no more than this fraction of its norm if the
         iteration went on: the last steps of the image, summed up as a geometric series of their own rate.
     levels
-        Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where A^H A is a
-        convolution (single-coil Cartesian MRI, denoising) and the image is large enough; the continuation then takes place at the
-        coarsest level only. Made for undersampled columns: with noise-like aliasing (Poisson disc) or noise, 1 is better.
+        Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where the
+        operator can be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation
+        then takes place at the coarsest level only. Made for undersampled columns of a single coil: with noise-like aliasing
+        (Poisson disc), with noise, or with several coils, 1 is better.
     coarse_iterations
         Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
     half_storage
@@ -194,6 +195,7 @@ def solve(
     model: SmoothPlusSparse,
     settings: FastSettings | None = None,
     *,
+    use: PriorUse | None = None,
     noise_std: float | None = None,
     keep_coefficients: bool = False,
     progress: Progress | None = None,
@@ -211,6 +213,8 @@ def solve(
         Weights with their beta and lam.
     settings
         Tolerances, cap, continuation, levels.
+    use
+        Which patches count, and how complex coefficients are shrunk; by default all patches, and real and imaginary part apart.
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
     keep_coefficients
@@ -238,7 +242,10 @@ def solve(
     """
     settings = FastSettings() if settings is None else settings
     real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
-    energy = Energy(operator, y, model.prior(real, operator.device))
+    prior = model.prior(real, operator.device)
+    if use is not None:
+        prior = prior.used(use, operator.domain_dtype.is_complex)
+    energy = Energy(operator, y, prior)
     check_measurements(energy, noise_std)
     started = time.perf_counter()
     minimum = minimise(energy, settings, progress=progress, monitor=monitor)
@@ -370,26 +377,34 @@ class _Stage:
 
 def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings) -> list[Callable[[], _Stage]]:
     """The stages before the full problem, coarsest first, each to be built when its turn comes."""
-    transfer, prior = image_step.transfer, energy.prior
-    if transfer is None:
-        return []
+    prior, operator = energy.prior, energy.operator
     filters = prior.transform.filters
     group = prior.regulariser.group_size
+    multiple = STRIDE * group
+    if prior.stride > 1:  # a problem of its own, already a fraction of the work
+        return []
 
     def build(shape: tuple[int, int], stride: int) -> _Stage:
-        adjoint_y = image_step.adjoint_y if shape == energy.image_shape else restrict(image_step.adjoint_y, shape)
         transform = PatchTransform(filters, stride)
-        step = ConvolutionStep(
-            adjoint_y, restrict_transfer(transfer, shape) if shape != energy.image_shape else transfer, prior, transform
-        )
+        coarser = shape != energy.image_shape
+        step: ConvolutionStep | ImageStep
+        if image_step.transfer is not None:
+            adjoint_y = restrict(image_step.adjoint_y, shape) if coarser else image_step.adjoint_y
+            transfer = restrict_transfer(image_step.transfer, shape) if coarser else image_step.transfer
+            step = ConvolutionStep(adjoint_y, transfer, prior, transform)
+        else:
+            restricted = operator.restricted(energy.y, shape) if coarser else None
+            small = energy if restricted is None else Energy(*restricted, prior)
+            step = ImageStep(small, settings.image_tolerance, transform=transform)
         return _Stage(prior, transform, step, shape)
 
+    shapes = [coarse_shape(energy.image_shape, 2**level, 2 * multiple) for level in range(settings.levels - 1, 0, -1)]
+    shapes = [shape for shape in shapes if min(shape) >= 2 * prior.transform.patch_size]
+    if image_step.transfer is None and (not shapes or operator.restricted(energy.y, shapes[0]) is None):
+        shapes = []
     stages: list[Callable[[], _Stage]] = []
-    multiple = STRIDE * group
-    for level in range(settings.levels - 1, 0, -1):
-        shape = coarse_shape(energy.image_shape, 2**level, 2 * multiple)
-        if min(shape) >= 2 * prior.transform.patch_size:
-            stages.append(functools.partial(build, shape, STRIDE if stages else 1))
+    for shape in shapes:
+        stages.append(functools.partial(build, shape, STRIDE if stages else 1))
     if stages and not any(size % multiple for size in energy.image_shape):
         stages.append(functools.partial(build, energy.image_shape, STRIDE))
     return stages
@@ -441,15 +456,19 @@ class _Path:
                 greedy_coefficients(prior, transform.forward(to_real_images(start)), self.coefficients)
             self.n_done = GREEDY_INERTIA
             for rows, ys in prior.chunks(self.shape):
-                torch.matmul(
-                    self.coefficients[rows, ys].to(prior.basis.dtype), self._predictor, out=prediction[rows, ys]
-                )
+                self._predict(self.coefficients[rows, ys].to(prior.basis.dtype), prediction[rows, ys])
             self.image = stage.image_step.solve(prediction, start)
         self._previous = self.coefficients.clone()
         self._misfit = transform.residual_(to_real_images(self.image), prediction)  # r = B P x(a) - C a
         self._previous_misfit = self._misfit.clone()
         largest = max((self.coefficients[rows, ys].numel() for rows, ys in prior.chunks(self.shape)), default=0)
         self._work = [prior.basis.new_empty(largest) for _ in range(4 if settings.half_storage else 3)]
+
+    def _predict(self, coefficients: Tensor, out: Tensor) -> None:
+        for row, predicted in zip(
+            coefficients, out, strict=True
+        ):  # a row of a piece is contiguous, a pair of them is not
+            torch.matmul(row, self._predictor, out=predicted)
 
     def step(self, measure: bool = False) -> None:
         """One iteration; with ``measure``, ``moved`` and ``size`` hold |e - T(e - grad f(e))|^2 and |a|^2 of each row."""
@@ -483,10 +502,11 @@ class _Path:
             regulariser.prox_into(v, updated, work)
             if half:
                 updated.copy_(before.copy_(updated))  # what is predicted belongs to what is stored
-            torch.matmul(updated, self._predictor, out=prediction[rows, ys])
+            self._predict(updated, prediction[rows, ys])
             if measure:
-                self.moved[rows] += _squared_norm(extrapolated.sub_(updated))
-                self.size[rows] += _squared_norm(updated)
+                for row, (moved, a) in enumerate(zip(extrapolated.sub_(updated), updated, strict=True), rows.start):
+                    self.moved[row] += _squared_norm(moved)
+                    self.size[row] += _squared_norm(a)
         self.coefficients, self._previous = self._previous, self.coefficients
         self.image = stage.image_step.solve(prediction, self.image)
         misfit = stage.transform.residual_(to_real_images(self.image), prediction)

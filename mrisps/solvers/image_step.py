@@ -46,7 +46,8 @@ class ConvolutionStep:
             patch_transfer = self._weight * transform.transfer_function(shape)
             self._inverse = _Filter(_inverse(transfer + patch_transfer, patch_transfer), adjoint_y.dtype)
         else:
-            self._inverse = _AliasFilter(transfer, self._weight * transform.alias_transfer(shape), adjoint_y.dtype)
+            matrix = self._weight * transform.alias_transfer(shape)
+            self._inverse = _AliasFilter(_alias_inverse(transfer, matrix), adjoint_y.dtype)
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start."""
@@ -74,24 +75,41 @@ class ImageStep:
         Relative residual of the linear system where it is solved by conjugate gradients.
     max_iterations
         Cap of the conjugate gradients; what they do not reach shows in the certificate's residual_x.
+    transform
+        Which patches count; by default all. With a stride s they count s^2 times.
     """
 
-    def __init__(self, energy: Energy, tolerance: float = 1e-6, max_iterations: int = 200) -> None:
+    def __init__(
+        self,
+        energy: Energy,
+        tolerance: float = 1e-6,
+        max_iterations: int = 200,
+        transform: PatchTransform | None = None,
+    ) -> None:
         self.energy = energy
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         operator, prior = energy.operator, energy.prior
+        self._transform = prior.transform if transform is None else transform
+        self._weight = prior.beta * self._transform.stride**2
         self.adjoint_y = operator.adjoint(energy.y)
         self.transfer = operator.normal_transfer_function()
         self._closed_form: ConvolutionStep | None = None
         if self.transfer is not None:
-            self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, prior.transform)
+            self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, self._transform)
             return
-        patch_transfer = prior.beta * prior.transform.transfer_function(energy.image_shape).to(self.adjoint_y.device)
-        self._patch_filter = _Filter(patch_transfer, self.adjoint_y.dtype)
-        self._preconditioner = _Filter(
-            _inverse(_nearest_circulant(operator) + patch_transfer, patch_transfer), self.adjoint_y.dtype
-        )
+        dtype, shape = self.adjoint_y.dtype, energy.image_shape
+        circulant = _nearest_circulant(operator)
+        self._patch_filter: _Filter | _AliasFilter
+        self._preconditioner: _Filter | _AliasFilter
+        if self._transform.stride == 1:
+            patch_transfer = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
+            self._patch_filter = _Filter(patch_transfer, dtype)
+            self._preconditioner = _Filter(_inverse(circulant + patch_transfer, patch_transfer), dtype)
+        else:
+            matrix = self._weight * self._transform.alias_transfer(shape)
+            self._patch_filter = _AliasFilter(matrix, dtype)
+            self._preconditioner = _AliasFilter(_alias_inverse(circulant.reshape(shape), matrix), dtype)
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
@@ -110,9 +128,8 @@ class ImageStep:
         """
         if self._closed_form is not None:
             return self._closed_form.solve(prediction)
-        prior = self.energy.prior
-        patch_side = to_images(prior.transform.adjoint(prediction), self.adjoint_y.dtype)
-        return self._iterate(self.adjoint_y + prior.beta * patch_side, start, self.max_iterations)
+        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
+        return self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
 
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, 1, y, x): the reconstruction with the smooth part of the prior alone, linear in y."""
@@ -135,6 +152,7 @@ class ImageStep:
             precondition=self._preconditioner,
             tolerance=self.tolerance,
             max_iterations=max_iterations,
+            min_iterations=1,
         )
         return result.solution
 
@@ -145,7 +163,7 @@ class _Filter:
     def __init__(self, transfer: Tensor, dtype: torch.dtype) -> None:
         self._real = not dtype.is_complex
         transfer = transfer.to(torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32)
-        self._transfer = transfer[:, : transfer.shape[1] // 2 + 1] if self._real else transfer
+        self._transfer = transfer[..., : transfer.shape[-1] // 2 + 1] if self._real else transfer
 
     def __call__(self, image: Tensor) -> Tensor:
         if self._real:
@@ -156,28 +174,33 @@ class _Filter:
 
 
 class _AliasFilter:
-    """The inverse of (convolution + a map that mixes the aliases of each frequency)."""
+    """A map that mixes the aliases of each frequency by a small matrix, (y / s, x / s, s^2, s^2)."""
 
-    def __init__(self, transfer: Tensor, matrix: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, matrix: Tensor, dtype: torch.dtype) -> None:
         self._real = not dtype.is_complex
         self._stride = round(matrix.shape[-1] ** 0.5)
-        grid = (matrix.shape[0], matrix.shape[1])
-        system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
-        # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
-        ridge = 1e-10 * float(matrix.abs().max())
-        inverse = torch.linalg.inv(
-            system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        )
-        self._inverse = inverse.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
+        self._matrix = matrix.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
 
     def __call__(self, image: Tensor) -> Tensor:
-        height, width = self._inverse.shape[:2]
+        height, width = self._matrix.shape[:2]
         aliases = _by_alias(torch.fft.fft2(image), (height, width))
-        solved = (self._inverse * aliases[..., None, :]).sum(dim=-1)
+        solved = (self._matrix * aliases[..., None, :]).sum(dim=-1)
         s = self._stride
         spectrum = solved.reshape(*solved.shape[:-1], s, s).movedim((-2, -1), (-4, -2)).reshape(image.shape)
         filtered: Tensor = torch.fft.ifft2(spectrum)
         return filtered.real.contiguous() if self._real else filtered
+
+
+def _alias_inverse(transfer: Tensor, matrix: Tensor) -> Tensor:
+    """Of the convolution with this transfer function plus the map that mixes aliases: another such map."""
+    grid = (matrix.shape[0], matrix.shape[1])
+    system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
+    # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
+    ridge = 1e-10 * float(matrix.abs().max())
+    inverse: Tensor = torch.linalg.inv(
+        system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    )
+    return inverse
 
 
 def _by_alias(spectrum: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -195,15 +218,18 @@ def _inverse(denominator: Tensor, patch_transfer: Tensor) -> Tensor:
 
 
 def _nearest_circulant(operator: LinearOperator) -> Tensor:
-    """Transfer function of about the circulant nearest to A^H A: the diagonal of F A^H A F^H, from random probes.
+    """Transfer function of the circulant nearest to A^H A, the diagonal of F A^H A F^H: what the operator knows, or about that.
 
-    With z white noise and N = A^H A, the mean of Re(conj(F z) F N z) / |F z|^2 is that diagonal.
+    From random probes: with z white noise and N = A^H A, the mean of Re(conj(F z) F N z) / |F z|^2 is that diagonal.
 
     Source
     ------
     T. F. Chan, SIAM J. Sci. Stat. Comput. 9 (1988) 766-771 (optimal circulant); Bekas et al., Appl. Numer. Math. 57 (2007)
     1214-1229 (diagonal from probes).
     """
+    known = operator.normal_circulant()
+    if known is not None:
+        return known
     generator = torch.Generator().manual_seed(0)
     _, height, width = operator.domain_shape
     probes = torch.randn((N_PROBES, 1, height, width), generator=generator, dtype=torch.float64)

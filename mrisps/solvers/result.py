@@ -247,8 +247,13 @@ def check_measurements(energy: Energy, noise_std: float | None) -> None:
         raise ValueError(
             f"prior: expected {real} on {energy.operator.device} as the operator has, got {basis.dtype} on {basis.device}"
         )
-    group = energy.prior.regulariser.group_size
+    group = energy.prior.regulariser.group_size * energy.prior.stride
     height, width = energy.image_shape
+    if energy.prior.stride > 1 and (height % group or width % group):
+        raise ValueError(
+            f"image size: with a stride of {energy.prior.stride} both sides have to be multiples of {group}; "
+            f"got {height} x {width}"
+        )
     if height % group or width % group:
         raise ValueError(
             f"image size: this model shrinks groups of {group} x {group} pixels, so both sides have to be multiples of {group}; "

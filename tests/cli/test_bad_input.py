@@ -245,7 +245,7 @@ def test_no_such_input(run: Run, tmp_path: Path) -> None:
     assert run(2, tmp_path / "none.h5") == f"error: {tmp_path / 'none.h5'}: does not exist"
     (tmp_path / "empty").mkdir()
     line = run(2, tmp_path / "empty")
-    assert line == f"error: {tmp_path / 'empty'}: is a folder without files ending in .h5, .hdf5"
+    assert line == f"error: {tmp_path / 'empty'}: is a folder without files ending in .h5, .hdf5, .mrd, .dat, .cfl"
 
 
 def test_same_names(run: Run, knee: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_output_would_replace_the_input(cli: Cli, knee: Path, recipe: Path, weig
 
 def test_unknown_recipe(run: Run, knee: Path, tmp_path: Path) -> None:
     line = run(2, knee, recipe=Path("knee_acc8"))
-    assert line.startswith("error: recipe: name: expected a .py file or one of denoise_sigma25, ")
+    assert line.startswith("error: recipe: name: expected a .py file or one of brain_multicoil_acc4, ")
     assert run(2, knee, recipe=tmp_path / "none.py") == f"error: {tmp_path / 'none.py'}: no such recipe file"
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -354,3 +355,51 @@ def test_exponent_has_to_be_at_least_one(exponent: float) -> None:
 def test_group_size_has_to_be_positive() -> None:
     with pytest.raises(ValueError, match="size"):
         GroupSoftThreshold(THRESHOLDS, size=0)
+
+
+# ------------------------------------------------------------------------------------------- what training needs of them
+
+PAIRED = pytest.mark.parametrize("pairs", [False, True], ids=["apart", "pairs"])
+
+
+@PAIRED
+@each_regulariser
+def test_root_of_the_derivative(make: Callable[[Tensor], Regulariser], pairs: bool) -> None:
+    """Symmetric, positive semidefinite, and twice it is T'."""
+    regulariser = replace(make(THRESHOLDS), pairs=pairs)
+    v = values()
+    root = regulariser.derivative_root(v)
+    first, second = random_tensor(*v.shape, seed=3), random_tensor(*v.shape, seed=4)
+    torch.testing.assert_close(root(root(first)), regulariser.prox_derivative(v, first), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close((root(first) * second).sum(), (first * root(second)).sum(), rtol=1e-10, atol=1e-10)
+    assert float((root(first) * first).sum()) > 0
+
+
+@PAIRED
+@pytest.mark.parametrize("exponent", EXPONENTS)
+def test_capped_slope(exponent: float, pairs: bool) -> None:
+    regulariser = SmoothShrinkage(THRESHOLDS, exponent=exponent, pairs=pairs)
+    v = values()
+    direction = random_tensor(*v.shape, seed=3)
+    root = regulariser.derivative_root(v, max_slope=1.0)
+    assert float((root(root(direction)) * direction).sum()) <= float(direction.square().sum())
+    gentle = values(scale=1e-3)  # no slope above 1 there: nothing is capped
+    plain = regulariser.derivative_root(gentle)(direction)
+    torch.testing.assert_close(regulariser.derivative_root(gentle, max_slope=1.0)(direction), plain)
+
+
+@PAIRED
+@each_regulariser
+def test_derivative_in_the_thresholds(make: Callable[[Tensor], Regulariser], pairs: bool) -> None:
+    v, step = values(), 1e-6
+    above, below = (replace(make(THRESHOLDS + sign * step), pairs=pairs).prox(v) for sign in (1, -1))
+    found = replace(make(THRESHOLDS), pairs=pairs).threshold_derivative(v)
+    torch.testing.assert_close(found, (above - below) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+@each_regulariser
+def test_nothing_is_nan_at_zero(make: Callable[[Tensor], Regulariser]) -> None:
+    zero = torch.zeros(2, 6, 12, 4)
+    regulariser = make(THRESHOLDS.float())
+    assert bool((regulariser.derivative_root(zero)(torch.ones_like(zero)) == 0).all())
+    assert bool((regulariser.threshold_derivative(zero) == 0).all())

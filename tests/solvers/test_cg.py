@@ -176,3 +176,18 @@ def test_single_precision() -> None:
     assert result.solution.dtype == torch.float32
     assert result.converged
     torch.testing.assert_close(result.solution, torch.linalg.solve(matrices, b), rtol=1e-3, atol=1e-3)
+
+
+def test_least_number_of_steps() -> None:
+    """A start within the tolerance is improved all the same; where nothing is left to improve, nothing happens."""
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    b = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    settings = {"precondition": lambda r: r, "tolerance": 0.5, "max_iterations": 5}
+    close = torch.full((1, 3), 0.9, dtype=torch.float64)
+    assert conjugate_gradients(lambda x: x @ matrix, b, start=close, **settings).n_iterations == 0  # type: ignore[arg-type]
+    better = conjugate_gradients(lambda x: x @ matrix, b, start=close, min_iterations=1, **settings)  # type: ignore[arg-type]
+    assert better.n_iterations == 1
+    assert float((better.solution - 1).abs().max()) < 0.1 - 1e-3
+    exact = torch.ones(1, 3, dtype=torch.float64)
+    done = conjugate_gradients(lambda x: x @ matrix, b, start=exact, min_iterations=1, **settings)  # type: ignore[arg-type]
+    assert torch.equal(done.solution, exact)

@@ -1,0 +1,43 @@
+"""Raw multi-coil data of a scanner, whatever the Cartesian sampling: between the two recipes for brains.
+
+It needs a fully sampled centre, a reference scan or coil maps in the file. Nothing here was tuned for one scanner or contrast:
+for the best image tune beta and lam for the protocol.
+"""
+
+from mrisps.model import PriorUse
+from mrisps.pipeline.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
+from mrisps.pipeline.recipe import Recipe, ScaleRule
+from mrisps.solvers import FastSettings
+
+recipe = Recipe(
+    name="multicoil",
+    description="raw multi-coil data of any Cartesian sampling",
+    task="mri",
+    beta=0.02,
+    lam=0.0015,
+    source="between brain_multicoil_acc4 and brain_multicoil_poisson8",
+    image="complex",
+    scale=ScaleRule(percentile=99.5, reference=1.0),
+    preparation=Preparation(
+        prewhiten=True,
+        remove_oversampling=True,
+        compression=CoilCompression(n_coils=6, method="svd"),
+        maps=CoilMaps(method="espirit", calibration_width=24, kernel_width=6, threshold=0.02, crop=0.9),
+        phase=PhaseRemoval(width=24),
+    ),
+    prior=PriorUse(stride=2, modulus=False),
+    solver=FastSettings(
+        tolerance=3e-3,
+        max_iterations=400,
+        continuation_start=32.0,
+        continuation_decay=0.88,
+        image_tolerance=1e-3,
+        image_change=0.05,
+        trace_interval=0,
+    ),
+)
+
+if __name__ == "__main__":
+    from mrisps.cli.main import run_recipe
+
+    raise SystemExit(run_recipe(__file__))
