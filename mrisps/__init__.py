@@ -12,6 +12,7 @@ The names below are loaded when they are first used: ``import mrisps`` itself is
 operators      LinearOperator, Identity, Fourier, FourierSubsampling, BlurDownsample, SamplingMask, make_mask
 model          SmoothPlusSparse, ModelConfig
 solvers        solve, FastSettings, solve_paper, PaperSettings, Reconstruction, Certificate
+training       solve_with_gradient
 files          open_kspace, FastmriFile, Acquisition, ReconstructionWriter, Manifest
 pipeline       Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
 =============  ====================================================================================================
@@ -21,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mrisps.bilevel import solve_with_gradient as solve_with_gradient
     from mrisps.io.acquisition import Acquisition as Acquisition
     from mrisps.io.fastmri import FastmriFile as FastmriFile
     from mrisps.io.fastmri import ReconstructionWriter as ReconstructionWriter
@@ -61,6 +63,7 @@ _HOME = {
     ),
     "mrisps.model": ("ModelConfig", "SmoothPlusSparse"),
     "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
+    "mrisps.bilevel": ("solve_with_gradient",),
     "mrisps.io.acquisition": ("Acquisition",),
     "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
     "mrisps.io.kspace_file": ("open_kspace",),

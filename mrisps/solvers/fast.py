@@ -303,8 +303,8 @@ def minimise(
     for number, build in enumerate(coarse, 1):
         stage = build()
         target = stage.image_step.smooth_image()
-        start = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
-        path = _Path(stage, settings, start, energy.n_real_images, factor)
+        begin = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
+        path = _Path(stage, settings, begin, energy.n_real_images, factor)
         for k in itertools.count(1):  # the continuation ends, and so does this
             path.step()
             n_coarse += 1

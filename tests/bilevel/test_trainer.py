@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mrisps.bilevel import (
     Accuracy,
@@ -176,8 +177,8 @@ def test_a_finite_image_of_a_broken_solve_does_not_count(monkeypatch: pytest.Mon
     """The solver hands out the last finite image where NaN appeared later: good for a look, not for learning or choosing."""
     original = trainer.minimise
 
-    def breaking(energy: Energy, settings: FastSettings) -> Minimum:
-        minimum = original(energy, settings)
+    def breaking(energy: Energy, settings: FastSettings, start: Tensor | None = None) -> Minimum:
+        minimum = original(energy, settings, start=start)
         assert bool(minimum.image.isfinite().all())
         broken = minimum.broken.clone()
         broken[-1] = True

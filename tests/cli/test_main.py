@@ -32,6 +32,9 @@ COMMANDS = [
     ("manifest", "fetch"),
     ("convert-paper-slices",),
     ("convert-weights",),
+    ("train",),
+    ("weights",),
+    ("atoms",),
 ]
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
