@@ -17,6 +17,7 @@ recipe = Recipe(
     beta=0.03,
     lam=0.0015,
     source="grid of beta and lam on two 8-coil brains, random columns R = 4, weights NCPR sigma 25",
+    weights="denoise_sigma25_ncpr",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
     mask=MaskRule(kind="random", acceleration=4, center_fraction=24 / 180, seed=0),  # used with --undersample only

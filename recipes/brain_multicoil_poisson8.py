@@ -17,6 +17,7 @@ recipe = Recipe(
     beta=0.02,
     lam=0.001,
     source="grid of beta and lam on two 8-coil brains, Poisson disc R = 8, weights NCPR sigma 25",
+    weights="denoise_sigma25_ncpr",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=24 / 180, seed=0),  # used with --undersample only

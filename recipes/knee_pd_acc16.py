@@ -1,8 +1,8 @@
 """Single-coil knee, proton-density weighted, 16-fold undersampled columns.
 
-beta and lam are the values that the authors tuned on their validation slices for their NCPR weights trained at sigma 25
-(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). Use them with those weights:
-other weights need their own.
+beta and lam are what the paper's authors tuned on their validation slices for NCPR weights of the same kind
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model); the weights that come with the package
+have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
 from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
@@ -15,6 +15,7 @@ recipe = Recipe(
     beta=0.000515129,  # MRI acc_16_cf_0.02 - PD, NCPR
     lam=0.000602426,  # MRI acc_16_cf_0.02 - PD, NCPR
     source="best_hyperparams.txt of the authors, 'MRI acc_16_cf_0.02 - PD, NCPR'; scale: mean over 10 slices",
+    weights="denoise_sigma25_ncpr",
     image="from_file",
     scale=ScaleRule(percentile=99.9, reference=0.4862),
     mask=MaskRule(kind="random", acceleration=16, center_fraction=0.02, seed=0),  # used with --undersample only

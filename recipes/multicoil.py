@@ -16,6 +16,7 @@ recipe = Recipe(
     beta=0.02,
     lam=0.0015,
     source="between brain_multicoil_acc4 and brain_multicoil_poisson8",
+    weights="denoise_sigma25_ncpr",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
     preparation=Preparation(

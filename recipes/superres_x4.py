@@ -1,8 +1,8 @@
 """Super-resolution x4: 16 x 16 Gaussian blur (sigma 2), every fourth pixel, noise 0.01 of the maximum.
 
-beta and lam are the values that the authors tuned on their validation slices for their NCPR weights trained at sigma 25
-(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). Use them with those weights:
-other weights need their own.
+beta and lam are what the paper's authors tuned on their validation slices for NCPR weights of the same kind
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model); the weights that come with the package
+have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
 from mrisps.pipeline.recipe import BlurRule, Recipe
@@ -15,6 +15,7 @@ recipe = Recipe(
     beta=0.00258673,  # Super Resolution, NCPR
     lam=0.000929068,  # Super Resolution, NCPR
     source="best_hyperparams.txt of the authors, 'Super Resolution, NCPR'",
+    weights="denoise_sigma25_ncpr",
     blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
     noise_std=0.01,
     nonnegative=True,  # once, at the end (the authors: in every step)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,9 +10,21 @@ from mrisps.cli.common import new_file, result, usage_errors
 from mrisps.cli.options import Overwrite
 from mrisps.cli.terminal import print_table
 
+if TYPE_CHECKING:
+    from mrisps.pipeline.recipe import Recipe
+    from mrisps.pipeline.training import TrainRecipe
+
 __all__ = ["copy_recipe", "list_recipes", "show_recipe"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a recipe, or a recipe file.")]
+
+
+def _load(name: str) -> "Recipe | TrainRecipe":
+    """A recipe of either kind: those for training are called ``train_*``, files too."""
+    from mrisps.pipeline.recipe import load_recipe
+    from mrisps.pipeline.training import load_train_recipe
+
+    return load_train_recipe(name) if Path(name).stem.startswith("train_") else load_recipe(name)
 
 
 def list_recipes(context: typer.Context) -> None:
@@ -24,12 +36,16 @@ def list_recipes(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from mrisps.pipeline.recipe import builtin_recipes, load_recipe
+    from mrisps.pipeline.recipe import builtin_recipes
+    from mrisps.pipeline.training import builtin_train_recipes
 
     rows = []
     for name in builtin_recipes():
-        recipe = load_recipe(name)
+        recipe = _load(name)
         rows.append([name, recipe.task, recipe.description])
+    for name in builtin_train_recipes():
+        recipe = _load(name)
+        rows.append([name, f"train: {recipe.task}", recipe.description])
     print_table(["name", "task", "description"], rows, n_text_columns=3)
 
 
@@ -38,11 +54,10 @@ def show_recipe(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: every value and the hash of all.")] = False,
 ) -> None:
     """Print a recipe: every value, or the same as JSON."""
-    from mrisps.pipeline.recipe import load_recipe
     from mrisps.reports.facts import flat_rows
 
     with usage_errors():
-        recipe = load_recipe(name)
+        recipe = _load(name)
     if as_json:
         typer.echo(json.dumps({**recipe.to_dict(), "sha256": recipe.sha256()}, indent=2))
         return
@@ -57,14 +72,15 @@ def copy_recipe(
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A file ending in .py, or a folder.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Copy a recipe's file, to be edited: `mrisps recon --recipe FILE` takes it."""
+    """Copy a recipe's file, to be edited: `mrisps recon --recipe FILE` or `mrisps train FILE` takes it."""
     from mrisps.atomic import write_bytes
     from mrisps.cli.common import UsageError
-    from mrisps.pipeline.recipe import builtin_recipes, load_recipe
+    from mrisps.pipeline.recipe import builtin_recipes
+    from mrisps.pipeline.training import builtin_train_recipes
 
     with usage_errors():
-        load_recipe(name)
-    source = builtin_recipes().get(name, Path(name))
+        _load(name)
+    source = {**builtin_recipes(), **builtin_train_recipes()}.get(name, Path(name))
     target = destination / source.name if destination.is_dir() else destination
     if target.suffix != ".py":
         raise UsageError(f"{target}: expected a file name ending in .py, or a folder that exists")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -147,6 +148,17 @@ class SmoothPlusSparse(nn.Module):
             self.beta if beta is None else beta,
             self.lam if lam is None else lam,
         )
+
+    def with_threshold_unit(self, lam: float) -> "SmoothPlusSparse":
+        """The same model, its thresholds expressed in another unit: lam is this, the log-thresholds make up for it.
+
+        A tuned lam carries over from one set of weights to another if both have the same ``lam / sqrt(beta)``: D is scaled by
+        1 / sqrt(beta), and so are the coefficients.
+        """
+        other = self.with_regularisation(lam=lam)
+        with torch.no_grad():
+            other.log_thresholds.add_(math.log(self.lam / lam))
+        return other
 
     def prior(
         self, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None, beta_floor: float = 0.0

@@ -167,3 +167,13 @@ def test_weights_that_are_refused(value: float) -> None:
     for name, arguments in (("beta", {"beta": value, "lam": 0.1}), ("lam", {"beta": 0.5, "lam": value})):
         with pytest.raises(ValueError, match=name):
             SmoothPlusSparse(NCPR, good.raw_free_atoms, good.raw_synthesis_atoms, good.log_thresholds, **arguments)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_another_unit_of_the_thresholds_is_the_same_model(config: ModelConfig) -> None:
+    model = random_model(config, lam=0.1)
+    other = model.with_threshold_unit(0.03)
+    assert other.lam == 0.03
+    ours, theirs = (m.prior(torch.float64) for m in (model, other))
+    torch.testing.assert_close(theirs.regulariser.thresholds, ours.regulariser.thresholds)
+    assert torch.equal(theirs.synthesis_atoms, ours.synthesis_atoms)
