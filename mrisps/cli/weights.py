@@ -15,9 +15,9 @@ __all__ = ["atoms", "weights"]
 def weights(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the model card of these weights.")] = None,
 ) -> None:
-    """List the trained weights that come with the package, or print the model card of one of them.
+    """List the trained weights, or print a model card.
 
-    Their names can be used wherever a command takes --weights.
+    Trained weights come with the package. Their names can be used wherever a command takes --weights.
     """
     from mrisps.model import SmoothPlusSparse
     from mrisps.model.shipped import model_card, shipped_weights
