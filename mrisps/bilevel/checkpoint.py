@@ -1,7 +1,7 @@
 """The state of a training on disk: everything that is needed to go on bit by bit, in one safetensors file.
 
-Tensors: ``model.NAME``, ``best.NAME``, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and ``adam.NAME.step`` for each parameter (the latter
-three only if it is learned).
+Tensors: ``model.NAME`` and ``best.NAME`` for each parameter, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and
+``adam.NAME.step`` for each that is learned.
 Header entries ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
 """
 
