@@ -319,12 +319,8 @@ def train(
     share = settings.batch_size // world.size
     identity = {} if identity is None else identity
     parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
-    optimiser = torch.optim.Adam(
-        [
-            {"params": parameters[1:2] if settings.fixed == "free_atoms" else parameters[:2]},
-            {"params": parameters[2:]},
-        ]
-    )
+    atoms = parameters[1:2] if settings.fixed == "free_atoms" else parameters[:2]
+    optimiser = torch.optim.Adam([{"params": list(atoms)}, {"params": list(parameters[2:])}])
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity)
     else:
