@@ -156,6 +156,7 @@ def run(name: str, images: Sequence[TrainingImage], validation: Sequence[Trainin
     state = train(model, samples, batches, settings, on_step=lambda step: residuals.append(step.adjoint_residual))
     return {
         "name": name,
+        "seed": a.seed,
         "lam": a.lam,
         "images": len(chosen),
         "validation_images": len(validation),
@@ -181,8 +182,8 @@ def table(results: list[dict]) -> str:
     known = {result["name"]: result for result in results}
     reference = known.get("full")
     lines = [
-        "| | | start / dB | after the last step / dB | against the reference / dB | s a step |",
-        "|---|---|---|---|---|---|",
+        "| | | start / dB | after the last step / dB | against the reference / dB |",
+        "|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
         if name not in known:
@@ -191,7 +192,7 @@ def table(results: list[dict]) -> str:
         difference = "" if reference is None else f"{result['last_psnr'] - reference['last_psnr']:+.2f}"
         lines.append(
             f"| {row.group} | {row.label} | {result['validation'][0][1]:.2f} | {result['last_psnr']:.2f} "
-            f"| {'' if name == 'full' else difference} | {result['seconds'] / result['steps']:.1f} |"
+            f"| {'' if name == 'full' else difference} |"
         )
     return "\n".join(lines)
 
@@ -255,10 +256,10 @@ def main() -> None:
         images, _ = read_training_images([arguments.data], (arguments.crop, arguments.crop))
         size = (arguments.validation_crop, arguments.validation_crop)
         validation, _ = read_training_images([arguments.validation], size)
-        done = {result["name"] for result in results}
+        done = {(result["name"], result["seed"]) for result in results}
         output.parent.mkdir(parents=True, exist_ok=True)
         for name in arguments.row or list(ROWS):
-            if name in done:
+            if (name, arguments.seed) in done:
                 continue
             result = run(name, images, validation, arguments)
             with output.open("a") as stream:
@@ -268,10 +269,11 @@ def main() -> None:
             print(f"{name}: PSNR / dB (steps) {looks}; {result['seconds']:.0f} s", flush=True)
     elif arguments.row:
         parser.error("--row needs --data and --validation")
+    shown = [result for result in results if result["seed"] == arguments.seed]
     if arguments.table:
-        print(table(results))
+        print(table(shown))
     if arguments.figure:
-        figure(results, FIGURE)
+        figure(shown, FIGURE)
 
 
 if __name__ == "__main__":
