@@ -334,12 +334,17 @@ def broyden(
     count = 0
 
     def updated_by(first: Tensor, second: Tensor, g: Tensor) -> Tensor:
-        """-g + sum of first <second, g>."""
-        weights = torch.bmm(second[:, :count], g[:, :, None])
-        return torch.baddbmm(g[:, None], weights.mT, first[:, :count], beta=-1)[:, 0] if count else -g
+        """-g + sum of first <second, g>; one entry after the other, since batched products are several times slower."""
+        if count == 0:
+            return -g
+        out = torch.empty_like(g)
+        for entry in range(n_entries):
+            weights = second[entry, :count].mv(g[entry])
+            torch.addmv(g[entry], first[entry, :count].T, weights, beta=-1, out=out[entry])
+        return out
 
     def dot(p: Tensor, q: Tensor) -> Tensor:
-        return torch.bmm(p[:, None], q[:, :, None])[:, :, 0]
+        return (p * q).sum(dim=1, keepdim=True)
 
     u = best = start
     g = function(u)
