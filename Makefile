@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-solver slow clean help
+.PHONY: demo test lint bench bench-solver bench-train slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -40,6 +40,10 @@ DATA ?= data/paper_mri_val
 CHECKPOINTS ?= data/paper_checkpoints
 bench-solver: $(STAMP)  ## time to the right image, on the paper's slices (DATA=..., CHECKPOINTS=...): about five minutes
 	$(BIN)/python benchmarks/solver_bench.py --data $(DATA) --checkpoints $(CHECKPOINTS)
+
+WEIGHTS ?= train-output/denoise_sigma25_ncpr_first.safetensors
+bench-train: $(STAMP)  ## a training step against backpropagation and the authors' recipe (DATA=image folder, WEIGHTS=...): five minutes
+	$(BIN)/python benchmarks/train_speed.py --data $(DATA) --weights $(WEIGHTS)
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output

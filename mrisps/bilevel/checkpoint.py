@@ -1,6 +1,7 @@
 """The state of a training on disk: everything that is needed to go on bit by bit, in one safetensors file.
 
-Tensors: ``model.NAME``, ``best.NAME``, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and ``adam.NAME.step`` for each parameter.
+Tensors: ``model.NAME`` and ``best.NAME`` for each parameter, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and
+``adam.NAME.step`` for each that is learned.
 Header entries ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
 """
 
@@ -150,13 +151,14 @@ def load_state(
     if differences:
         raise FileError(path, "belongs to another training: " + "; ".join(differences[:5]), field="identity")
     state = _state(path, _json_object(path, metadata, "state"))
+    learned = {parameter for group in optimiser.param_groups for parameter in group["params"]}
     has_moved = state.n_skipped < state.step  # Adam has no state before its first step
     values: dict[str, Tensor] = {}
     moments: dict[str, dict[str, Tensor]] = {}
     for name, parameter in model.named_parameters():
         values[name] = _tensor(path, tensors, f"model.{name}", parameter)
         state.best_parameters[name] = _tensor(path, tensors, f"best.{name}", parameter)
-        if has_moved:
+        if has_moved and parameter in learned:
             moments[name] = {
                 key: _tensor(path, tensors, f"adam.{name}.{key}", torch.zeros(()) if key == "step" else parameter)
                 for key in ADAM
@@ -164,7 +166,7 @@ def load_state(
     with torch.no_grad():  # only now: what is refused leaves the model as it was
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])
-            if has_moved:
+            if name in moments:
                 optimiser.state[parameter] = moments[name]
     return state
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -114,6 +114,8 @@ class TrainSettings:
         See :class:`mrisps.bilevel.AdjointSettings`: 1 keeps the adjoint system of inaccurate solutions positive definite.
     beta_min
         beta is not allowed below this.
+    fixed
+        ``"free_atoms"`` keeps Q as it is at the start, for a basis that is not learned; None: everything is learned.
     validation_interval
         Steps between two looks at the validation images; there is one before the first step and after the last.
     validation_solver
@@ -141,6 +143,7 @@ class TrainSettings:
     warm_iterations: int = 15
     max_slope: float = 1.0
     beta_min: float = 1e-4
+    fixed: Literal["free_atoms"] | None = None
     validation_interval: int = 100
     validation_solver: FastSettings = field(default_factory=FastSettings)
     patience: int = 0
@@ -170,6 +173,8 @@ class TrainSettings:
             raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold!r}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.fixed not in ("free_atoms", None):
+            raise ValueError(f"fixed: expected 'free_atoms' or None, got {self.fixed!r}")
         if not _is_number(self.max_slope) or not self.max_slope >= 1:
             raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope!r}")
 
@@ -314,12 +319,8 @@ def train(
     share = settings.batch_size // world.size
     identity = {} if identity is None else identity
     parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
-    optimiser = torch.optim.Adam(
-        [
-            {"params": parameters[:2]},
-            {"params": parameters[2:]},
-        ]
-    )
+    atoms = parameters[1:2] if settings.fixed == "free_atoms" else parameters[:2]
+    optimiser = torch.optim.Adam([{"params": list(atoms)}, {"params": list(parameters[2:])}])
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity)
     else:
@@ -413,9 +414,9 @@ def _step(
         world.average_(gradients)
         parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
         for parameter, value in zip(parameters, gradients, strict=True):
-            parameter.grad = value
+            parameter.grad = value  # what is fixed is not in the optimiser
         optimiser.step()
-        optimiser.zero_grad()
+        model.zero_grad()
         with torch.no_grad():
             model.beta.clamp_(min=settings.beta_min)
     means = torch.stack([loss.detach().double(), _psnr(image.detach(), batch.target).mean()])

@@ -25,7 +25,7 @@ def constrain_free_atoms(raw: Tensor, n_iterations: int = 15) -> Tensor:
     Parameters
     ----------
     raw
-        (m, p^2) with m <= p^2 - 1.
+        (m, p^2) with 0 <= m <= p^2 - 1.
     n_iterations
         Number of iterations; 15 in the paper's experiments. Each multiplies a small singular value by 1.5, so what starts
         below about 0.01 of the largest one is not orthonormal after 15.
@@ -40,6 +40,8 @@ def constrain_free_atoms(raw: Tensor, n_iterations: int = 15) -> Tensor:
     Bjorck and Bowie, SIAM J. Numer. Anal. 8 (1971) 358-364; arXiv 2412.13070, training section.
     """
     rows: Tensor = raw - raw.mean(dim=1, keepdim=True)
+    if len(rows) == 0:
+        return rows  # the norm of nothing is not defined
     rows = rows / torch.linalg.matrix_norm(rows, 2)
     for _ in range(n_iterations):
         rows = 1.5 * rows - 0.5 * (rows @ rows.T) @ rows

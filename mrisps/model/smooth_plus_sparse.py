@@ -26,7 +26,7 @@ class ModelConfig:
     patch_size
         Odd side p of a patch in pixels.
     n_free_atoms
-        m, at most p^2 - 2 (the constant is free already).
+        m >= 0, at most p^2 - 2 (the constant is free in any case: with m = 0 it alone).
     n_synthesis_atoms
         n >= 1.
     regulariser
@@ -51,8 +51,8 @@ class ModelConfig:
         n_pixels = self.patch_size**2
         if self.patch_size < 3 or self.patch_size % 2 == 0:
             raise ValueError(f"patch_size: expected an odd number >= 3, got {self.patch_size}")
-        if not 1 <= self.n_free_atoms <= n_pixels - 2:
-            raise ValueError(f"n_free_atoms: expected 1 to {n_pixels - 2} for this patch size, got {self.n_free_atoms}")
+        if not 0 <= self.n_free_atoms <= n_pixels - 2:
+            raise ValueError(f"n_free_atoms: expected 0 to {n_pixels - 2} for this patch size, got {self.n_free_atoms}")
         if self.n_synthesis_atoms < 1:
             raise ValueError(f"n_synthesis_atoms: expected a number >= 1, got {self.n_synthesis_atoms}")
         if self.regulariser not in ("NCPR", "CPR"):
@@ -212,9 +212,8 @@ class SmoothPlusSparse(nn.Module):
             As :meth:`prior`.
         """
         free = constrain_free_atoms(self.raw_free_atoms.flatten(1).double(), self.config.bjorck_iterations)
-        defect = float(
-            (free @ free.T - torch.eye(len(free), dtype=free.dtype, device=free.device)).detach().abs().max()
-        )
+        overlap = (free @ free.T - torch.eye(len(free), dtype=free.dtype, device=free.device)).detach()
+        defect = float(overlap.abs().max()) if len(free) else 0.0
         if not defect < 1e-5:
             raise ValueError(
                 f"raw_free_atoms: expected orthonormal atoms after {self.config.bjorck_iterations} Bjorck iterations, "

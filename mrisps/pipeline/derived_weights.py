@@ -184,8 +184,11 @@ def random_atoms(
 def _model(
     config: ModelConfig, free: NDArray[np.float64], atoms: NDArray[np.float64], beta: float, lam: float
 ) -> SmoothPlusSparse:
-    side = (-1, config.patch_size, config.patch_size)
-    raw = [torch.from_numpy(np.ascontiguousarray(rows.reshape(side), dtype=np.float32)) for rows in (free, atoms)]
+    side = config.patch_size
+    raw = [
+        torch.from_numpy(np.ascontiguousarray(rows.reshape(len(rows), side, side), dtype=np.float32))
+        for rows in (free, atoms)
+    ]
     return SmoothPlusSparse(config, raw[0], raw[1], torch.zeros(config.n_synthesis_atoms), beta=beta, lam=lam)
 
 

@@ -350,7 +350,8 @@ def check_types(record: object, prefix: str) -> None:
 
 
 def _alternatives(hint: object) -> tuple[object, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    # `Literal[...] | None` is a typing.Union, `int | None` a types.UnionType
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _name(hint: object) -> str:

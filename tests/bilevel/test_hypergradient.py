@@ -131,6 +131,17 @@ def test_unrolled_backpropagation(kind: str, config: ModelConfig) -> None:
         assert error < 1e-6, name
 
 
+def test_without_free_atoms() -> None:
+    """The constant is all that is free."""
+    operator, y, model = tiny_problem("denoising", replace(TINY_NCPR, n_free_atoms=0))
+    _, expected = unrolled(operator, y, model, 1500)
+    gradients, _ = gradients_of(operator, y, model)
+    assert gradients["raw_free_atoms"].shape == (0, 3, 3)
+    for name in PARAMETERS[1:]:
+        error = float((gradients[name] - expected[name]).norm() / expected[name].norm())
+        assert error < 1e-6, name
+
+
 @each_config
 def test_gradcheck_of_the_measurements(config: ModelConfig) -> None:
     operator, y, model = tiny_problem("denoising", config)

@@ -252,6 +252,33 @@ def test_beta_has_a_floor() -> None:
     assert float(model.beta.detach()) == 1.5
 
 
+def test_a_basis_that_is_not_learned(tmp_path: Path) -> None:
+    """Q stays as it is, all else moves; and resuming is bit-exact without Adam's moments for it."""
+    settings = replace(SETTINGS, fixed="free_atoms", n_steps=4)
+    whole, torn, start = toy_model(), toy_model(), parameters(toy_model())
+    train(whole, ToySamples(), [], settings)
+    moved = {name for name, value in parameters(whole).items() if not torch.equal(value, start[name])}
+    assert moved == {"raw_synthesis_atoms", "log_thresholds", "beta"}
+
+    def interrupt(report: StepReport) -> None:
+        if report.step == 3:
+            raise KilledError
+
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KilledError):
+        train(torn, ToySamples(), [], settings, checkpoint=path, on_step=interrupt)
+    resumed = toy_model()
+    train(resumed, ToySamples(), [], settings, checkpoint=path, resume=True)
+    check_equal(parameters(resumed), parameters(whole))
+
+
+def test_learns_without_free_atoms() -> None:
+    model = toy_model(config=replace(CONFIG, n_free_atoms=0))
+    state = train(model, ToySamples(), [validation()], replace(SETTINGS, n_steps=20, batch_size=4))
+    assert state.validation[-1][1] > state.validation[0][1] + 0.5  # dB
+    assert state.n_skipped == 0
+
+
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
@@ -457,6 +484,7 @@ def test_atoms_that_are_not_admissible(with_validation: bool) -> None:
         ("hold", math.nan, "from 0 to 1"),
         ("hold", "half", "from 0 to 1"),
         ("loss", "L3", "one of L1, L2, SSIM, got 'L3'"),
+        ("fixed", "beta", "'free_atoms' or None"),
         ("max_slope", 0.9, "number >= 1"),
         ("max_slope", math.nan, "number >= 1"),
         ("max_slope", None, "number >= 1"),

@@ -11,8 +11,18 @@ from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, 
 
 from .helpers import CHECKPOINTS, random_model, random_tensor
 
-# (patch side, free atoms, synthesis atoms): few, many, more synthesis atoms than dimensions, one of each.
-SIZES = [(13, 120, 200), (13, 1, 7), (13, 160, 8), (5, 8, 10), (5, 23, 40), (3, 7, 1), (3, 1, 1), (7, 20, 300)]
+# (patch side, free atoms, synthesis atoms): few, many, more synthesis atoms than dimensions, one of each, no free atom.
+SIZES = [
+    (13, 120, 200),
+    (13, 1, 7),
+    (13, 160, 8),
+    (5, 8, 10),
+    (5, 23, 40),
+    (3, 7, 1),
+    (3, 1, 1),
+    (7, 20, 300),
+    (5, 0, 10),
+]
 
 
 def check_constraints(free: Tensor, atoms: Tensor, basis: Tensor, beta: float, tolerance: float) -> None:

@@ -56,7 +56,11 @@ def check_refused(path: Path, *words: str) -> None:
 # --------------------------------------------------------------------------------------------------------- our format
 
 
-@pytest.mark.parametrize("config", [*CONFIGS, ModelConfig(3, 2, 4, exponent=2)], ids=["NCPR", "CPR", "exponent-2"])
+@pytest.mark.parametrize(
+    "config",
+    [*CONFIGS, ModelConfig(3, 2, 4, exponent=2), ModelConfig(3, 0, 4)],
+    ids=["NCPR", "CPR", "exponent-2", "no free atom"],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("as_string", [False, True])
 def test_round_trip(tmp_path: Path, config: ModelConfig, dtype: torch.dtype, as_string: bool) -> None:

@@ -121,7 +121,7 @@ def test_a_model_keeps_its_precision(dtype: torch.dtype) -> None:
         ({"patch_size": 1}, "patch_size"),
         ({"patch_size": 0}, "patch_size"),
         ({"patch_size": -3}, "patch_size"),
-        ({"n_free_atoms": 0}, "n_free_atoms"),
+        ({"n_free_atoms": -1}, "n_free_atoms"),
         ({"n_free_atoms": 24}, "n_free_atoms"),
         ({"n_synthesis_atoms": 0}, "n_synthesis_atoms"),
         ({"regulariser": "l0"}, "regulariser"),

@@ -145,6 +145,7 @@ def test_weights_bring_their_own_beta_and_lam() -> None:
         ("train.max_slope", "inf", "train.max_slope", math.inf),
         ("train.start_accuracy.iterations", "9", "train.start_accuracy.iterations", 9),
         ("train.validation_solver.tolerance", "1e-4", "train.validation_solver.tolerance", 1e-4),
+        ("train.fixed", "free_atoms", "train.fixed", "free_atoms"),
         ("train.solver.greedy_start", "true", "train.solver.greedy_start", True),
         ("start", "data", "start", "data"),
     ],
@@ -168,6 +169,7 @@ def test_changes_of_single_values(key: str, text: str, attribute: str, value: ob
         ("train.n_steps", "0", r"train\.n_steps: expected an integer >= 1"),
         ("train.n_steps", "many", r"train\.n_steps: expected int"),
         ("train.loss", "L7", r"train\.loss: expected one of"),
+        ("train.fixed", "beta", r"train\.fixed: expected 'free_atoms' or None, got 'beta'"),
         ("train.step", "3", r"train\.step: unknown key; known here: n_steps"),
         ("train.end_accuracy.tolerance", "-1", r"train\.end_accuracy\.tolerance: expected a number > 0"),
         ("model.patch_size", "4", r"model\.patch_size: expected an odd number"),
@@ -304,7 +306,7 @@ def test_identity(folder: Path, others: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the first atoms
 
 
-@pytest.mark.parametrize(("m", "n", "p"), [(2, 9, 3), (6, 30, 5), (20, 8, 5), (1, 40, 5), (22, 3, 5)])
+@pytest.mark.parametrize(("m", "n", "p"), [(2, 9, 3), (6, 30, 5), (20, 8, 5), (1, 40, 5), (22, 3, 5), (0, 30, 5)])
 def test_localised(m: int, n: int, p: int) -> None:
     """Orthonormal free atoms; atoms of equal norm in their complement, a tight frame if there are enough of them."""
     config = ModelConfig(patch_size=p, n_free_atoms=m, n_synthesis_atoms=n)
@@ -313,8 +315,8 @@ def test_localised(m: int, n: int, p: int) -> None:
     free = model.raw_free_atoms.detach().flatten(1).double()
     atoms = model.raw_synthesis_atoms.detach().flatten(1).double()
     torch.testing.assert_close(free @ free.T, torch.eye(m, dtype=torch.float64), rtol=0, atol=1e-6)
-    assert float(free.sum(dim=1).abs().max()) < 1e-5
-    assert float((free @ atoms.T).abs().max()) < 1e-5
+    torch.testing.assert_close(free.sum(dim=1), torch.zeros(m, dtype=torch.float64), rtol=0, atol=1e-5)
+    torch.testing.assert_close(free @ atoms.T, torch.zeros(m, n, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(atoms.norm(dim=1), torch.ones(n, dtype=torch.float64), rtol=0, atol=1e-6)
     rank = p * p - 1 - m
     if n >= rank:
