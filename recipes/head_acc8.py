@@ -1,8 +1,7 @@
 """Single-coil head, 8-fold variable-density Poisson disc: two phase-encoding directions, as in a 3D scan.
 
-The demonstration uses it, with the weights that the package derives by itself. They are not trained: a start for experiments,
-nothing for the clinic.
-beta and lam were chosen by a coarse grid on one simulated T1 head that is not the demonstration's.
+The demonstration uses it. beta and lam were chosen by a coarse grid on one simulated T1 head that is not the demonstration's; nothing
+for the clinic.
 """
 
 from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
@@ -10,17 +9,17 @@ from mrisps.solvers import FastSettings
 
 recipe = Recipe(
     name="head_acc8",
-    description="single-coil head, 8-fold Poisson disc, with derived (untrained) weights",
+    description="single-coil head, 8-fold Poisson disc",
     task="mri",
     beta=0.02,
-    lam=0.0001,
-    source="coarse grid on a simulated T1 head, derived weights",
-    weights="derived",
+    lam=0.0005,
+    source="coarse grid on a simulated T1 head",
+    weights="denoise_sigma25_ncpr",
     image="from_file",
     scale=ScaleRule(percentile=99.9, reference=0.46),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.08, seed=0),  # used with --undersample only
     nonnegative=True,
-    solver=FastSettings(tolerance=3e-4, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
+    solver=FastSettings(tolerance=1e-3, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
 )
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def demo(
     """See it work on a real MR head slice.
 
     A slice that matplotlib ships gets a smooth phase and noise and is undersampled 8-fold. Compared are zero filling,
-    SigPy's total variation and the smooth-plus-sparse model, by default with weights that are derived on the spot.
+    SigPy's total variation and the smooth-plus-sparse model, by default with the trained weights of the package.
     Takes under three minutes on two cores.
     """
     from mrisps.atomic import write_bytes, write_text
@@ -43,7 +43,7 @@ def demo(
     device = checked_device(device)
     with usage_errors():
         recipe = load_recipe(RECIPE)
-    model, name = chosen_weights(weights or "derived", recipe, RECIPE)
+    model, name = chosen_weights(weights, recipe, RECIPE)
     make_folder(output)
     with steps() as say:
         done = run_demo(model, _weights_words(name), device=device, report=say)
