@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from mrisps.pipeline.recipe import builtin_recipes, load_recipe
+from mrisps.pipeline.training import builtin_train_recipes
 
 from .helpers import Cli, recipe_text
 
@@ -12,7 +13,15 @@ def test_list(cli: Cli) -> None:
     assert cli("recipes") == 0
     lines = cli.stdout.splitlines()
     assert lines[0].split() == ["name", "task", "description"]
-    assert [line.split()[0] for line in lines[1:]] == list(builtin_recipes())
+    assert [line.split()[0] for line in lines[1:]] == [*builtin_recipes(), *builtin_train_recipes()]
+
+
+def test_show_and_copy_a_training_recipe(cli: Cli, tmp_path: Path) -> None:
+    name = "train_denoise_sigma25_cpr"
+    assert cli("recipes", "show", name) == 0
+    assert "model.regulariser" in cli.stdout
+    assert cli("recipes", "copy", name, tmp_path) == 0
+    assert (tmp_path / f"{name}.py").read_bytes() == builtin_train_recipes()[name].read_bytes()
 
 
 def test_show(cli: Cli) -> None:
@@ -21,7 +30,7 @@ def test_show(cli: Cli) -> None:
     shown = dict(line.split(maxsplit=1) for line in cli.stdout.splitlines())
     assert float(shown["lam"]) == recipe.lam
     assert shown["mask.kind"] == "random"
-    assert shown["weights"] == "none"
+    assert shown["weights"] == recipe.weights == "denoise_sigma25_ncpr"
     assert shown["sha256"] == recipe.sha256()
     assert cli("recipes", "show", "knee_pd_acc8", "--json") == 0
     record = json.loads(cli.stdout)
