@@ -403,7 +403,10 @@ def _step(
     bad = bool(minimum.broken.any()) or not gradient.report.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
     skipped = world.any(bad, image.device)
     if kept is not None:
-        kept.drop() if skipped else kept.keep(minimum.coefficients, gradient.adjoint)
+        if skipped:
+            kept.drop()
+        else:
+            kept.keep(minimum.coefficients, gradient.adjoint)
     if not skipped:
         gradients = [
             gradient.raw_free_atoms,
