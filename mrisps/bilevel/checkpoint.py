@@ -149,7 +149,13 @@ def load_state(
     stored = _json_object(path, metadata, "identity")
     differences = _differences(json.loads(json.dumps(identity)), stored)
     if differences:
-        raise FileError(path, "belongs to another training: " + "; ".join(differences[:5]), field="identity")
+        raise FileError(
+            path,
+            "belongs to another training: "
+            + "; ".join(differences[:5])
+            + ". To go on with other settings or images, start a new training from the weights so far (start='weights')",
+            field="identity",
+        )
     state = _state(path, _json_object(path, metadata, "state"))
     learned = {parameter for group in optimiser.param_groups for parameter in group["params"]}
     has_moved = state.n_skipped < state.step  # Adam has no state before its first step

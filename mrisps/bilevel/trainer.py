@@ -94,7 +94,8 @@ class TrainSettings:
     batch_size
         Images a step, over all processes.
     learning_rate, learning_rate_thresholds
-        Of Adam, for the raw atoms, and for the log-thresholds and beta.
+        Of Adam, for the raw atoms, and for the log-thresholds and beta (relative to its value, which depends on the task by
+        orders of magnitude).
     hold
         Fraction of the steps with these rates; then they fall linearly to 0.
     loss
@@ -277,6 +278,7 @@ def train(
     world: World | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_validation: Callable[[ValidationReport], None] | None = None,
+    on_checkpoint: Callable[[TrainingState], object] | None = None,
 ) -> TrainingState:
     """Learn the parameters of a model; it is changed in place and holds those of the last step at the end.
 
@@ -300,6 +302,8 @@ def train(
         The processes that train together.
     on_step, on_validation
         Called with the reports.
+    on_checkpoint
+        Called with the state whenever a checkpoint was written.
 
     Returns
     -------
@@ -320,7 +324,7 @@ def train(
     identity = {} if identity is None else identity
     parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
     atoms = parameters[1:2] if settings.fixed == "free_atoms" else parameters[:2]
-    optimiser = torch.optim.Adam([{"params": list(atoms)}, {"params": list(parameters[2:])}])
+    optimiser = torch.optim.Adam([{"params": list(part)} for part in (atoms, parameters[2:3], parameters[3:])])
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity)
     else:
@@ -329,9 +333,9 @@ def train(
         _validate(model, validation, settings, state, world, on_validation)
     warm = _WarmStarts()
     while state.step < settings.n_steps and not _out_of_patience(state, settings):
-        for group, rate in zip(
-            optimiser.param_groups, (settings.learning_rate, settings.learning_rate_thresholds), strict=True
-        ):
+        relative = settings.learning_rate_thresholds
+        rates = (settings.learning_rate, relative, relative * float(model.beta.detach()))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * settings.rate(state.step)
         number = state.step % settings.warm_batches if settings.warm_batches else state.step
         batch = samples.batch(number, world.rank * share, share)
@@ -355,6 +359,8 @@ def train(
             warm.clear()  # whoever resumes here has nothing kept either
             if checkpoint is not None and world.rank == 0:
                 save_state(checkpoint, state, model, optimiser, identity)
+                if on_checkpoint is not None:
+                    on_checkpoint(state)
     if validation and state.best_psnr is None:
         raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from torch.utils.tensorboard import SummaryWriter as Board
 
-    from mrisps.bilevel import StepReport, ValidationReport
+    from mrisps.bilevel import StepReport, TrainingState, ValidationReport
+    from mrisps.model import SmoothPlusSparse
 
 __all__ = ["train"]
 
@@ -69,9 +70,9 @@ def train(
 ) -> None:
     """Learn weights from clean images.
 
-    Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR:
-    NAME.safetensors, the weights with the best validation PSNR; NAME.checkpoint.safetensors, from which --resume goes on bit by
-    bit; NAME.csv, a line for every step and for every validation.
+    Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR, the
+    first two at every checkpoint: NAME.safetensors, the weights with the best validation PSNR so far; NAME.checkpoint.safetensors,
+    from which --resume goes on bit by bit; NAME.csv, a line for every step and for every validation.
 
     Several GPUs or processes: `torchrun --nproc-per-node N -m mrisps train ...`; the batch is shared among them.
 
@@ -102,9 +103,21 @@ def train(
         model = None if start is None else SmoothPlusSparse.load(start)
         prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
     make_folder(output)
+
+    def save_if_good(state: "TrainingState") -> None:
+        if state.best_psnr is not None or not prepared.validation:
+            save_best(state)
+
+    def save_best(state: "TrainingState") -> "SmoothPlusSparse":
+        best = state.best_model(prepared.model)
+        best.save(weights_file, source=f"mrisps recipe {chosen.name} {chosen.sha256()[:12]}, step {state.best_step}")
+        return best
+
     with join_world(place) as world:
         leader = world.rank == 0
         if leader:
+            if not resume:  # else a --resume before the first checkpoint would go on with the old training
+                checkpoint.unlink(missing_ok=True)
             for error in prepared.skipped:
                 note(f"skipped: {error}")
             note(
@@ -122,11 +135,11 @@ def train(
                 world=world,
                 on_step=journal.step,
                 on_validation=journal.validation,
+                on_checkpoint=save_if_good,
             )
         if not leader:
             return
-        best = state.best_model(prepared.model)
-        best.save(weights_file, source=f"mrisps recipe {chosen.name} {chosen.sha256()[:12]}, step {state.best_step}")
+        best = save_best(state)
         psnr = (
             "" if state.best_psnr is None else f", validation PSNR {state.best_psnr:.2f} dB at step {state.best_step}"
         )

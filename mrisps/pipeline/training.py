@@ -204,7 +204,14 @@ def prepare(
     ------
     MrispsError
         There is no usable image, an image is in both sets, or the start does not fit the recipe.
+    RecipeError
+        The operator cannot be made for images of the size of a crop.
     """
+    for key, size in (("crop", recipe.crop), ("validation_crop", recipe.validation_crop)):
+        try:
+            recipe.measurement.operator(size, 0, torch.device("cpu"))
+        except ValueError as error:
+            raise RecipeError(key, f"there is no operator for images {size}: {error}") from error
     images, skipped = read_training_images(data, recipe.crop, recipe.normalise)
     images = [image for image in images if not any(text in image.name for text in exclude)]
     if not images:
@@ -225,6 +232,10 @@ def prepare(
         raise RecipeError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
     if start is not None:
         model = start.with_regularisation(beta=recipe.beta, lam=recipe.lam)
+        try:
+            model.prior(torch.float32, "cpu")
+        except ValueError as error:
+            raise MrispsError(f"the weights to start from have no admissible prior: {error}") from error
     else:
         assert recipe.beta is not None
         assert recipe.lam is not None
@@ -244,6 +255,7 @@ def run_training(
     world: World | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_validation: Callable[[ValidationReport], None] | None = None,
+    on_checkpoint: Callable[[TrainingState], object] | None = None,
 ) -> TrainingState:
     """Train: see :func:`mrisps.bilevel.train`."""
     recipe, device = prepared.recipe, prepared.model.beta.device
@@ -260,4 +272,5 @@ def run_training(
         world=world,
         on_step=on_step,
         on_validation=on_validation,
+        on_checkpoint=on_checkpoint,
     )

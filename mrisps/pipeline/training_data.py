@@ -55,8 +55,8 @@ def read_training_images(
     ----------
     paths
         Files, and folders whose files are taken (also those in subfolders): PNG, TIFF, NPY (colour is turned into grey), and
-        fastMRI HDF5, of which each slice is an image: the real part where the file says that the image is real, the
-        root-sum-of-squares magnitude otherwise.
+        fastMRI HDF5, of which each slice is an image: the file's reference where it holds one; else, of its k-space, the real
+        part where the file says that the image is real, and the root-sum-of-squares magnitude otherwise.
     smallest
         (y, x): smaller images are skipped.
     normalisation
@@ -127,18 +127,21 @@ def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.
     """The images of a file; a slice that cannot be read is left out, as an empty one at the end of a volume."""
     found = []
     with FastmriFile(path) as file:
-        if file.mask is not None and not file.mask.all():
-            raise FileError(path, "expected fully sampled k-space for training", field="mask")
+        if file.target_name is None and file.mask is not None and not file.mask.all():
+            raise FileError(path, "expected fully sampled k-space for training, or a reference image", field="mask")
         for index in range(file.n_slices):
             try:
                 acquisition = file.read_slice(index)
             except FileError as error:
                 skipped.append(FileError(path, f"slice {index}: {error.message}", field=error.field))
                 continue
+            name = path.name if file.n_slices == 1 else f"{path.name} slice {acquisition.slice_index}"
+            if acquisition.target is not None:
+                found.append((name, acquisition.target))
+                continue
             coils = ifft2c(torch.from_numpy(acquisition.kspace))
             real = acquisition.image_is_real and acquisition.n_coils == 1
             image = coils[0].real if real else coils.abs().square().sum(0).sqrt()
-            name = path.name if file.n_slices == 1 else f"{path.name} slice {acquisition.slice_index}"
             found.append((name, image.numpy().astype(np.float32)))
     return found
 

@@ -220,6 +220,27 @@ def test_rates_reach_the_optimiser() -> None:
     assert float(four["log_thresholds"].max()) == pytest.approx(1e-1 * (1 + 0.75 + 0.5 + 0.25), rel=0.05)
 
 
+@pytest.mark.parametrize("beta", [0.02, 3.0])
+def test_the_rate_of_beta_is_relative(beta: float) -> None:
+    """It spans orders of magnitude from task to task."""
+    model = toy_model().with_regularisation(beta=beta)
+    train(model, Same(), [], replace(SETTINGS, n_steps=1, hold=1.0))
+    assert abs(float(model.beta.detach()) / beta - 1) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_checkpoints_are_told(tmp_path: Path) -> None:
+    steps: list[int] = []
+    train(
+        toy_model(),
+        ToySamples(),
+        [],
+        replace(SETTINGS, n_steps=5, checkpoint_interval=2),
+        checkpoint=tmp_path / "c",
+        on_checkpoint=lambda state: steps.append(state.step),
+    )
+    assert steps == [2, 4, 5]
+
+
 def test_accuracy_tightens_in_equal_factors() -> None:
     settings = replace(
         SETTINGS, n_steps=3, start_accuracy=Accuracy(20, 1e-1, 4, 0.4), end_accuracy=Accuracy(80, 1e-3, 16, 0.1)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mrisps.bilevel import StepReport
 from mrisps.io.images import write_image
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.pipeline.derived_weights import random_atoms
@@ -191,11 +192,46 @@ def test_resume_without_or_of_another_checkpoint(cli: Cli, tiny: Path, data: Dat
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     assert cli("train", tiny, *data, "--output", output, "--resume", "--set", "train.n_steps=3") == 1
     assert "identity: belongs to another training: recipe.train.n_steps is 2 there and 3 here" in cli.error()
+    assert "start a new training from the weights so far (start='weights')" in cli.error()
     (output / "tiny.checkpoint.safetensors").write_bytes(before["tiny.checkpoint.safetensors"][:-9])
     assert cli("train", tiny, *data, "--output", output, "--resume", "--set", "train.n_steps=2") == 1
     assert "tiny.checkpoint.safetensors: damaged checkpoint" in cli.error()
     assert (output / "tiny.safetensors").read_bytes() == before["tiny.safetensors"]
     assert (output / "tiny.csv").read_bytes() == before["tiny.csv"]
+
+
+def test_overwrite_begins_anew_at_once(
+    cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before its first checkpoint it leaves none of the training before, with which --resume would go on."""
+    options = (*data, "--output", tmp_path / "out", "--set", "train.n_steps=2")
+    assert cli("train", tiny, *options) == 0
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mrisps.pipeline.training.train", stop)
+        assert cli("train", tiny, *options, "--overwrite") == 130
+    assert cli("train", tiny, *options, "--resume") == 2
+    assert "--resume: there is no " in cli.error()
+
+
+def test_weights_so_far_come_with_every_checkpoint(
+    cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mrisps.cli.train import _Journal
+
+    step = _Journal.step
+
+    def stop(journal: _Journal, report: StepReport) -> None:
+        step(journal, report)
+        if report.step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Journal, "step", stop)
+    assert cli("train", tiny, *data, "--output", tmp_path / "out") == 130
+    assert SmoothPlusSparse.load(tmp_path / "out" / "tiny.safetensors").config.patch_size == 3
 
 
 KILLED = """
@@ -223,7 +259,7 @@ def test_kill_and_resume(
     torn = tmp_path / "torn"
     killed = process("train", tiny, *data, "--output", torn, program=("-c", KILLED))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert sorted(path.name for path in torn.iterdir()) == FILES[:2]
+    assert sorted(path.name for path in torn.iterdir()) == FILES
     assert (torn / "tiny.csv").read_text().endswith("\n6,0.0")
     assert cli("train", tiny, *data, "--output", torn, "--resume") == 0
     assert cli.stdout == expected

@@ -271,6 +271,21 @@ def test_start_from_weights(folder: Path) -> None:
         prepare(replace(recipe, model=replace(recipe.model, exponent=1.5)), [folder], [], start=weights)
 
 
+def test_a_start_without_a_prior(folder: Path) -> None:
+    weights = random_atoms([], RECIPE.model, beta=0.3, lam=0.5, seed=7)
+    with torch.no_grad():
+        weights.raw_synthesis_atoms.zero_()
+    with pytest.raises(MrispsError, match="the weights to start from have no admissible prior"):
+        prepare(replace(RECIPE, start="weights", beta=None, lam=None), [folder], [], start=weights)
+
+
+def test_a_mask_that_does_not_fit_the_crops(folder: Path) -> None:
+    """Before anything is computed."""
+    mask = MaskRule(kind="random", acceleration=8, center_fraction=0.9)
+    with pytest.raises(RecipeError, match=r"crop: there is no operator for images \(16, 16\)"):
+        prepare(replace(RECIPE, task="mri", mask=mask), [folder], [])
+
+
 def test_flat_images_are_no_start(tmp_path: Path) -> None:
     for k in range(2):
         np.save(tmp_path / f"{k}.npy", np.full((20, 20), 0.5, dtype=np.float32))

@@ -141,6 +141,19 @@ def test_undersampled_kspace_is_no_training_image(tmp_path: Path) -> None:
         read_training_images([tmp_path], (8, 8))
 
 
+def test_the_reference_of_a_file_is_the_image(tmp_path: Path) -> None:
+    """Whatever its k-space lacks."""
+    mask = np.ones(12, dtype=np.bool_)
+    mask[3] = False
+    kspace = to_kspace(picture(0, (16, 12)))[None]
+    target = picture(1, (10, 9))
+    write_kspace(tmp_path / "t.h5", kspace * mask, mask=mask, target=target[None])
+    images, skipped = read_training_images([tmp_path], (8, 8))
+    assert not skipped
+    assert [image.name for image in images] == ["t.h5"]
+    np.testing.assert_array_equal(images[0].pixels, target)
+
+
 def test_normalisation(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", 40 * picture(0))
     np.save(tmp_path / "zero.npy", np.zeros((20, 20)))
