@@ -306,10 +306,12 @@ def reconstruct(
         noise_std=problem.noise_std,
         progress=progress,
     )
-    if any(certificate.status == "nonfinite" for certificate in result.certificates):
-        raise UnusableResultError(
-            f"the solver met NaN or infinity after {result.certificates[0].n_iterations} iterations; no image is written"
-        )
+    for certificate in result.certificates:
+        if certificate.status in ("nonfinite", "diverging"):
+            what = "met NaN or infinity" if certificate.status == "nonfinite" else "diverged"
+            raise UnusableResultError(
+                f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
+            )
     image, smooth = result.image, result.smooth
     if recipe.nonnegative and not image.is_complex():
         image = image.clamp(min=0)

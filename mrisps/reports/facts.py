@@ -23,6 +23,7 @@ Row = tuple[str, ...]
 _STATUS = {
     "converged": "converged",
     "max_iter": "NOT CONVERGED: the cap on iterations came first",
+    "diverging": "UNUSABLE: the image grew beyond all bounds",
     "nonfinite": "UNUSABLE: NaN or infinity appeared",
 }
 

@@ -47,6 +47,9 @@ STRIDE = 2
 GREEDY_INERTIA = 10
 """Iterations that the inertia of a stage counts as done when it starts from greedy coefficients."""
 
+DIVERGED = 10.0
+"""An image whose norm is more than so many times that of the smooth image is not on its way to a minimiser."""
+
 SLOWEST_RATE = 0.95
 """The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
 
@@ -159,7 +162,7 @@ class Minimum:
     Parameters
     ----------
     image
-        x(a*), (batch, 1, y, x); where NaN or infinity appeared, the last finite image.
+        x(a*), (batch, 1, y, x); where the iteration broke down, the last good image.
     coefficients
         a*, (rows, y, x, n).
     image_step
@@ -168,8 +171,8 @@ class Minimum:
         |a - T(a - grad f(a))| / |a| at the last look, (batch,) float64.
     image_change
         Estimate of the change still to come as a fraction of the image's norm, (batch,).
-    converged, broken
-        (batch,) bool: every test was met; NaN or infinity appeared.
+    converged, diverged, broken
+        (batch,) bool: every test was met; the image grew without bound; it did, or NaN or infinity appeared.
     n_iterations, n_coarse_iterations
         Of the full problem, and before it.
     energy_trace
@@ -182,6 +185,7 @@ class Minimum:
     residual: Tensor
     image_change: Tensor
     converged: Tensor
+    diverged: Tensor
     broken: Tensor
     n_iterations: int
     n_coarse_iterations: int
@@ -228,7 +232,7 @@ def solve(
     -------
     Reconstruction
         Images in the units of y, their smooth and sparse parts, cost maps, and a certificate each. Where NaN or infinity
-        appeared, the image is the last finite one, and the certificate says so.
+        appeared, or the image grew beyond all bounds, it is the last good one, and the certificate says so.
 
     Raises
     ------
@@ -266,6 +270,7 @@ def solve(
         n_coarse_iterations=minimum.n_coarse_iterations,
         image_change=minimum.image_change,
         broken=minimum.broken,
+        diverged=minimum.diverged,
     )
 
 
@@ -319,6 +324,8 @@ def minimise(
     path = _Path(full, settings, lift(image, smooth) if coarse else first, energy.n_real_images, factor, start)
     outlook = _Outlook(batch)
     safe = smooth
+    bound = DIVERGED * _norms(smooth).maximum(_norms(path.image))
+    diverged = torch.zeros(batch, dtype=torch.bool, device=smooth.device)
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
     worst = math.inf
     trace: list[tuple[int, Tensor]] = []
@@ -330,14 +337,17 @@ def minimise(
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
         if look:
             residual = (_per_image(path.moved, batch) / _per_image(path.size, batch).clamp(min=1e-30)).sqrt()
-            finite = residual.isfinite() & path.image.isfinite().flatten(1).all(dim=1)  # the others of the batch go on
-            safe = torch.where(finite.view(-1, 1, 1, 1), path.image, safe)
-            if not bool(finite.any()):
+            norms = _norms(path.image)
+            finite = residual.isfinite() & norms.isfinite()
+            diverged |= finite & (norms > bound)
+            good = finite & ~diverged  # the others of the batch go on
+            safe = torch.where(good.view(-1, 1, 1, 1), path.image, safe)
+            if not bool(good.any()):
                 break
-            worst = float(residual[finite].max())
+            worst = float(residual[good].max())
         if k % CHECK_INTERVAL == 0:  # a last look before its time tells no rate and is no second pass
             outlook.update(path.image)
-            remaining = float(outlook.remaining[finite].max())
+            remaining = float(outlook.remaining[good].max())
             passed = path.n_at_target > 0 and worst <= settings.tolerance and remaining <= settings.image_change
             n_passed = n_passed + 1 if passed else 0
         if progress is not None:
@@ -348,7 +358,7 @@ def minimise(
             trace.append((k, energy.value(path.image, path.coefficients).total.cpu()))
     image, coefficients = path.image, path.coefficients
     del path
-    broken = ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
+    broken = diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
     if bool(broken.any()):
         image, coefficients = _rescue(prior, image, coefficients, safe, broken)
     return Minimum(
@@ -358,6 +368,7 @@ def minimise(
         residual=residual,
         image_change=outlook.remaining,
         converged=(residual <= settings.tolerance).cpu() & (n_passed == PASSES),
+        diverged=diverged,
         broken=broken,
         n_iterations=k,
         n_coarse_iterations=n_coarse,
@@ -530,10 +541,10 @@ class _Outlook:
     def update(self, image: Tensor) -> None:
         """Take note of the image at a look."""
         if self._image is not None:
-            step = torch.linalg.vector_norm((image - self._image).flatten(1), dim=1).double().cpu()
+            step = _norms(image - self._image).double().cpu()
             if self._step is not None:
                 rate = (step / self._step.clamp(min=1e-300)).clamp(max=SLOWEST_RATE)
-                size = torch.linalg.vector_norm(image.flatten(1), dim=1).double().cpu()
+                size = _norms(image).double().cpu()
                 # An image that does not move at all, a zero one too, has nothing left to change.
                 self.remaining = torch.where(step > 0, step * rate / (1 - rate) / size.clamp(min=1e-300), 0.0)
                 self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
@@ -542,13 +553,19 @@ class _Outlook:
 
 
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the last finite image where NaN or infinity appeared, with greedy coefficients that belong to it."""
+    """Put the last good image where the iteration broke down, with greedy coefficients that belong to it."""
     image = torch.where(broken.view(-1, 1, 1, 1), safe, image)
     rows = broken.repeat_interleave(len(coefficients) // len(image))
     found = torch.empty_like(coefficients[rows])
     greedy_coefficients(prior, prior.transform.forward(to_real_images(image)[rows]), found)
     coefficients[rows] = found
     return image, coefficients
+
+
+def _norms(images: Tensor) -> Tensor:
+    """|x| of each image, (batch,)."""
+    norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return norms
 
 
 def _squared_norm(values: Tensor) -> Tensor:

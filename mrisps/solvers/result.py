@@ -12,7 +12,7 @@ from mrisps.solvers.image_step import ImageStep
 
 __all__ = ["Certificate", "Reconstruction", "Status", "certify"]
 
-Status = Literal["converged", "max_iter", "nonfinite"]
+Status = Literal["converged", "max_iter", "diverging", "nonfinite"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Certificate:
     algorithm
         ``"fast"`` or ``"paper"``.
     status
-        ``"converged"``: the algorithm's own test was met; ``"max_iter"``: the cap came first; ``"nonfinite"``: NaN or infinity
-        appeared, and the image is the last finite one, of unknown quality.
+        ``"converged"``: the algorithm's own test was met; ``"max_iter"``: the cap came first; ``"diverging"``: the image grew
+        beyond all bounds; ``"nonfinite"``: NaN or infinity appeared. In the last two cases the image is the last good one, of
+        unknown quality.
     n_iterations
         Iterations done.
     tolerance
@@ -154,6 +155,7 @@ def certify(
     n_coarse_iterations: int = 0,
     image_change: Tensor | None = None,
     broken: Tensor | None = None,
+    diverged: Tensor | None = None,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
@@ -173,7 +175,9 @@ def certify(
     image_change
         (batch,) estimates of how much the image can still change, as a fraction of its norm.
     broken
-        (batch,) bool: NaN or infinity appeared, and what is handed over is the last finite image.
+        (batch,) bool: NaN or infinity appeared, or the image diverged, and what is handed over is the last good image.
+    diverged
+        (batch,) bool: which of the broken ones did not meet NaN or infinity.
     """
     terms = energy.value(image, coefficients)
     residual_x, residual_a = energy.residuals(image, coefficients)
@@ -191,7 +195,9 @@ def certify(
             and math.isfinite(float(residual_a[i]))
         )
         stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
-        status: Status = "nonfinite" if not finite else "converged" if bool(converged[i]) and stationary else "max_iter"
+        status: Status = "converged" if bool(converged[i]) and stationary else "max_iter"
+        if not finite:
+            status = "diverging" if diverged is not None and bool(diverged[i]) else "nonfinite"
         steps = int(n_iterations[i])
         change = None if image_change is None else float(image_change[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]

@@ -27,6 +27,7 @@ from mrisps.pipeline.reconstruct import (
     super_resolution_problem,
 )
 from mrisps.solvers import FastSettings, Reconstruction, solve
+from mrisps.solvers.result import Status
 
 SHAPE = (24, 20)
 
@@ -230,15 +231,23 @@ def test_nonnegative(recipe: Recipe, model: SmoothPlusSparse) -> None:
     torch.testing.assert_close(clipped.smooth + clipped.sparse, clipped.image)
 
 
-def test_nonfinite_result_raises(
-    recipe: Recipe, model: SmoothPlusSparse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("status", "message"), [("nonfinite", "NaN or infinity"), ("diverging", "the solver diverged")]
+)
+def test_unusable_result_raises(
+    recipe: Recipe,
+    model: SmoothPlusSparse,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    status: Status,
+    message: str,
 ) -> None:
     def broken(*arguments: object, **settings: object) -> Reconstruction:
         result: Reconstruction = solve(*arguments, **settings)  # type: ignore[arg-type]  # wrong on purpose
-        return replace(result, certificates=(replace(result.certificate, status="nonfinite"),))
+        return replace(result, certificates=(replace(result.certificate, status=status),))
 
     monkeypatch.setattr(module, "solve", broken)
-    with pytest.raises(UnusableResultError, match="NaN or infinity"):
+    with pytest.raises(UnusableResultError, match=message):
         reconstruct(mri_problem(acquisition(columns()), recipe), model, recipe)
     source = tmp_path / "in.h5"
     write_kspace(source, acquisition().kspace)

@@ -20,6 +20,7 @@ def test_number(value: object, text: str) -> None:
     [
         ("converged", "converged"),
         ("max_iter", "NOT CONVERGED: the cap on iterations came first"),
+        ("diverging", "UNUSABLE: the image grew beyond all bounds"),
         ("nonfinite", "UNUSABLE: NaN or infinity appeared"),
         ("fine", "unknown status: fine"),
         (None, "unknown status"),

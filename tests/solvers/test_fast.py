@@ -448,6 +448,28 @@ def test_what_becomes_infinite_is_not_converged(
     assert not result.converged
 
 
+@pytest.mark.parametrize("config", [NCPR, CPR], ids=lambda c: c.regulariser)
+@pytest.mark.parametrize("kind", ["real", "blur"])
+def test_what_grows_is_stopped_before_it_overflows(
+    monkeypatch: pytest.MonkeyPatch, config: ModelConfig, kind: str
+) -> None:
+    operator, y, model = small_problem(kind, config)
+    smooth = solve(operator, y, model).smooth
+    regulariser = SmoothShrinkage if config.regulariser == "NCPR" else GroupSoftThreshold
+    original = regulariser.prox_into
+
+    def expanding(self: SmoothShrinkage | GroupSoftThreshold, v: Tensor, out: Tensor, work: Tensor) -> None:
+        original(self, v, out, work)
+        out.mul_(3)  # no proximal operator any more
+
+    monkeypatch.setattr(regulariser, "prox_into", expanding)
+    result = solve(operator, y, model, FastSettings(max_iterations=1000))
+    assert result.certificate.status == "diverging"
+    assert result.certificate.n_iterations <= 20
+    assert not result.converged
+    assert float(result.image.norm()) <= 10 * float(smooth.norm())
+
+
 def test_one_bad_image_does_not_pass_for_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
     operator, y, model = small_problem("real", NCPR)
     y = torch.cat([y, y])
