@@ -367,33 +367,33 @@ def test_ctrl_c(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: p
 # ------------------------------------------------------------------------------------------------------------ the rest
 
 
-def test_tensorboard(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[tuple[str, float, int]] = []
-
-    class SummaryWriter:
-        def __init__(self, folder: Path) -> None:
-            assert folder == tmp_path / "board"
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            written.append((name, value, step))
-
-        def close(self) -> None:
-            written.append(("closed", 0, 0))
-
-    fake = types.ModuleType("torch.utils.tensorboard")
-    fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    options = (*data, "--set", "train.n_steps=2", "--tensorboard", tmp_path / "board")
+def test_without_tensorboard(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # type: ignore[arg-type]  # as if it were missing
+    options = (*data, "--set", "train.n_steps=2", "--tensorboard", tmp_path / "board")
     assert cli("train", tiny, *options, "--output", tmp_path / "without") == 2
     assert "--tensorboard: needs the package tensorboard (pip install 'mrisps[train]')" in cli.error()
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+
+
+@pytest.mark.filterwarnings("default")  # of what tensorboard imports
+def test_tensorboard(cli: Cli, tiny: Path, data: Data, tmp_path: Path) -> None:
+    """What its own reader finds is what is in the log."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    options = (*data, "--set", "train.n_steps=2", "--tensorboard", tmp_path / "board")
     assert cli("train", tiny, *options, "--output", tmp_path / "out") == 0
-    assert {(name, step) for name, _, step in written} == {
-        *((f"train/{name}", step) for name in ("loss", "psnr", "adjoint_residual") for step in (1, 2)),
-        ("validation/psnr", 0),
-        ("validation/psnr", 2),
-        ("closed", 0),
-    }
+    events = accumulators.EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    log = rows(tmp_path / "out" / "tiny.csv")
+    steps = [row for row in log if row["loss"]]
+    assert found.keys() == {"train/loss", "train/psnr", "train/adjoint_residual", "validation/psnr"}
+    assert [step for step, _ in found["train/loss"]] == [1, 2]
+    np.testing.assert_allclose(
+        [value for _, value in found["train/loss"]], [float(r["loss"]) for r in steps], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        [value for _, value in found["train/psnr"]], [float(r["psnr"]) for r in steps], atol=1e-4
+    )
+    assert [step for step, _ in found["validation/psnr"]] == [0, 2]
 
 
 def test_help(cli: Cli) -> None:

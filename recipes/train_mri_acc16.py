@@ -1,0 +1,51 @@
+"""NCPR specialised on 16-fold undersampled columns of real images: from the weights of denoising, on the MRI operator itself.
+
+Every batch has a random mask of its own. The crops are wide, because each row of an image is undersampled along its whole length.
+"""
+
+from mrisps.bilevel import Accuracy, TrainSettings
+from mrisps.model import ModelConfig
+from mrisps.pipeline.recipe import MaskRule
+from mrisps.pipeline.training import TrainRecipe
+from mrisps.solvers import FastSettings
+
+recipe = TrainRecipe(
+    name="mri_acc16",
+    description="NCPR from 16-fold undersampled columns, single coil, real images",
+    task="mri",
+    noise_std=0.002,
+    model=ModelConfig(regulariser="NCPR", exponent=1.8),
+    start="weights",
+    beta=0.003,  # between the authors' for PD and for PDFS at 16-fold
+    lam=0.0008,
+    crop=(56, 272),
+    validation_crop=(160, 320),
+    normalise="maximum",
+    mask=MaskRule(kind="random", acceleration=16, center_fraction=0.02),
+    train=TrainSettings(
+        n_steps=192,
+        batch_size=2,
+        learning_rate=8e-4,
+        learning_rate_thresholds=5e-3,
+        hold=0.3,
+        loss="L2",
+        start_accuracy=Accuracy(iterations=25, tolerance=1e-3, adjoint_iterations=12, adjoint_tolerance=0.1),
+        end_accuracy=Accuracy(iterations=25, tolerance=1e-3, adjoint_iterations=12, adjoint_tolerance=0.05),
+        solver=FastSettings(continuation_start=32.0, continuation_decay=0.97, levels=2),
+        warm_batches=96,
+        warm_iterations=15,
+        validation_interval=32,
+        validation_solver=FastSettings(
+            tolerance=1e-3,
+            max_iterations=60,
+            continuation_start=32.0,
+            continuation_decay=0.97,
+            levels=2,
+            image_change=1.0,
+            trace_interval=0,
+        ),
+        checkpoint_interval=192,
+        seed=2,
+    ),
+    source="beta, lam: the authors'; rates and accuracies: those of the denoising recipe",
+)
