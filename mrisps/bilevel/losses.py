@@ -8,8 +8,8 @@ from torch.nn import functional
 
 __all__ = ["LOSSES", "SSIM_WINDOW", "LossName", "image_loss"]
 
-LossName = Literal["L1", "L2", "SSIM"]
-LOSSES: tuple[LossName, ...] = ("L1", "L2", "SSIM")
+LossName = Literal["L1", "L2", "PSNR", "SSIM"]
+LOSSES: tuple[LossName, ...] = ("L1", "L2", "PSNR", "SSIM")
 
 SSIM_SHARE = 0.84
 """Of the mixed loss; the rest is L1. H. Zhao et al., IEEE Trans. Comput. Imaging 3 (2017) 47-57, section III."""
@@ -24,17 +24,18 @@ def image_loss(name: LossName, image: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     name
-        ``"L1"``: mean absolute error (the paper's); ``"L2"``: mean squared error, whose minimum has the highest PSNR on average;
-        ``"SSIM"``: 0.84 (1 - SSIM) + 0.16 L1, with data range 1.
+        ``"L1"``: mean absolute error (the paper's); ``"L2"``: mean squared error; ``"PSNR"``: minus the PSNR in dB, with data
+        range 1: images that are easy to reconstruct count as much as hard ones; ``"SSIM"``: 0.84 (1 - SSIM) + 0.16 L1, with data
+        range 1.
     image, target
         (batch, 1, y, x), real, or complex: then their difference is measured by its modulus, SSIM between the moduli.
     """
     difference = image - target
-    if name == "L2":
+    if name in ("L2", "PSNR"):
         squares = (
             difference.real.square() + difference.imag.square() if difference.is_complex() else difference.square()
         )
-        return squares.mean()
+        return squares.mean() if name == "L2" else 10 * squares.flatten(1).mean(dim=1).clamp(min=1e-30).log10().mean()
     l1 = difference.abs().mean()
     if name == "L1":
         return l1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from mrisps.bilevel.losses import LOSSES, SSIM_SHARE, image_loss
@@ -31,6 +31,16 @@ def test_complex_differences_are_measured_by_their_modulus() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_psnr_is_the_mean_over_images(dtype: torch.dtype) -> None:
+    image, target = images(dtype=dtype)
+    image[0] += 1  # a hard one
+    scores = [
+        peak_signal_noise_ratio(np.zeros((12, 15)), np.abs(d[0]), data_range=1.0) for d in (image - target).numpy()
+    ]
+    assert float(image_loss("PSNR", image, target)) == pytest.approx(-np.mean(scores))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_ssim_is_that_of_scikit_image(dtype: torch.dtype) -> None:
     image, target = images(dtype=dtype)
     value = float(image_loss("SSIM", image, target))
@@ -51,7 +61,7 @@ def test_ssim_is_that_of_scikit_image(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
 def test_equal_images_have_no_loss(name: str, dtype: torch.dtype) -> None:
     _, target = images(dtype=dtype)
-    assert float(image_loss(name, target, target)) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
+    assert float(image_loss(name, target, target)) == pytest.approx(-300 if name == "PSNR" else 0, abs=1e-6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -95,7 +95,7 @@ class Same:
         return ToySamples().batch(0, first, count)
 
 
-@pytest.mark.parametrize("loss", ["L1", "L2", "SSIM"])
+@pytest.mark.parametrize("loss", ["L1", "L2", "PSNR", "SSIM"])
 def test_every_loss_falls(loss: str) -> None:
     state = train(toy_model(), Same(), [], replace(SETTINGS, n_steps=10, loss=loss, end_accuracy=ACCURACY))
     assert state.losses[-1] < 0.9 * state.losses[0]

@@ -264,15 +264,25 @@ def test_augmentation(crop: tuple[int, int], n_symmetries: int) -> None:
 
 def test_validation_batches() -> None:
     images = [TrainingImage(f"{k}", picture(k, (20 + k, 22))) for k in range(5)]
-    batches = validation_batches(images, MRI, (16, 14), 0, CPU, batch_size=2)
+    batches = validation_batches(images, DENOISE, (16, 14), 0, CPU, batch_size=2)
     assert [len(batch.target) for batch in batches] == [2, 2, 1]
     targets = torch.cat([batch.target for batch in batches])[:, 0].numpy()
     for k, target in enumerate(targets):
         top, left = (20 + k - 16) // 2, 4
         np.testing.assert_array_equal(target, images[k].pixels[top : top + 16, left : left + 14])
-    again = validation_batches(images, MRI, (16, 14), 0, CPU, batch_size=5)
+    again = validation_batches(images, DENOISE, (16, 14), 0, CPU, batch_size=5)
     assert len(again) == 1
     torch.testing.assert_close(torch.cat([batch.y for batch in batches]), again[0].y, rtol=0, atol=1e-6)
-    others = validation_batches(images, MRI, (16, 14), 1, CPU, batch_size=5)
+    others = validation_batches(images, DENOISE, (16, 14), 1, CPU, batch_size=5)
     assert not torch.equal(others[0].y, again[0].y)
-    assert validation_batches([], MRI, (16, 14), 0, CPU) == []
+    assert validation_batches([], DENOISE, (16, 14), 0, CPU) == []
+
+
+def test_validation_images_have_masks_of_their_own() -> None:
+    """One mask for all may be a lucky one."""
+    batches = validation_batches([TrainingImage(f"{k}", picture(0)) for k in range(3)], MRI, (16, 14), 0, CPU)
+    assert [len(batch.target) for batch in batches] == [1, 1, 1]
+    first, second, third = ((batch.y != 0).any(dim=-2) for batch in batches)
+    assert not (torch.equal(first, second) and torch.equal(first, third))
+    again = validation_batches([TrainingImage(f"{k}", picture(0)) for k in range(3)], MRI, (16, 14), 0, CPU)
+    assert all(torch.equal(one.y, other.y) for one, other in zip(batches, again, strict=True))
