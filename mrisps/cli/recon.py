@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mrisps.pipeline.recipe import Recipe
     from mrisps.pipeline.reconstruct import FileResult
 
-__all__ = ["recon"]
+__all__ = ["check_mask_option", "recon"]
 
 FROM_ZEROS = "from-zeros"
 FOLDER_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
@@ -154,7 +154,7 @@ def recon(
     recipe = chosen_recipe(recipe_name, changes, "mri")
     choice = None if slices is None else SliceChoice.parse(slices)
     with usage_errors():
-        _check_mask_option(mask)
+        check_mask_option(mask)
         if undersample and recipe.mask is None:
             raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
         if undersample and mask is not None:
@@ -206,7 +206,8 @@ def recon(
         raise typer.Exit(FAILURE)
 
 
-def _check_mask_option(mask: str | None) -> None:
+def check_mask_option(mask: str | None) -> None:
+    """Refuse a --mask that is neither `from-zeros` nor a file that may have one."""
     if mask is None or mask == FROM_ZEROS:
         return
     path = Path(mask)
