@@ -112,7 +112,7 @@ class BatchProgress:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._n_files = self._n_finished = 0
-        self._n_bytes = self._bytes_finished = 0
+        self._bytes_left = self._bytes_made = 0
         self._bar: Progress | None = None
         self._total: TaskID | None = None
         self._lines: dict[str, TaskID] = {}
@@ -144,7 +144,7 @@ class BatchProgress:
     def waiting(self, n_files: int, n_bytes: int) -> None:
         """Count what is to be done."""
         self._n_files += n_files
-        self._n_bytes += n_bytes
+        self._bytes_left += n_bytes
 
     def started(self, item: "Item") -> None:
         """Show a file that is in work."""
@@ -154,7 +154,9 @@ class BatchProgress:
     def finished(self, item: "Item", outcome: "Outcome") -> None:
         """Print the line of a file."""
         self._n_finished += 1
-        self._bytes_finished += item.size
+        self._bytes_left -= item.size
+        if outcome.entry.state == "done" and not outcome.reused:  # others take no time worth mentioning
+            self._bytes_made += item.size
         line = self._n_finished, self._n_files, outcome_line(outcome), self.left()
         text = f"[{line[0]}/{line[1]}] {line[2]}" + (f"; {line[3]}" if line[3] else "")
         if self._bar is None or not sys.stdout.isatty():
@@ -180,11 +182,9 @@ class BatchProgress:
 
     def left(self) -> str:
         """How much longer, in words; empty where nobody knows."""
-        if not self._n_finished or self._n_finished >= self._n_files:
+        if self._n_finished >= self._n_files or not self._bytes_made:
             return ""
-        by_bytes = self._bytes_finished > 0 and self._n_bytes > 0
-        share = self._bytes_finished / self._n_bytes if by_bytes else self._n_finished / self._n_files
-        seconds = (time.monotonic() - self._begun) * (1 - share) / share
+        seconds = (time.monotonic() - self._begun) * self._bytes_left / self._bytes_made
         if seconds < 90:
             return f"{seconds:.0f} s left"
         return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

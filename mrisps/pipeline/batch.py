@@ -250,17 +250,20 @@ def items_of_folder(folder: Path) -> list[Item]:
         The folder cannot be read.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if _is_input(path))
+        paths = sorted(path for path in folder.absolute().iterdir() if _is_input(path))
         return _without_clashes([Item(_output_name(path.name), path, path.stat().st_size) for path in paths])
     except OSError as error:
         raise FileError(folder, f"cannot be read: {error.strerror}") from error
 
 
 def items_of_manifest(manifest: Manifest, root: Path, *, include_test: bool) -> list[Item]:
-    """The files of a manifest below ``root``, in its order; outputs lie in the same subfolders. The held-out ones only on demand."""
+    """The files of a manifest below ``root``, in its order; outputs lie in the same subfolders. Held-out ones on demand only."""
     chosen = manifest.select(include_test=include_test)
     return _without_clashes(
-        [Item(_output_name(file.path), root / file.path, file.size or 0, file.sha256) for file in chosen.files]
+        [
+            Item(_output_name(file.path), root.absolute() / file.path, file.size or 0, file.sha256)
+            for file in chosen.files
+        ]
     )
 
 
@@ -460,8 +463,14 @@ def _reconstruct(job: Job, item: Item, entry: Entry, log: "_Log", tell: Tell | N
         n_slices=len(record.certificates),
         n_converged=n_converged,
     )
-    span = f"{min(iterations)} to {max(iterations)} iterations" if iterations else ""
-    return Outcome(entry, reused=reused, summary=span, notes=notes)
+    span = (
+        f"{min(iterations)} to {max(iterations)}"
+        if len(set(iterations)) > 1
+        else f"{iterations[0]}"
+        if iterations
+        else "?"
+    )
+    return Outcome(entry, reused=reused, summary=f"{span} iterations", notes=notes)
 
 
 @functools.lru_cache(maxsize=2)
@@ -676,7 +685,11 @@ def run_batch(
             damaged = (
                 known is not None and known.state == "done" and _size(job.folder / item.name) != known.output_bytes
             )
-            wanted.append(replace(item, redo=redo or damaged, may_replace=overwrite or _is_ours(known, item)))
+            wanted.append(
+                replace(
+                    item, redo=redo or damaged, may_replace=overwrite or ledger.has_made(item.name, str(item.source))
+                )
+            )
         queue.extend(wanted)
         if wanted:
             listener.waiting(len(wanted), sum(item.size for item in wanted))
@@ -727,11 +740,6 @@ def run_batch(
     if full is not None:
         why = f"stopped, the disk is full: {full.entry.error}. Nothing is half-written; make room and run the same command again"
     return BatchResult(tuple(outcomes), n_skipped, n_skipped_unconverged, len(queue) + len(running), why)
-
-
-def _is_ours(known: Entry | None, item: Item) -> bool:
-    """Whether the output, if there is one, was made (or begun) by this batch, so that it may be replaced."""
-    return known is not None and known.source == str(item.source)
 
 
 def _outcome(future: "Future[Outcome]", item: Item, job: Job) -> Outcome:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
@@ -103,7 +103,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         is_new = not path.exists()
-        self._entries = {} if is_new else self.read(path)
+        self._entries: dict[str, Entry] = {}
+        self._made: set[tuple[str, str]] = set()
+        for entry in [] if is_new else _lines(path):
+            self._remember(entry)
         with self._naming():
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -127,6 +130,10 @@ class Ledger:
         """The last entry of every name."""
         return self._entries
 
+    def has_made(self, name: str, source: str) -> bool:
+        """Whether an output of this name was ever made of this input."""
+        return (name, source) in self._made
+
     def append(self, entry: Entry, *, sync: bool = True) -> None:
         """Add a line.
 
@@ -142,8 +149,11 @@ class Ledger:
         FileError
             The disk is full or broken; the ledger is as before.
         """
-        self._write(json.dumps(asdict(entry), ensure_ascii=False, separators=(",", ":")), sync=sync)
-        self._entries[entry.name] = entry
+        content = {
+            field.name: value for field in fields(entry) if (value := getattr(entry, field.name)) != field.default
+        }
+        self._write(json.dumps(content, ensure_ascii=False, separators=(",", ":")), sync=sync)
+        self._remember(entry)
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
@@ -160,18 +170,12 @@ class Ledger:
         FileError
             It cannot be read, or a line is not one of ours.
         """
-        entries: dict[str, Entry] = {}
-        try:
-            if path.stat().st_size > _MAX_BYTES:
-                raise FileError(path, f"is larger than {_MAX_BYTES} bytes")
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if not line.endswith(b"\n"):  # torn, or being written
-                        break
-                    _take(path, number, line, entries)
-        except OSError as error:
-            raise FileError(path, f"cannot be read: {error.strerror}") from error
-        return entries
+        return {entry.name: entry for entry in _lines(path)}
+
+    def _remember(self, entry: Entry) -> None:
+        self._entries[entry.name] = entry
+        if entry.state == "done":
+            self._made.add((entry.name, entry.source))
 
     def _cut_torn_line(self) -> None:
         size = os.fstat(self._descriptor).st_size
@@ -211,7 +215,23 @@ class Ledger:
             raise FileError(self.path, f"cannot be written: {error.strerror}") from error
 
 
-def _take(path: Path, number: int, line: bytes, entries: dict[str, Entry]) -> None:
+def _lines(path: Path) -> Iterator[Entry]:
+    """The complete lines after the first, which says what the file is."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise FileError(path, f"is larger than {_MAX_BYTES} bytes")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):  # torn, or being written
+                    return
+                entry = _entry(path, number, line)
+                if entry is not None:
+                    yield entry
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror}") from error
+
+
+def _entry(path: Path, number: int, line: bytes) -> Entry | None:
     try:
         record = json.loads(line.decode("utf-8", errors="surrogateescape"))
         if not isinstance(record, dict):
@@ -219,14 +239,13 @@ def _take(path: Path, number: int, line: bytes, entries: dict[str, Entry]) -> No
         if number == 1:
             if record != {"format": _FORMAT, "version": _VERSION}:
                 raise ValueError(f"expected the ledger of a batch, version {_VERSION}")
-            return
+            return None
         unknown = record.keys() - {field.name for field in fields(Entry)}
         if unknown:
             raise ValueError(f"{sorted(unknown)[0]}: is unknown")
-        entry = Entry(**record)
+        return Entry(**record)
     except (ValueError, TypeError, RecursionError) as error:
         raise FileError(path, str(error), field=f"line {number}") from error
-    entries[entry.name] = entry
 
 
 class FolderLockedError(MrispsError):
