@@ -408,8 +408,8 @@ def _record_of(kind: type[_T], plain: Mapping[str, JsonValue], prefix: str) -> _
     values = {key: _value_of(hints[key], value, f"{prefix}{key}.") for key, value in plain.items()}
     try:
         return kind(**values)
-    except TypeError as error:  # a required key is missing
-        raise RecipeError(prefix.rstrip(".") or "recipe", str(error)) from error
+    except (TypeError, ValueError) as error:  # a required key is missing, or a value is wrong
+        raise RecipeError(prefix.rstrip(".") or "values", str(error)) from error
 
 
 def _value_of(hint: object, value: JsonValue, prefix: str) -> object:

@@ -261,8 +261,7 @@ def test_two_thousand_slices_leave_nothing_in_memory(tmp_path: Path) -> None:
         )
     assert len(made(result)) == 2000
     there = [outcome.entry.memory_bytes for outcome in result.outcomes]
-    print(
-        f"worker {there[200] / 2**20:.1f} -> {there[-1] / 2**20:.1f} MiB, here {here[200] / 2**20:.1f} -> {here[-1] / 2**20:.1f}"
-    )  # noqa: T201  # what was measured
+    measured = [f"{n / 2**20:.1f} MiB" for n in (there[200], there[-1], here[200], here[-1])]
+    sys.stderr.write(f"worker {measured[0]} -> {measured[1]}, here {measured[2]} -> {measured[3]}\n")
     assert there[-1] <= 1.05 * there[200]
     assert here[-1] <= 1.05 * here[200]
