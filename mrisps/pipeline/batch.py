@@ -561,6 +561,14 @@ def _telling(tell: Tell | None, log: _Log) -> Tell:
 
 def peak_memory() -> int:
     """The most memory that this process ever had, in bytes."""
+    try:
+        with Path("/proc/self/status").open(encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return 1024 * int(line.split()[1])
+    except OSError:  # not Linux
+        pass
+    # What Linux would say here begins with what the parent had when it started this process.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,7 +28,15 @@ from batch_files import (
 from mrisps.errors import FileError
 from mrisps.io.manifest import Manifest, sha256_of
 from mrisps.pipeline import batch as module
-from mrisps.pipeline.batch import Item, Job, WatchedFolder, items_of_folder, items_of_manifest, remove_partial_files
+from mrisps.pipeline.batch import (
+    Item,
+    Job,
+    WatchedFolder,
+    items_of_folder,
+    items_of_manifest,
+    peak_memory,
+    remove_partial_files,
+)
 from mrisps.pipeline.ledger import Entry, Ledger
 from mrisps.pipeline.reconstruct import FileResult, reconstruct_file
 
@@ -332,3 +342,18 @@ def test_mask_options_are_those_of_recon(tmp_path: Path, job: Job) -> None:
     mask[0] = False
     np.save(tmp_path / "mask.npy", mask)
     assert made(run(tmp_path / "in", replace(job, mask_file=tmp_path / "mask.npy"))) == ["v00.h5"]
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    before = peak_memory()
+    block = bytearray(64 << 20)
+    block[:: 1 << 12] = b"x" * (len(block) >> 12)  # every page is used
+    assert peak_memory() >= before
+    assert peak_memory() >= len(block)
+    program = "from mrisps.pipeline.batch import peak_memory; x = bytearray(1); print(peak_memory())"
+    assert block
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    block = bytearray(600 << 20)
+    block[:: 1 << 12] = b"x" * (len(block) >> 12)
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(again.stdout) < 1.3 * int(child.stdout)  # what the parent has is not counted
