@@ -189,11 +189,14 @@ def batch(
                     redo=not resume,
                     overwrite=overwrite,
                 )
+            if stop.now and scheduler is None:  # the processes are gone, and leave what they were writing
+                remove_partial_files(folder)
+            _print_summary(done, folder)
             if report:
                 write_report(folder, ledger.entries, recipe, thresholds)
+                note(f"report: {output / 'report.html'}")
     except FolderLockedError as error:
         raise UsageError(str(error)) from error
-    _print_summary(done, folder, output / "report.html" if report else None)
     if stop.now or (done.n_left and stop.soon and not watch):
         raise typer.Exit(INTERRUPTED)
     if done.disk_full or done.failed or (done.n_unconverged and not accept_unconverged):
@@ -304,7 +307,7 @@ def _stopping(stop: "Stop", watch: bool) -> Iterator[None]:
         signal.signal(signal.SIGINT, earlier)
 
 
-def _print_summary(done: "BatchResult", folder: Path, page: Path | None) -> None:
+def _print_summary(done: "BatchResult", folder: Path) -> None:
     """What was done, what was not, and why."""
     from mrisps.pipeline.batch import log_file
 
@@ -318,8 +321,6 @@ def _print_summary(done: "BatchResult", folder: Path, page: Path | None) -> None
     )
     for outcome in done.failed:
         note(f"  failed: {outcome.entry.error} (log: {log_file(folder, outcome.entry.name)})")
-    if page is not None:
-        note(f"report: {page}")
     if done.disk_full:
         fail(MrispsError(done.disk_full))
 

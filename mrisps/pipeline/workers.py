@@ -121,6 +121,8 @@ class _Slot:
                 process.start()
             theirs.close()  # so that the pipe ends when the process does
             self._process, self._pipe = process, ours
+            if self._killed:  # while it was being started
+                process.kill()
         return self._pipe
 
     def _post_mortem(self) -> str:

@@ -102,6 +102,25 @@ def test_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
         workers.close(now=True)
 
 
+def test_given_up_at_once(tmp_path: Path, one_thread: None) -> None:
+    """As with the second Ctrl-C: nothing is waited for, no process is left, and the next run does all of it."""
+    inputs = tmp_path / "in"
+    write_inputs(inputs, 3)
+    job = make_job(tmp_path / "out")
+
+    class Impatient(Quiet):
+        def started(self, item: Item) -> None:
+            self.stop.soon = self.stop.now = True
+
+    listener = Impatient()
+    workers = LocalWorkers(job, ["cpu"])
+    with Ledger(ledger_path(job)) as ledger:
+        result = run_batch(items_of_folder(inputs), job, workers, ledger, listener, stop=listener.stop)
+    assert (len(result.outcomes), result.n_left) == (0, 3)
+    assert all(slot._process is None or not slot._process.is_alive() for slot in workers._slots)
+    assert len(made(run(inputs, job))) == 3
+
+
 def write_for_cli(folder: Path, n_workers: int) -> list[str]:
     """Arguments of `mrisps batch` for 12 volumes."""
     write_inputs(folder / "in", 12, n_slices=2)
