@@ -129,7 +129,7 @@ def batch(
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
-    """Reconstruct thousands of files: resumable, in several processes or on a cluster.
+    """Reconstruct many files, resumably, in parallel.
 
     Each file is what `mrisps recon` makes of it. Written to DIR: NAME.h5 and NAME.json (what it was made from), report.html, and
     DIR/_batch with the ledger, a log for each file, and the weights. One command at a time may work on DIR. Killed at any moment,

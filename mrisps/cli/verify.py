@@ -40,7 +40,9 @@ def verify(
         float, typer.Option("--tolerance", min=0, help="Largest relative difference that is accepted.")
     ] = 0.0,
 ) -> None:
-    """Make a reconstruction again, from the recipe that it carries, and compare the data sets.
+    """Make a reconstruction again and compare.
+
+    The recipe is the one that the file carries; what is compared are its data sets.
 
     With the same input, recipe, weights and threads on the same machine they are the same, byte for byte. If not, the largest
     difference of each, relative to its largest pixel, and what changed.
