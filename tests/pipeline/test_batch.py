@@ -1,5 +1,6 @@
 """What a batch does, does not do again, and survives."""
 
+import errno
 import json
 import os
 import subprocess
@@ -357,3 +358,40 @@ def test_peak_memory_is_that_of_this_process() -> None:
     block[:: 1 << 12] = b"x" * (len(block) >> 12)
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(again.stdout) < 1.3 * int(child.stdout)  # what the parent has is not counted
+
+
+def test_full_file_system(inputs: Path, tmp_path: Path) -> None:
+    """A real one, where one may be mounted: two volumes fit."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=148k", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        job = make_job(place)
+        result = run(inputs, job)
+        assert len(made(result)) == 2
+        assert "No space left on device" in result.disk_full
+        assert partial_files(place) == []
+        assert not (place / "v02.h5").exists()
+        subprocess.run(["mount", "-o", "remount,size=1m", str(place)], check=True)
+        assert made(run(inputs, job)) == ["v02.h5"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_way_of_having_no_room(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_room(output: Path, source: Path) -> Path:
+        raise FileError(output, "cannot be written") from OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "write_record_file", no_room)
+    result = run(inputs, job)
+    assert result.disk_full
+    assert result.n_left == 2
+    monkeypatch.undo()
+    again = run(inputs, job)
+    assert len(again.outcomes) == 3
+    assert again.outcomes[0].reused  # the output was there already, only the JSON was missing
