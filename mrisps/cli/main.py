@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mrisps.cli.batch import batch
 from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, fail, guarded
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
@@ -19,6 +20,7 @@ from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
 from mrisps.cli.superres import superres
 from mrisps.cli.train import train
+from mrisps.cli.verify import verify
 from mrisps.cli.weights import atoms, weights
 from mrisps.errors import MrispsError
 
@@ -74,6 +76,17 @@ app.command(
         "mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon",
     )
 )(guarded(recon))
+app.command(
+    epilog=examples(
+        "mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8",
+        "mrisps batch knee.toml --data fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample",
+        "mrisps batch incoming/ --recipe multicoil --output recon --watch",
+        "mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786",
+    )
+)(guarded(batch))
+app.command(epilog=examples("mrisps verify recon/knee.h5", "mrisps verify recon/knee.h5 --input data/knee.h5"))(
+    guarded(verify)
+)
 app.command(
     epilog=examples(
         "mrisps denoise noisy.png --recipe denoise_sigma25 --weights NCPR.pth --output clean",

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mrisps.pipeline.recipe import Recipe
     from mrisps.pipeline.reconstruct import FileResult
 
-__all__ = ["recon"]
+__all__ = ["check_mask_option", "recon"]
 
 FROM_ZEROS = "from-zeros"
 FOLDER_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
@@ -154,7 +154,7 @@ def recon(
     recipe = chosen_recipe(recipe_name, changes, "mri")
     choice = None if slices is None else SliceChoice.parse(slices)
     with usage_errors():
-        _check_mask_option(mask)
+        check_mask_option(mask)
         if undersample and recipe.mask is None:
             raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
         if undersample and mask is not None:
@@ -206,7 +206,8 @@ def recon(
         raise typer.Exit(FAILURE)
 
 
-def _check_mask_option(mask: str | None) -> None:
+def check_mask_option(mask: str | None) -> None:
+    """Refuse a --mask that is neither `from-zeros` nor a file that may have one."""
     if mask is None or mask == FROM_ZEROS:
         return
     path = Path(mask)
@@ -233,7 +234,7 @@ def _reconstruct(
     maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
     from mrisps.operators import mask_from_file
-    from mrisps.pipeline.reconstruct import reconstruct_file
+    from mrisps.pipeline.reconstruct import mask_from_zeros, reconstruct_file
     from mrisps.pipeline.volume import open_slices
 
     with open_slices(source, layout) as file:
@@ -241,7 +242,7 @@ def _reconstruct(
     slices = range(n_slices) if choice is None else choice.of(source, n_slices)
     given = None
     if mask == FROM_ZEROS:
-        given = _mask_from_zeros(source, slices, layout)
+        given = mask_from_zeros(source, slices, layout)
     elif mask is not None:
         given = mask_from_file(Path(mask), shape)
     with memory_errors(device), SolverProgress(source.name, recipe.solver.tolerance) as progress:
@@ -262,23 +263,6 @@ def _reconstruct(
             progress=progress.update,
         )
     return done, given
-
-
-def _mask_from_zeros(source: Path, slices: Sequence[int], layout: "ArrayLayout | None") -> "SamplingMask":
-    """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples."""
-    import numpy as np
-
-    from mrisps.operators import mask_from_array
-    from mrisps.pipeline.volume import open_slices
-
-    with open_slices(source, layout) as file:
-        samples = np.zeros(file.shape, dtype=np.bool_)
-        for index in slices:
-            samples |= (file.read_slice(index).kspace != 0).any(axis=0)
-        columns = samples.any(axis=0)
-        # A sample of several coils is not zero in all of them by chance.
-        two_dimensional = file.n_coils > 1 and not (samples == columns).all()
-        return mask_from_array(samples if two_dimensional else columns, file.shape)
 
 
 def _named(source: Path, error: BaseException) -> MrispsError:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mrisps.cli.common import note, printable
+from mrisps.cli.common import note, printable, result
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["SolverProgress", "print_table", "steps"]
+    from mrisps.pipeline.batch import Item, Outcome
+
+__all__ = ["BatchProgress", "SolverProgress", "print_table", "steps"]
 
 
 class SolverProgress:
@@ -99,6 +101,106 @@ class SolverProgress:
                 f"{self._name}: slice {position + 1} of {n_slices}: {iteration} iterations, residual {residual:.1e}, "
                 f"{seconds:.1f} s"
             )
+
+
+class BatchProgress:
+    """How far a batch is: a line for each file that is finished; on a terminal also what each worker is at, and a bar.
+
+    The estimated end goes by the bytes of the inputs, which are better known than their times.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._n_files = self._n_finished = 0
+        self._bytes_left = self._bytes_made = 0
+        self._bar: Progress | None = None
+        self._total: TaskID | None = None
+        self._lines: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "BatchProgress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[state]}", markup=False),
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._bar.start()
+            self._total = self._bar.add_task("files", total=None, state="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def waiting(self, n_files: int, n_bytes: int) -> None:
+        """Count what is to be done."""
+        self._n_files += n_files
+        self._bytes_left += n_bytes
+
+    def started(self, item: "Item") -> None:
+        """Show a file that is in work."""
+        if self._bar is not None:
+            self._lines[item.name] = self._bar.add_task(printable(item.name), total=None, state="")
+
+    def finished(self, item: "Item", outcome: "Outcome") -> None:
+        """Print the line of a file."""
+        self._n_finished += 1
+        self._bytes_left -= item.size
+        if outcome.entry.state == "done" and not outcome.reused:  # others take no time worth mentioning
+            self._bytes_made += item.size
+        line = self._n_finished, self._n_files, outcome_line(outcome), self.left()
+        text = f"[{line[0]}/{line[1]}] {line[2]}" + (f"; {line[3]}" if line[3] else "")
+        if self._bar is None or not sys.stdout.isatty():
+            result(text)
+        else:
+            from rich.text import Text
+
+            self._bar.console.print(Text(printable(text)))
+        task = self._lines.pop(item.name, None)
+        if self._bar is not None and task is not None:
+            self._bar.remove_task(task)
+
+    def tick(self, progress: Sequence[tuple[str, int, int, int]]) -> None:
+        """Move the bars."""
+        if self._bar is None or self._total is None:
+            return
+        for name, position, n_slices, iteration in progress:
+            if name in self._lines and n_slices:
+                state = f"slice {position + 1}/{n_slices}  iteration {iteration}"
+                self._bar.update(self._lines[name], total=n_slices, completed=position, state=state)
+        state = f"{self._n_finished} of {self._n_files}  {self.left()}"
+        self._bar.update(self._total, total=self._n_files or None, completed=self._n_finished, state=state)
+
+    def left(self) -> str:
+        """How much longer, in words; empty where nobody knows."""
+        if self._n_finished >= self._n_files or not self._bytes_made:
+            return ""
+        seconds = (time.monotonic() - self._begun) * self._bytes_left / self._bytes_made
+        if seconds < 90:
+            return f"{seconds:.0f} s left"
+        return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
+def outcome_line(outcome: "Outcome") -> str:
+    """What became of a file, on one line."""
+    entry = outcome.entry
+    if entry.state != "done":
+        return f"{entry.name}: FAILED: {entry.error}"
+    n_missed = entry.n_slices - entry.n_converged
+    slices = f"{entry.n_slices} slice{'s' if entry.n_slices > 1 else ''}"
+    state = "converged" if not n_missed else f"NOT CONVERGED: {n_missed} of {entry.n_slices}"
+    if outcome.reused:
+        return f"{entry.name}: was up to date, {slices} {state}"
+    return f"{entry.name}: {slices} {state}, {outcome.summary}, {entry.seconds:.1f} s"
 
 
 @contextmanager

@@ -4,11 +4,17 @@ Acquisition or image  --(recipe: mask, scale)-->  Problem: operator, y, scale, n
 Problem + model       --(recipe: beta, lam, solver)-->  Reconstruction in the units of the input
 """
 
+import functools
 import hashlib
+import json
 import math
+import os
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +50,7 @@ __all__ = [
     "UnusableResultError",
     "denoising_problem",
     "estimate_noise_std",
+    "mask_from_zeros",
     "mri_problem",
     "reconstruct",
     "reconstruct_file",
@@ -332,18 +339,52 @@ def provenance(
     from mrisps import __version__
 
     return {
-        "software": {"mrisps": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "software": {
+            "mrisps": __version__,
+            "commit": code_commit(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
         "recipe": {**recipe.to_dict(), "sha256": recipe.sha256()},  # type: ignore[dict-item]  # asdict: plain values
         "weights": {"name": weights, "sha256": model.fingerprint()},
         "input": {"name": source.name, "sha256": sha256_of(source)},
         "machine": {
             "python": platform.python_version(),
             "system": platform.system(),
-            "processor": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
             "device": str(device),
             "threads": torch.get_num_threads(),
         },
     }
+
+
+@functools.cache
+def code_commit() -> str | None:
+    """The commit of the source tree that this runs from, with ``-dirty`` if it was edited since; None outside a tree of its own."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed: the tree around it, if there is one, is somebody else's
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):  # no git here, or not a tree that it accepts
+        return None
+    return done.stdout.strip() or None
+
+
+@functools.cache
+def _processor() -> str:
+    """Name of the processor, as far as the system tells; results differ in the last digits from one kind to the next."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return f"{value.strip()} ({platform.machine()})"
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)
@@ -419,6 +460,7 @@ def reconstruct_file(
     """
     certificates: list[Mapping[str, JsonValue]] = []
     notes: dict[str, None] = {}
+    started, clock = datetime.now(UTC), time.monotonic()
     with open_slices(source, layout) as file:
         chosen = range(file.n_slices) if slices is None else slices
         if not chosen or chosen[0] < 0 or chosen[-1] >= file.n_slices:
@@ -428,9 +470,12 @@ def reconstruct_file(
         record["options"] = {
             "undersample": undersample,
             "crop": crop,
-            "mask": "given" if mask is not None else "from the file or the recipe",
+            "mask": "from the file or the recipe" if mask is None else json.loads(mask.to_json()),
             "scale": "from the recipe" if scale is None else scale,
+            "layout": None if layout is None else {**asdict(layout), "axes": list(layout.axes)},
         }
+        times: dict[str, JsonValue] = {"started": started.isoformat(timespec="seconds")}
+        record["times"] = times
         with ReconstructionWriter(
             destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
         ) as writer:
@@ -467,6 +512,7 @@ def reconstruct_file(
                     _geometry_of(acquisition, image.shape),
                 )
                 certificates.append(certificate)
+            times["seconds"] = round(time.monotonic() - clock, 3)  # the writer puts the record into the file at its end
     return FileResult(destination, tuple(certificates), tuple(notes))
 
 
@@ -501,6 +547,40 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
         "mask": sampling,
         "notes": list(problem.notes),
         "preparation": [dict(step) for step in problem.steps],
+        "image": image_facts(problem, result),
+    }
+
+
+def image_facts(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:
+    """What tells at a glance whether a slice is unusual, measured before any crop.
+
+    Returns
+    -------
+    dict
+        ``peak``: 99.9th percentile of the magnitude, input units. ``peak_over_noise``: the same over the noise standard deviation
+        of a measurement, None where that is unknown. ``edge_energy``: mean of the squared magnitude in the outermost 2 % of the
+        columns on each side, over its mean in the whole image; with a two-dimensional mask the larger of that and the same for
+        rows. An object that is larger than the field of view folds over and leaves energy there. ``cost_mean``, ``cost_p99``:
+        mean and 99th percentile of the cost map.
+    """
+    magnitude = np.abs(to_array(result.image)).astype(np.float64)
+    cost = to_array(result.cost_map)
+    energy = magnitude**2
+    mean = float(energy.mean())
+    axes = (1, 0) if problem.mask is not None and not problem.mask.is_columns else (1,)
+    edges = []
+    for axis in axes:
+        n_edge = max(1, energy.shape[axis] // 50)
+        profile = energy.mean(axis=1 - axis)
+        edges.append(float(np.concatenate([profile[:n_edge], profile[-n_edge:]]).mean()))
+    peak = float(np.percentile(magnitude, 99.9))
+    noise = problem.noise_std
+    return {
+        "peak": peak,
+        "peak_over_noise": peak / problem.scale / noise if noise else None,
+        "edge_energy": max(edges) / mean if mean > 0 else 0.0,
+        "cost_mean": float(cost.mean()),
+        "cost_p99": float(np.percentile(cost, 99)),
     }
 
 
@@ -540,6 +620,24 @@ def estimate_noise_std(kspace: NDArray[np.complex64], mask: SamplingMask) -> flo
 def image_sha256(image: NDArray[np.float32]) -> str:
     """SHA-256 of the pixels."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def mask_from_zeros(source: Path, slices: Sequence[int], layout: ArrayLayout | None = None) -> SamplingMask:
+    """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read.
+    """
+    with open_slices(source, layout) as file:
+        samples = np.zeros(file.shape, dtype=np.bool_)
+        for index in slices:
+            samples |= (file.read_slice(index).kspace != 0).any(axis=0)
+        columns = samples.any(axis=0)
+        # A sample of several coils is not zero in all of them by chance.
+        two_dimensional = file.n_coils > 1 and not (samples == columns).all()
+        return mask_from_array(samples if two_dimensional else columns, file.shape)
 
 
 def _image_problem(

@@ -174,8 +174,17 @@ def demo_figure(
     return figure
 
 
-def image_grid(panels: Sequence[Panel], n_columns: int) -> "Figure":
+def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.8) -> "Figure":
     """Images in a grid, row after row, each in its aspect ratio.
+
+    Parameters
+    ----------
+    panels
+        The images.
+    n_columns
+        In a row.
+    inches
+        Width of a column.
 
     Raises
     ------
@@ -188,9 +197,9 @@ def image_grid(panels: Sequence[Panel], n_columns: int) -> "Figure":
         raise ValueError("panels: expected at least one")
     n_rows = math.ceil(len(panels) / n_columns)
     n_y, n_x = panels[0].image.shape
-    height = min(max(3.4 * n_y / n_x, 1.5), 7.0)
+    height = min(max((inches - 0.4) * n_y / n_x, inches / 2.5), 2 * inches)
     figure = Figure(
-        figsize=(3.8 * n_columns, (height + 0.45) * n_rows), dpi=_DPI, layout="constrained", facecolor="white"
+        figsize=(inches * n_columns, (height + 0.45) * n_rows), dpi=_DPI, layout="constrained", facecolor="white"
     )
     axes = [axis for row in _grid(figure, n_rows, n_columns) for axis in row]
     for axis in axes:

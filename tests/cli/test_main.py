@@ -17,6 +17,8 @@ from .helpers import Cli
 
 COMMANDS = [
     ("recon",),
+    ("batch",),
+    ("verify",),
     ("denoise",),
     ("superres",),
     ("evaluate",),

@@ -307,3 +307,36 @@ def test_slices_can_be_chosen(tmp_path: Path, model: SmoothPlusSparse, recipe: R
     with pytest.raises(MrispsError, match="expected some of 0 to 2"):
         reconstruct_file(source, tmp_path / "other.h5", recipe, model, weights="test", slices=range(2, 4))
     assert not (tmp_path / "other.h5").exists()
+
+
+def test_facts_of_an_image_tell_wrap_around(recipe: Recipe, model: SmoothPlusSparse) -> None:
+    """An object that is folded over the edge of the field of view leaves energy there; one inside does not."""
+    inside = acquisition()
+    x = np.arange(SHAPE[1]) - SHAPE[1] // 2
+    shift = np.exp(-2j * np.pi * x * 11 / SHAPE[1])  # by 11 of 20 columns, as if the object were there and folded over
+    folded = replace(inside, kspace=(inside.kspace * shift).astype(np.complex64))
+    energies = []
+    for record in (inside, folded):
+        problem = mri_problem(record, recipe)
+        result = reconstruct(problem, model, recipe)
+        facts = module.image_facts(problem, result)
+        energies.append(facts["edge_energy"])
+        magnitude = result.image.abs()
+        assert facts["peak"] == pytest.approx(float(magnitude.max()), rel=0.05)
+        assert facts["cost_mean"] == pytest.approx(float(result.cost_map.mean()), rel=1e-5)
+    assert energies[0] < 0.1
+    assert energies[1] > 0.5
+
+
+def test_facts_of_rows_count_with_a_two_dimensional_mask(recipe: Recipe, model: SmoothPlusSparse) -> None:
+    record = acquisition()
+    y = np.arange(SHAPE[0]) - SHAPE[0] // 2
+    shift = np.exp(-2j * np.pi * y * 11 / SHAPE[0])[:, None]
+    folded = replace(record, kspace=(record.kspace * shift).astype(np.complex64))
+    pattern = np.ones(SHAPE, dtype=np.bool_)
+    energies = []
+    for mask in (mask_from_array(pattern[0], SHAPE), mask_from_array(pattern, SHAPE)):
+        problem = mri_problem(folded, recipe, mask=mask)
+        energies.append(module.image_facts(problem, reconstruct(problem, model, recipe))["edge_energy"])
+    assert energies[0] < 0.1
+    assert energies[1] > 0.5

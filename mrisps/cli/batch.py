@@ -1,0 +1,347 @@
+"""`mrisps batch`: a folder or a manifest of k-space files to images, with a ledger, so that it can be killed and goes on."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrisps.cli.common import (
+    FAILURE,
+    INTERRUPTED,
+    UsageError,
+    fail,
+    make_folder,
+    note,
+    usage_errors,
+)
+from mrisps.cli.options import (
+    AcceptUnconverged,
+    Device,
+    Output,
+    Overwrite,
+    RecipeName,
+    Scale,
+    SetValues,
+    Weights,
+    checked_device,
+    chosen_recipe,
+    chosen_weights,
+)
+from mrisps.cli.terminal import BatchProgress
+from mrisps.errors import MrispsError
+
+if TYPE_CHECKING:
+    from mrisps.model import SmoothPlusSparse
+    from mrisps.pipeline.batch import BatchResult, Item, Job, Stop, WatchedFolder, Workers
+    from mrisps.pipeline.ledger import Entry
+    from mrisps.pipeline.recipe import Recipe
+    from mrisps.reports.run import Thresholds
+
+__all__ = ["batch"]
+
+FROM_ZEROS = "from-zeros"
+
+
+def batch(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN_DIR|MANIFEST",
+            help="Folder with k-space files (fastMRI or ISMRMRD HDF5, Siemens twix .dat, BART .cfl), or a manifest (.toml, see "
+            "`mrisps manifest`), whose checksums are then checked.",
+        ),
+    ],
+    recipe_name: RecipeName,
+    output: Output,
+    weights: Weights = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, help="Processes. Default: one for each core; with --device cuda one for each GPU."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, help="Threads of each process. Default: cores / workers. They change the last digits."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS|local",
+            help="Work on a Dask cluster: its scheduler's address, such as tcp://host:8786; or `local`, a cluster of --workers "
+            "processes here. Needs the extra `batch`.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Do only what is missing, has failed, or whose input, recipe or weights changed; or do everything again.",
+        ),
+    ] = True,
+    root: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of a manifest's files. Default: where the manifest is."),
+    ] = None,
+    include_test: Annotated[
+        bool, typer.Option("--include-test", help="Also the files of a manifest's split `test`, which are held out.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on as files arrive in the folder, until Ctrl-C.")] = False,
+    settle: Annotated[
+        float,
+        typer.Option(
+            "--settle",
+            min=0,
+            metavar="SECONDS",
+            help="With --watch: a file is complete when it has not changed for so long.",
+        ),
+    ] = 5.0,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="FILE|from-zeros", help="As for `mrisps recon`."),
+    ] = None,
+    undersample: Annotated[
+        bool, typer.Option("--undersample", help="Undersample fully sampled k-space with the recipe's mask rule first.")
+    ] = False,
+    scale: Scale = None,
+    changes: SetValues = None,
+    no_crop: Annotated[
+        bool,
+        typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header."),
+    ] = False,
+    device: Device = "cpu",
+    thresholds_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--thresholds", metavar="FILE", help="TOML with the thresholds of the report's flags; see docs/batch.md."
+        ),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")] = True,
+    overwrite: Overwrite = False,
+    accept_unconverged: AcceptUnconverged = False,
+) -> None:
+    """Reconstruct many files, resumably, in parallel.
+
+    Each file is what `mrisps recon` makes of it. Written to DIR: NAME.h5 and NAME.json (what it was made from), report.html, and
+    DIR/_batch with the ledger, a log for each file, and the weights. One command at a time may work on DIR. Killed at any moment,
+    the same command goes on; a file that failed does not stop the others and is tried again then.
+
+    Ctrl-C: the files in work are finished, no others are begun; again: they are given up.
+
+    Exit code 0: every slice converged. 1: a file failed, or a slice did not converge, or the disk is full. 2: the command is
+    wrong, nothing was done. 130: interrupted.
+    """
+    from mrisps.cli.recon import check_mask_option
+    from mrisps.pipeline.batch import BATCH_FOLDER, Job, Stop, remove_partial_files, run_batch
+    from mrisps.pipeline.ledger import FolderLock, FolderLockedError, Ledger
+
+    recipe = chosen_recipe(recipe_name, changes, "mri")
+    with usage_errors():
+        check_mask_option(mask)
+        if undersample and recipe.mask is None:
+            raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
+        if undersample and mask is not None:
+            raise UsageError("--undersample and --mask: give one of them, not both")
+        if scale is not None and not 0 < scale < float("inf"):
+            raise UsageError(f"--scale: expected a number > 0, got {scale}")
+        items, watched = _files(source, root, include_test, watch, settle, output)
+        thresholds = _thresholds(thresholds_file)
+    devices, n_threads = _devices(device, workers, threads, on_cluster=scheduler is not None)
+    model, weights_name = chosen_weights(weights, recipe, recipe_name)
+    folder = output.absolute()
+    make_folder(folder / BATCH_FOLDER / "logs")
+    job = Job(
+        recipe=recipe,
+        weights_file=_keep_weights(model, folder / BATCH_FOLDER),
+        weights_name=weights_name,
+        weights_sha256=model.fingerprint(),
+        folder=folder,
+        mask_file=None if mask in (None, FROM_ZEROS) else Path(str(mask)).absolute(),
+        zeros_are_unacquired=mask == FROM_ZEROS,
+        undersample=undersample,
+        scale=scale,
+        crop=not no_crop,
+        device=devices[0],
+        threads=n_threads,
+    )
+    stop = Stop()
+    try:
+        with FolderLock(folder / BATCH_FOLDER / "lock"), Ledger(folder / BATCH_FOLDER / "ledger.jsonl") as ledger:
+            remove_partial_files(folder)
+            with _stopping(stop, watch), BatchProgress() as progress, _team(job, devices, scheduler) as team:
+                done = run_batch(
+                    items,
+                    job,
+                    team,
+                    ledger,
+                    progress,
+                    stop=stop,
+                    watched=watched,
+                    redo=not resume,
+                    overwrite=overwrite,
+                )
+            if stop.now and scheduler is None:  # the processes are gone, and leave what they were writing
+                remove_partial_files(folder)
+            _print_summary(done, folder)
+            if report:
+                write_report(folder, ledger.entries, recipe, thresholds)
+                note(f"report: {output / 'report.html'}")
+    except FolderLockedError as error:
+        raise UsageError(str(error)) from error
+    if stop.now or (done.n_left and stop.soon and not watch):
+        raise typer.Exit(INTERRUPTED)
+    if done.disk_full or done.failed or (done.n_unconverged and not accept_unconverged):
+        raise typer.Exit(FAILURE)
+
+
+def _files(
+    source: Path, root: Path | None, include_test: bool, watch: bool, settle: float, output: Path
+) -> "tuple[list[Item], WatchedFolder | None]":
+    """What there is to do, and where more comes from."""
+    from mrisps.io.manifest import Manifest
+    from mrisps.pipeline.batch import SUFFIXES, WatchedFolder, items_of_folder, items_of_manifest
+
+    if source.is_dir():
+        if root is not None or include_test:
+            raise UsageError("--data, --include-test: are for manifests")
+        if output.resolve() == source.resolve():
+            raise UsageError(f"{output}: is the input folder; choose another --output")
+        if watch:
+            return [], WatchedFolder(source, settle)
+        items = items_of_folder(source)
+        if not items:
+            raise UsageError(f"{source}: is a folder without files ending in {', '.join(SUFFIXES)}")
+        return items, None
+    if not source.exists():
+        raise UsageError(f"{source}: does not exist")
+    if source.suffix != ".toml":
+        raise UsageError(f"{source}: expected a folder or a manifest (.toml); for single files there is `mrisps recon`")
+    if watch:
+        raise UsageError("--watch: is for folders, not for manifests")
+    place = source.parent if root is None else root
+    if output.resolve() == place.resolve():
+        raise UsageError(f"{output}: is the folder of the inputs; choose another --output")
+    return items_of_manifest(Manifest.read(source), place, include_test=include_test), None
+
+
+def _thresholds(path: Path | None) -> "Thresholds":
+    from mrisps.reports.run import Thresholds
+
+    return Thresholds() if path is None else Thresholds.read(path)
+
+
+def _devices(device: str, workers: int | None, threads: int | None, *, on_cluster: bool) -> tuple[list[str], int]:
+    """Where each worker computes, and its threads: threads times workers are the cores."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if on_cluster:  # what the cluster's machines have is not known here
+        n_workers = workers or n_cores
+        return [device] * n_workers, threads or 1
+    device = checked_device(device)
+    if device == "cpu":
+        n_workers = workers or n_cores
+        return [device] * n_workers, threads or max(1, n_cores // n_workers)
+    if ":" in device:
+        if workers not in (None, 1):
+            raise UsageError(
+                f"--workers {workers}: one for each GPU, and {device} is one; use --device cuda for all of them"
+            )
+        return [device], threads or n_cores
+    import torch
+
+    n_gpus = torch.cuda.device_count()
+    if workers is not None and workers > n_gpus:
+        raise UsageError(f"--workers {workers}: one for each GPU, and there are {n_gpus}")
+    n_workers = workers or n_gpus
+    return [f"cuda:{index}" for index in range(n_workers)], threads or max(1, n_cores // n_workers)
+
+
+def _keep_weights(model: "SmoothPlusSparse", folder: Path) -> Path:
+    """The weights in the output folder, for workers and for `mrisps verify`."""
+    path = folder / f"weights-{model.fingerprint()[:16]}.safetensors"
+    if not path.is_file():
+        model.save(path)
+    return path
+
+
+@contextmanager
+def _team(job: "Job", devices: Sequence[str], scheduler: str | None) -> "Iterator[Workers]":
+    """The workers; whatever happens, none is left."""
+    from mrisps.pipeline.workers import DaskWorkers, LocalWorkers
+
+    team = LocalWorkers(job, devices) if scheduler is None else DaskWorkers(job, scheduler, len(devices))
+    try:
+        yield team
+    except BaseException:
+        team.close(now=True)
+        raise
+    team.close(now=False)
+
+
+@contextmanager
+def _stopping(stop: "Stop", watch: bool) -> Iterator[None]:
+    """Ctrl-C asks the batch to end; a second one ends it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if stop.soon:
+            stop.now = True
+            return
+        stop.soon = True
+        note("ending after the files in work; Ctrl-C again to give them up" if not watch else "the watch ends")
+
+    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def _print_summary(done: "BatchResult", folder: Path) -> None:
+    """What was done, what was not, and why."""
+    from mrisps.pipeline.batch import log_file
+
+    made = [outcome for outcome in done.outcomes if outcome.entry.state == "done"]
+    n_reused = done.n_skipped + sum(outcome.reused for outcome in made)
+    unconverged = f", {done.n_unconverged} of them with slices that did NOT CONVERGE" if done.n_unconverged else ""
+    left = f", {done.n_left} not begun or given up" if done.n_left else ""
+    note(
+        f"{len(made) - sum(outcome.reused for outcome in made)} files reconstructed, {n_reused} were up to date{unconverged}; "
+        f"{len(done.failed)} failed{left}"
+    )
+    for outcome in done.failed:
+        note(f"  failed: {outcome.entry.error} (log: {log_file(folder, outcome.entry.name)})")
+    if done.disk_full:
+        fail(MrispsError(done.disk_full))
+
+
+def write_report(folder: Path, entries: "Mapping[str, Entry]", recipe: "Recipe", thresholds: "Thresholds") -> None:
+    """Write DIR/report.html from the ledger and the JSON beside each output."""
+    from mrisps.atomic import write_text
+    from mrisps.pipeline.provenance import read_record_file, record_file
+    from mrisps.reports.html import render
+    from mrisps.reports.run import RunFile, run_report
+
+    files, failures = [], []
+    for name, entry in sorted(entries.items()):
+        output = folder / name
+        if entry.state != "done":
+            failures.append((name, entry.error or "was interrupted"))
+            continue
+        try:
+            record = read_record_file(record_file(output))
+        except MrispsError as error:
+            failures.append((name, str(error)))
+            continue
+        files.append(RunFile(name, output, record, entry.seconds, entry.memory_bytes))
+    write_text(folder / "report.html", render(run_report(files, failures, recipe.name, thresholds)))

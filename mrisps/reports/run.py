@@ -1,0 +1,474 @@
+"""The report of a batch: whether all is well, and what to look at if not."""
+
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from mrisps.errors import FileError
+from mrisps.io.hdf5 import Hdf5Reader
+from mrisps.reports import figures
+from mrisps.reports.facts import Facts, flat_rows, number, status_words
+from mrisps.reports.figures import Panel
+from mrisps.reports.html import Picture, Report, Section, Table
+
+__all__ = ["Flag", "RunFile", "Thresholds", "flags_of", "run_report"]
+
+_MAX_ROWS = 500
+_N_MONTAGE = 24
+_N_CASES = 3
+_MAX_TOML_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When a slice is flagged.
+
+    Parameters
+    ----------
+    misfit_high
+        Data misfit over what the noise alone gives: more means that structure was not fitted.
+    cost_factor
+        The mean of the cost map so many times above, or below, its median in the run.
+    cost_low, cost_high
+        A range for the mean of the cost map, for example that of the training data; None: no limit.
+    edge_energy
+        Mean energy at the edges of the field of view over that of the whole image: more looks like wrap-around.
+    peak_over_noise
+        99.9th percentile of the image over the noise standard deviation: less is an empty slice.
+    peak_share
+        The same percentile over that of the brightest slice of the file: less is an empty slice.
+
+    Raises
+    ------
+    ValueError
+        A value is not a positive number, or the range is empty.
+    """
+
+    misfit_high: float = 1.5
+    cost_factor: float = 3.0
+    cost_low: float | None = None
+    cost_high: float | None = None
+    edge_energy: float = 0.5
+    peak_over_noise: float = 5.0
+    peak_share: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{field.name}: expected a number >= 0, got {value!r}")
+        if self.cost_factor < 1:
+            raise ValueError(f"cost_factor: expected a number >= 1, got {self.cost_factor}")
+        if self.cost_low is not None and self.cost_high is not None and self.cost_low >= self.cost_high:
+            raise ValueError(f"cost_high: expected more than cost_low = {self.cost_low}, got {self.cost_high}")
+
+    @classmethod
+    def read(cls, path: Path) -> "Thresholds":
+        """From a TOML file that has some of the fields as keys.
+
+        Raises
+        ------
+        FileError
+            The file cannot be read or is no TOML, or a key is unknown or its value wrong: the key is named.
+        """
+        try:
+            with path.open("rb") as stream:
+                table = tomllib.loads(stream.read(_MAX_TOML_BYTES).decode("utf-8"))
+        except OSError as error:
+            raise FileError(path, f"cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise FileError(path, f"is no valid TOML: {error}") from error
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(table.keys() - known)
+        if unknown:
+            raise FileError(path, f"is unknown; known are {', '.join(sorted(known))}", field=unknown[0])
+        try:
+            return cls(**table)
+        except ValueError as error:
+            key, _, message = str(error).partition(": ")
+            raise FileError(path, message, field=key) from error
+
+
+@dataclass(frozen=True, eq=False)
+class RunFile:
+    """One file of a run.
+
+    Parameters
+    ----------
+    name
+        Of the output.
+    output
+        Its path; images are read from there.
+    record
+        What the JSON beside it says: ``provenance`` and ``certificates``. Nothing relies on a key being there.
+    seconds
+        Spent on it.
+    memory_bytes
+        The most memory that the worker had until then.
+    """
+
+    name: str
+    output: Path
+    record: Facts
+    seconds: float
+    memory_bytes: int
+
+    @property
+    def certificates(self) -> list[Facts]:
+        """One a slice."""
+        listed = self.record.get("certificates")
+        entries = listed if isinstance(listed, Sequence) and not isinstance(listed, str) else ()
+        return [entry for entry in entries if isinstance(entry, Mapping)]
+
+    @property
+    def provenance(self) -> Facts:
+        """What it was made from."""
+        return _inner(self.record, "provenance")
+
+    def slice_number(self, position: int) -> int:
+        """Number in the input of the slice at a position in the output."""
+        numbers = self.provenance.get("slices")
+        if isinstance(numbers, Sequence) and position < len(numbers) and isinstance(numbers[position], int):
+            return int(numbers[position])
+        return position
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something to look at.
+
+    Parameters
+    ----------
+    kind
+        In words.
+    file
+        Index of the file.
+    position
+        Of the slice in the output.
+    value
+        What was measured.
+    limit
+        What it was compared with.
+    """
+
+    kind: str
+    file: int
+    position: int
+    value: str
+    limit: str
+
+
+def flags_of(files: Sequence[RunFile], thresholds: Thresholds) -> list[Flag]:
+    """Everything in a run that a threshold catches, file by file."""
+    costs = [cost for file in files for c in file.certificates if (cost := _number(_inner(c, "image"), "cost_mean"))]
+    median = float(np.median(costs)) if costs else math.nan
+    low, high = median / thresholds.cost_factor, median * thresholds.cost_factor
+    flags: list[Flag] = []
+    for index, file in enumerate(files):
+        peaks = [_number(_inner(certificate, "image"), "peak") for certificate in file.certificates]
+        brightest = max((peak for peak in peaks if peak is not None), default=0.0)
+        for position, certificate in enumerate(file.certificates):
+            found: list[tuple[str, str, str]] = []
+            image = _inner(certificate, "image")
+            if certificate.get("status") != "converged":
+                found.append(("not converged", status_words(certificate), "converged"))
+            misfit = _number(certificate, "misfit_ratio")
+            if misfit is not None and misfit > thresholds.misfit_high:
+                found.append(("misfit too high", number(misfit, 3), f"at most {thresholds.misfit_high:g}"))
+            cost = _number(image, "cost_mean")
+            if cost is not None:
+                if not low <= cost <= high and math.isfinite(median):
+                    limit = f"{low:.3g} to {high:.3g}, {thresholds.cost_factor:g} times around the median"
+                    found.append(("cost unlike the others", number(cost, 3), limit))
+                bounds = (
+                    thresholds.cost_low or 0.0,
+                    math.inf if thresholds.cost_high is None else thresholds.cost_high,
+                )
+                if not bounds[0] <= cost <= bounds[1]:
+                    found.append(("cost out of range", number(cost, 3), f"{bounds[0]:g} to {bounds[1]:g}"))
+            edge = _number(image, "edge_energy")
+            if edge is not None and edge > thresholds.edge_energy:
+                found.append(("wrap-around", number(edge, 3), f"edge energy at most {thresholds.edge_energy:g}"))
+            over_noise, peak = _number(image, "peak_over_noise"), peaks[position]
+            if over_noise is not None and over_noise < thresholds.peak_over_noise:
+                found.append(
+                    ("empty slice", number(over_noise, 3), f"over noise at least {thresholds.peak_over_noise:g}")
+                )
+            elif peak is not None and peak < thresholds.peak_share * brightest:
+                share = peak / brightest
+                found.append(
+                    ("empty slice", number(share, 3), f"of the brightest slice at least {thresholds.peak_share:g}")
+                )
+            flags.extend(Flag(kind, index, position, value, limit) for kind, value, limit in found)
+    return flags
+
+
+def run_report(
+    files: Sequence[RunFile], failures: Sequence[tuple[str, str]], recipe_name: str, thresholds: Thresholds
+) -> Report:
+    """The page of a run.
+
+    Parameters
+    ----------
+    files
+        What has been reconstructed.
+    failures
+        (name, why) of what has not.
+    recipe_name
+        For the title.
+    thresholds
+        For the flags.
+
+    Raises
+    ------
+    FileError
+        An output that is shown cannot be read.
+    """
+    flags = flags_of(files, thresholds)
+    n_slices = sum(len(file.certificates) for file in files)
+    n_missed = sum(flag.kind == "not converged" for flag in flags)
+    flagged = {(flag.file, flag.position) for flag in flags}
+    words = [
+        f"{len(files)} files with {n_slices} slices were reconstructed"
+        + (f", {len(failures)} failed" if failures else ", none failed"),
+        "all slices converged" if not n_missed else f"NOT CONVERGED: {n_missed} slices",
+        f"{len(flagged)} slices are flagged" if flagged else "no slice is flagged",
+    ]
+    shown = [file for file in files if file.output.is_file() and file.certificates]
+    return Report(
+        title=f"Batch with the recipe {recipe_name}",
+        summary="; ".join(words) + ".",
+        outcome="bad" if flags or failures or not files else "good",
+        sections=(
+            *_failure_section(failures),
+            _flag_section(files, flags, thresholds),
+            *_image_sections(files, shown, flags),
+            _numbers_section(files),
+            _files_section(files, flags),
+            *_provenance_sections(files),
+        ),
+        footer="Made by mrisps. This file is complete: it loads nothing from elsewhere.",
+    )
+
+
+def _failure_section(failures: Sequence[tuple[str, str]]) -> tuple[Section, ...]:
+    if not failures:
+        return ()
+    table = Table(("file", "why"), tuple(failures[:_MAX_ROWS]), caption=_more(len(failures)))
+    return (Section("Failed", tables=(table,)),)
+
+
+def _flag_section(files: Sequence[RunFile], flags: Sequence[Flag], thresholds: Thresholds) -> Section:
+    counts = Counter(flag.kind for flag in flags)
+    limits = flat_rows({field.name: getattr(thresholds, field.name) for field in fields(thresholds)})
+    kinds = (
+        "not converged",
+        "misfit too high",
+        "cost unlike the others",
+        "cost out of range",
+        "wrap-around",
+        "empty slice",
+    )
+    rows = tuple(
+        (flag.kind, files[flag.file].name, str(files[flag.file].slice_number(flag.position)), flag.value, flag.limit)
+        for flag in flags[:_MAX_ROWS]
+    )
+    return Section(
+        "Flags",
+        tables=(
+            Table(("flag", "slices"), tuple((kind, str(counts[kind])) for kind in kinds), numeric_from=1),
+            *([Table(("flag", "file", "slice", "value", "expected"), rows, caption=_more(len(flags)))] if rows else []),
+            Table(("threshold", "value"), tuple((row[0], row[1]) for row in limits)),
+        ),
+    )
+
+
+def _image_sections(files: Sequence[RunFile], shown: Sequence[RunFile], flags: Sequence[Flag]) -> tuple[Section, ...]:
+    if not shown:
+        return ()
+    step = max(1, math.ceil(len(shown) / _N_MONTAGE))
+    chosen = list(shown[::step])
+    panels = [_panel(file, len(file.certificates) // 2, f"{index + 1}") for index, file in enumerate(chosen)]
+    montage = Picture(
+        figures.to_png(figures.image_grid(panels, 6, 1.9)),
+        "one slice of each file",
+        "The middle slice"
+        + (f" of every {step}th file" if step > 1 else " of each file")
+        + ", each with its own grey scale: "
+        + "; ".join(f"{index + 1} {file.name}" for index, file in enumerate(chosen)),
+    )
+    ranked = _ranked(files, flags)
+    middle = max(0, len(ranked) // 2 - _N_CASES // 2)
+    sections = [Section("Montage", pictures=(montage,))]
+    for title, cases, text in (
+        (
+            "Worst cases",
+            ranked[:_N_CASES],
+            "Slices with most flags, then those whose cost is furthest from the median.",
+        ),
+        ("Median cases", ranked[middle : middle + _N_CASES], "Slices in the middle of the same order."),
+    ):
+        pairs: list[Panel] = []
+        names = []
+        for index, (file, position) in enumerate(cases):
+            pairs += [
+                _panel(file, position, f"{index + 1}: image"),
+                _panel(file, position, f"{index + 1}: cost map", "cost_map"),
+            ]
+            names.append(f"{index + 1} {file.name}, slice {file.slice_number(position)}")
+        drawn = figures.to_png(figures.image_grid(pairs, 2 * _N_CASES, 2.2))
+        caption = (
+            "; ".join(names)
+            + ". Cost map: where the prior is surprised, dimensionless, each with its own colour scale."
+        )
+        sections.append(Section(title, text=(text,), pictures=(Picture(drawn, title.lower(), caption),)))
+    return tuple(sections)
+
+
+def _ranked(files: Sequence[RunFile], flags: Sequence[Flag]) -> list[tuple[RunFile, int]]:
+    """All slices, the most suspicious first."""
+    counts = Counter((flag.file, flag.position) for flag in flags)
+    entries = []
+    for index, file in enumerate(files):
+        if file.output.is_file():
+            for position, certificate in enumerate(file.certificates):
+                cost = _number(_inner(certificate, "image"), "cost_mean") or 0.0
+                entries.append((counts[index, position], math.log(max(cost, 1e-30)), file, position))
+    middle = float(np.median([entry[1] for entry in entries])) if entries else 0.0
+    entries.sort(key=lambda entry: (-entry[0], -abs(entry[1] - middle)))
+    return [(entry[2], entry[3]) for entry in entries]
+
+
+def _panel(file: RunFile, position: int, title: str, name: str = "reconstruction") -> Panel:
+    with Hdf5Reader(file.output) as reader:
+        image = np.asarray(reader.read(name, position), dtype=np.float32)
+    return Panel(title, image, (0.0, figures.grey_limit(image)), "viridis" if name == "cost_map" else "gray")
+
+
+def _numbers_section(files: Sequence[RunFile]) -> Section:
+    """Smallest, median and largest of everything measured, over all slices."""
+    quantities = (
+        ("iterations", "", "n_iterations"),
+        ("stationarity in a", "", "residual_a"),
+        ("misfit over noise", "", "misfit_ratio"),
+        ("cost, mean of the map", "image", "cost_mean"),
+        ("edge energy", "image", "edge_energy"),
+        ("peak over noise", "image", "peak_over_noise"),
+        ("scale, input units", "", "scale"),
+        ("acceleration, realised", "mask", "realised_acceleration"),
+        ("solver seconds a slice", "", "seconds"),
+    )
+    rows = []
+    for title, part, key in quantities:
+        values = [
+            value
+            for file in files
+            for certificate in file.certificates
+            if (value := _number(_inner(certificate, part) if part else certificate, key)) is not None
+        ]
+        spread = [number(float(np.quantile(values, q)), 3) for q in (0, 0.05, 0.5, 0.95, 1)] if values else ["–"] * 5
+        rows.append((title, *spread, str(len(values))))
+    solver = sum(_number(certificate, "seconds") or 0.0 for file in files for certificate in file.certificates)
+    total = sum(file.seconds for file in files)
+    memory = max((file.memory_bytes for file in files), default=0)
+    text = (
+        f"Time in workers {total:.1f} s, of which the solver took {solver:.1f} s. "
+        f"The largest worker had {memory / (1 << 20):.0f} MiB of memory."
+    )
+    columns = ("of all slices", "smallest", "5 %", "median", "95 %", "largest", "slices")
+    return Section("Certificates and timing", text=(text,), tables=(Table(columns, tuple(rows), numeric_from=1),))
+
+
+def _files_section(files: Sequence[RunFile], flags: Sequence[Flag]) -> Section:
+    counts = Counter(flag.file for flag in flags)
+    order = sorted(range(len(files)), key=lambda index: -counts[index])  # stable: by name where equal
+    rows = []
+    for index in order[:_MAX_ROWS]:
+        file = files[index]
+        certificates = file.certificates
+        n_converged = sum(certificate.get("status") == "converged" for certificate in certificates)
+        mask = _inner(certificates[0], "mask") if certificates else {}
+        scales = [scale for certificate in certificates if (scale := _number(certificate, "scale")) is not None]
+        rows.append(
+            (
+                file.name,
+                str(counts[index]),
+                f"{n_converged}/{len(certificates)}",
+                _median(certificates, "misfit_ratio"),
+                f"{min(scales):.3g} to {max(scales):.3g}" if scales else "–",
+                str(mask.get("kind", "–")),
+                number(mask.get("nominal_acceleration"), 3),
+                number(mask.get("realised_acceleration"), 3),
+                number(mask.get("acs_lines")),
+                str(mask.get("sha256", "–"))[:12],
+                str(_inner(file.provenance, "input").get("sha256", "–"))[:12],
+                f"{file.seconds:.1f}",
+            )
+        )
+    columns = (
+        "file",
+        "flags",
+        "converged",
+        "misfit over noise",
+        "scale",
+        "mask",
+        "R nominal",
+        "R realised",
+        "centre lines",
+        "mask SHA-256",
+        "input SHA-256",
+        "seconds",
+    )
+    return Section("Files", tables=(Table(columns, tuple(rows), caption=_more(len(files)), numeric_from=11),))
+
+
+def _provenance_sections(files: Sequence[RunFile]) -> tuple[Section, ...]:
+    """Everything that the outputs depend on; where it is not the same in all of them, that is said first."""
+    if not files:
+        return ()
+    parts = ("software", "machine", "weights")
+    seen: dict[str, Counter[str]] = {}
+    for file in files:
+        rows = [row for part in parts for row in flat_rows({part: dict(_inner(file.provenance, part))})]
+        rows.append(("recipe.sha256", str(_inner(file.provenance, "recipe").get("sha256", "–"))))
+        for key, value in rows:
+            seen.setdefault(key, Counter())[value] += 1
+    table = tuple(
+        (key, "; ".join(f"{value} ({n} files)" if len(values) > 1 else value for value, n in values.most_common(5)))
+        for key, values in sorted(seen.items())
+    )
+    mixed = [key for key, values in seen.items() if len(values) > 1]
+    text = (f"NOT THE SAME IN ALL FILES: {', '.join(mixed)}.",) if mixed else ("The same in all files.",)
+    recipe = tuple((row[0], row[1]) for row in flat_rows(dict(_inner(files[-1].provenance, "recipe"))))
+    return (
+        Section("Versions, machine, weights", text=text, tables=(Table(("", ""), table),)),
+        Section(f"Recipe of {files[-1].name}", tables=(Table(("", ""), recipe),), folded=True),
+    )
+
+
+def _median(certificates: Sequence[Facts], key: str) -> str:
+    values = [value for certificate in certificates if (value := _number(certificate, key)) is not None]
+    return number(float(np.median(values)), 3) if values else "–"
+
+
+def _more(n: int) -> str:
+    return f"The first {_MAX_ROWS} of {n}." if n > _MAX_ROWS else ""
+
+
+def _inner(facts: Facts, key: str) -> Facts:
+    value = facts.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(facts: Facts, key: str) -> float | None:
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

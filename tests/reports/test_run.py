@@ -1,0 +1,151 @@
+"""The report of a batch: flags, and a page that hostile or old records do not spoil."""
+
+import copy
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mrisps.errors import FileError
+from mrisps.reports.html import render
+from mrisps.reports.run import RunFile, Thresholds, flags_of, run_report
+
+GOOD: dict[str, object] = {
+    "status": "converged",
+    "n_iterations": 20,
+    "residual_a": 1e-4,
+    "misfit_ratio": 1.0,
+    "seconds": 2.0,
+    "scale": 3.0,
+    "mask": {
+        "kind": "random",
+        "nominal_acceleration": 8,
+        "realised_acceleration": 7.9,
+        "acs_lines": 14,
+        "sha256": "ab" * 32,
+    },
+    "image": {"peak": 1.0, "peak_over_noise": 50.0, "edge_energy": 0.01, "cost_mean": 2.0, "cost_p99": 9.0},
+}
+
+
+def run_file(folder: Path, name: str, *changes: dict[str, object]) -> RunFile:
+    """A file with a slice for each change of the good certificate."""
+    certificates = []
+    for change in changes:
+        certificate = copy.deepcopy(GOOD)
+        for key, value in change.items():
+            image = certificate["image"]
+            assert isinstance(image, dict)
+            (image if key in image else certificate)[key] = value
+        certificates.append(certificate)
+    output = folder / f"{name}.h5"
+    with h5py.File(output, "w") as file:
+        for data_set in ("reconstruction", "cost_map"):
+            file[data_set] = np.random.default_rng(0).random((len(changes), 12, 10)).astype(np.float32)
+    record = {
+        "certificates": certificates,
+        "provenance": {
+            "slices": [5 + k for k in range(len(changes))],
+            "software": {"mrisps": "0.1.0"},
+            "recipe": {"name": "r", "sha256": "cd" * 32},
+        },
+    }
+    return RunFile(name, output, record, seconds=3.0, memory_bytes=1 << 28)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"status": "max_iter"}, "not converged"),
+        ({"status": None}, "not converged"),
+        ({"misfit_ratio": 1.6}, "misfit too high"),
+        ({"cost_mean": 6.1}, "cost unlike the others"),
+        ({"cost_mean": 0.6}, "cost unlike the others"),
+        ({"edge_energy": 0.51}, "wrap-around"),
+        ({"peak_over_noise": 4.9}, "empty slice"),
+        ({"peak": 0.019}, "empty slice"),
+    ],
+)
+def test_each_flag(tmp_path: Path, change: dict[str, object], kind: str) -> None:
+    files = [run_file(tmp_path, "a", {}, {}, {}), run_file(tmp_path, "b", {}, change, {})]
+    (flag,) = flags_of(files, Thresholds())
+    assert (flag.kind, flag.file, flag.position) == (kind, 1, 1)
+    assert files[flag.file].slice_number(flag.position) == 6
+
+
+def test_page_of_a_flag(tmp_path: Path) -> None:
+    page = render(run_report([run_file(tmp_path, "a", {}, {"edge_energy": 0.6})], [], "r", Thresholds()))
+    assert "1 slices are flagged" in page
+    assert "<td>wrap-around</td>" in page
+    assert "<td>6</td>" in page  # its number in the input
+
+
+def test_just_inside_is_no_flag(tmp_path: Path) -> None:
+    edge = {"misfit_ratio": 1.5, "edge_energy": 0.5, "peak_over_noise": 5.0}
+    assert flags_of([run_file(tmp_path, "a", {}, {"cost_mean": 5.9}, edge)], Thresholds()) == []
+
+
+def test_thresholds_are_settable(tmp_path: Path) -> None:
+    files = [run_file(tmp_path, "a", {}, {"misfit_ratio": 1.2})]
+    assert [flag.kind for flag in flags_of(files, Thresholds(misfit_high=1.1))] == ["misfit too high"]
+    assert {flag.kind for flag in flags_of(files, Thresholds(cost_low=3.0))} == {"cost out of range"}
+    (tmp_path / "t.toml").write_text("misfit_high = 2\ncost_low = 1.0\ncost_high = 4.0\n")
+    assert Thresholds.read(tmp_path / "t.toml") == Thresholds(misfit_high=2, cost_low=1.0, cost_high=4.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("misfit = 2", "misfit: is unknown; known are cost_factor"),
+        ("misfit_high = 'x'", "misfit_high: expected a number"),
+        ("misfit_high = true", "misfit_high: expected a number"),
+        ("misfit_high = nan", "misfit_high: expected a number"),
+        ("edge_energy = -1", "edge_energy: expected a number"),
+        ("cost_low = 2\ncost_high = 1", "cost_high: expected more than"),
+        ("=", "is no valid TOML"),
+    ],
+)
+def test_wrong_thresholds_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(FileError, match=message):
+        Thresholds.read(tmp_path / "t.toml")
+
+
+def test_page_of_a_good_run(tmp_path: Path) -> None:
+    files = [run_file(tmp_path, f"v{index}", {}, {"cost_mean": 2.0 + index / 10}) for index in range(30)]
+    page = render(run_report(files, [], "knee", Thresholds()))
+    assert "30 files with 60 slices were reconstructed, none failed; all slices converged; no slice is flagged." in page
+    assert page.count("data:image/png;base64,") == 3
+    assert "every 2th file" in page
+    assert "256 MiB" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert len(page) < 3_000_000
+
+
+def test_mixed_versions_are_pointed_out(tmp_path: Path) -> None:
+    first, second = run_file(tmp_path, "a", {}), run_file(tmp_path, "b", {})
+    provenance = second.record["provenance"]
+    assert isinstance(provenance, dict)
+    provenance["software"] = {"mrisps": "0.0.9"}
+    page = render(run_report([first, second], [], "r", Thresholds()))
+    assert "NOT THE SAME IN ALL FILES: software.mrisps." in page
+    assert "0.1.0 (1 files); 0.0.9 (1 files)" in page
+
+
+def test_nothing_but_failures() -> None:
+    page = render(run_report([], [("<script>.h5", "is <b>bad</b>")], "r", Thresholds()))
+    assert "&lt;script&gt;.h5" in page
+    assert "<script" not in page
+    assert "0 files with 0 slices were reconstructed, 1 failed" in page
+
+
+def test_records_without_what_is_expected(tmp_path: Path) -> None:
+    """Old or damaged records: dashes, no exception."""
+    good = run_file(tmp_path, "a", {})
+    empty = RunFile(
+        "x", tmp_path / "gone.h5", {"certificates": [{}, {"image": 3, "mask": "none"}], "provenance": 5}, 1.0, 0
+    )
+    none = RunFile("y", tmp_path / "gone.h5", {}, 1.0, 0)
+    page = render(run_report([good, empty, none], [], "r", Thresholds()))
+    assert "NOT CONVERGED: 2 slices" in page
