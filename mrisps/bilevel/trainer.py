@@ -392,6 +392,11 @@ def _step(
     minimum = minimise(
         energy, _with_accuracy(settings.solver, accuracy), start=None if kept is None else kept.coefficients
     )
+    if not minimum.at_target:
+        raise TrainingError(
+            f"the solver's {accuracy.iterations} iterations end before its continuation does, at the wrong problem: allow more "
+            "(start_accuracy, end_accuracy), or take crops that are large enough for coarse levels (solver.levels)"
+        )
     image = minimum.image.detach().requires_grad_()
     loss = image_loss(settings.loss, image, batch.target)
     (image_gradient,) = torch.autograd.grad(loss, image)

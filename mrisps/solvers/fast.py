@@ -175,6 +175,8 @@ class Minimum:
         (batch,) bool: every test was met; the image grew without bound; it did, or NaN or infinity appeared.
     n_iterations, n_coarse_iterations
         Of the full problem, and before it.
+    at_target
+        The continuation had ended: the thresholds were those of the prior.
     energy_trace
         (iteration, (batch,) energies).
     """
@@ -189,6 +191,7 @@ class Minimum:
     broken: Tensor
     n_iterations: int
     n_coarse_iterations: int
+    at_target: bool
     energy_trace: list[tuple[int, Tensor]]
 
 
@@ -356,7 +359,7 @@ def minimise(
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
             trace.append((k, energy.value(path.image, path.coefficients).total.cpu()))
-    image, coefficients = path.image, path.coefficients
+    image, coefficients, at_target = path.image, path.coefficients, path.n_at_target > 0
     del path
     broken = diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
     if bool(broken.any()):
@@ -372,6 +375,7 @@ def minimise(
         broken=broken,
         n_iterations=k,
         n_coarse_iterations=n_coarse,
+        at_target=at_target,
         energy_trace=trace,
     )
 

@@ -504,7 +504,7 @@ def test_atoms_that_are_not_admissible(with_validation: bool) -> None:
         ("hold", 1.1, "from 0 to 1"),
         ("hold", math.nan, "from 0 to 1"),
         ("hold", "half", "from 0 to 1"),
-        ("loss", "L3", "one of L1, L2, SSIM, got 'L3'"),
+        ("loss", "L3", "one of L1, L2, PSNR, SSIM, got 'L3'"),
         ("fixed", "beta", "'free_atoms' or None"),
         ("max_slope", 0.9, "number >= 1"),
         ("max_slope", math.nan, "number >= 1"),
@@ -529,6 +529,19 @@ def test_settings_are_checked(name: str, value: object, message: str) -> None:
 def test_accuracy_is_checked(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected .*{message}"):
         replace(ACCURACY, **{name: value})  # type: ignore[arg-type]
+
+
+def test_iterations_that_end_before_the_continuation() -> None:
+    """What would be differentiated is no minimiser of the energy."""
+    solver = FastSettings(continuation_start=32.0, continuation_decay=0.9)  # 33 iterations
+    for iterations in (20, 40):
+        accuracy = Accuracy(iterations, 1e-3, 5, 0.1)
+        settings = replace(SETTINGS, n_steps=1, solver=solver, start_accuracy=accuracy, end_accuracy=accuracy)
+        if iterations == 20:
+            with pytest.raises(TrainingError, match="the solver's 20 iterations end before its continuation does"):
+                train(toy_model(), ToySamples(), [], settings)
+        else:
+            assert train(toy_model(), ToySamples(), [], settings).step == 1
 
 
 def test_the_batch_is_shared_out_evenly() -> None:
