@@ -16,6 +16,7 @@ recipe = Recipe(
     lam=0.001,  # MRI acc_16_cf_0.02 - PDFS, NCPR
     source="best_hyperparams.txt of the authors, 'MRI acc_16_cf_0.02 - PDFS, NCPR'; scale: mean over 10 slices",
     weights="denoise_sigma25_ncpr",
+    weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     image="from_file",
     scale=ScaleRule(percentile=99.9, reference=0.4324),
     mask=MaskRule(kind="random", acceleration=16, center_fraction=0.02, seed=0),  # used with --undersample only

@@ -16,6 +16,7 @@ recipe = Recipe(
     lam=0.000929068,  # Super Resolution, NCPR
     source="best_hyperparams.txt of the authors, 'Super Resolution, NCPR'",
     weights="denoise_sigma25_ncpr",
+    weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
     noise_std=0.01,
     nonnegative=True,  # once, at the end (the authors: in every step)
