@@ -35,6 +35,7 @@ __all__ = [
     "load_recipe",
     "load_recipe_of",
     "recipe_folder",
+    "recipe_source",
     "with_overrides",
 ]
 
@@ -324,6 +325,52 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         If the file cannot be read, is no Python, or defines no ``recipe``.
     """
     return load_recipe_of(Recipe, name_or_path, builtin_recipes())
+
+
+def recipe_source(recipe: Recipe) -> str:
+    """A recipe as the text of a Python file, as those that come with the package: :func:`load_recipe` gives the same recipe.
+
+    Values that are the defaults are left out. Texts are written as literals, whatever is in them.
+    """
+    imports: dict[str, set[str]] = {}
+    text = _written(recipe, "", imports)
+    lines = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items())]
+    return (
+        '"""Made by `mrisps tune`: the card says what was measured."""\n\n'
+        + "\n".join(lines)
+        + f"\n\nrecipe = {text}\n\n"
+        + 'if __name__ == "__main__":\n    from mrisps.cli.main import run_recipe\n\n'
+        + "    raise SystemExit(run_recipe(__file__))\n"
+    )
+
+
+def _written(value: object, indent: str, imports: dict[str, set[str]]) -> str:
+    """A value as a Python expression; the names that it needs are added to the imports."""
+    if isinstance(value, str):
+        text = repr(value)
+        return text if '"' in text else f'"{text[1:-1]}"'
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    kind = type(value)
+    module = kind.__module__
+    if module.startswith(("mrisps.model.", "mrisps.solvers.")):
+        module = module.rpartition(".")[0]  # the package is where they are public
+    imports.setdefault(module, set()).add(kind.__name__)
+    arguments = []
+    for entry in dataclasses.fields(value):
+        content = getattr(value, entry.name)
+        if entry.default is not dataclasses.MISSING:
+            default: object = entry.default
+        elif entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        else:
+            default = dataclasses.MISSING
+        if content != default:
+            arguments.append(f"{entry.name}={_written(content, indent + '    ', imports)}")
+    line = f"{kind.__name__}({', '.join(arguments)})"
+    if "\n" not in line and len(indent) + len(line) <= 90:
+        return line
+    return f"{kind.__name__}(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent})"
 
 
 R = typing.TypeVar("R")

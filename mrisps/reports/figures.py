@@ -28,6 +28,7 @@ __all__ = [
     "magnitude_or_signed",
     "mask_figure",
     "to_png",
+    "tuning_figure",
 ]
 
 Image = NDArray[np.float32]
@@ -237,6 +238,44 @@ def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
     if min(energies) > 0:
         axis.set_yscale("log")
     axis.grid(visible=True, which="both", alpha=0.25)
+    return figure
+
+
+def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[float], best: int) -> "Figure":
+    """The heat map of a search: one square for each pair of beta and lam, coloured by its score.
+
+    Parameters
+    ----------
+    beta, lam
+        Of each pair.
+    score
+        In dB; what is not finite is drawn as a cross.
+    best
+        Index of the chosen pair, which is marked.
+    """
+    from matplotlib.figure import Figure
+
+    x, y, values = (np.asarray(each, dtype=np.float64) for each in (beta, lam, score))
+    finite = np.isfinite(values)
+    figure = Figure(figsize=(6.4, 5.0), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("beta")
+    axes.set_ylabel("lam")
+    order = np.argsort(values[finite])  # the best on top
+    # Scores a few dB below the best are all alike: what matters is told apart near the top.
+    lowest = max(float(values[finite].min()), float(values[finite].max()) - 3.0)
+    drawn = axes.scatter(
+        x[finite][order], y[finite][order], c=values[finite][order], s=180, marker="s", cmap="viridis", vmin=lowest
+    )
+    if not finite.all():
+        axes.scatter(x[~finite], y[~finite], c="black", s=60, marker="x")
+    axes.scatter(
+        x[best : best + 1], y[best : best + 1], s=420, marker="o", facecolors="none", edgecolors="crimson", lw=2
+    )
+    axes.margins(0.15)
+    figure.colorbar(drawn, ax=axes, label="score (dB)", extend="min" if lowest > values[finite].min() else "neither")
     return figure
 
 
