@@ -14,6 +14,7 @@ from mrisps.pipeline.recipe import (
     ScaleRule,
     builtin_recipes,
     load_recipe,
+    recipe_source,
     with_overrides,
 )
 
@@ -223,3 +224,20 @@ def test_rules_are_for_their_tasks() -> None:
     with pytest.raises(RecipeError, match="blur"):
         Recipe("x", "superres", 1.0, 1.0, "a test")
     assert Recipe("x", "superres", 1.0, 1.0, "a test", blur=BlurRule(), scale=ScaleRule(99, 0.5)).task == "superres"
+
+
+@pytest.mark.parametrize("name", sorted(builtin_recipes()))
+def test_a_recipe_written_as_python_is_the_same(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "copy.py"
+    path.write_text(recipe_source(recipe))
+    assert load_recipe(path) == recipe
+
+
+def test_no_text_of_a_recipe_becomes_code(tmp_path: Path) -> None:
+    hostile = '"""\n\'\'\'\\"); raise SystemExit(3)  # \x00 \ud800 \u2028 é'
+    card = Card(1.5, "PSNR", hostile, 3, "2026-11-25", hostile)
+    recipe = Recipe(hostile, "denoise", 1e-300, 1e22, hostile, weights=hostile, description=hostile, card=card)
+    path = tmp_path / "hostile.py"
+    path.write_text(recipe_source(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe
