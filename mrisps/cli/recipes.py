@@ -44,8 +44,8 @@ def list_recipes(context: typer.Context) -> None:
         recipe = load_recipe(name)
         rows.append([name, recipe.task, recipe.description, recipe.card.summary if recipe.card else ""])
     for name in builtin_train_recipes():
-        recipe = _load(name)
-        rows.append([name, f"train: {recipe.task}", recipe.description, ""])
+        training = _load(name)
+        rows.append([name, f"train: {training.task}", training.description, ""])
     print_table(["name", "task", "description", "measured"], rows, n_text_columns=4)
 
 

@@ -174,9 +174,6 @@ def tune(
         "criterion": settings.criterion,
         "border": str(settings.border),
     }
-    journal = Journal(journal_file, identity, resume=resume)
-    if resume:
-        note(f"{journal_file}: {len(journal.evaluations)} candidates are known")
     note(
         f"{recipe.name}: {len(cases)} slices or images of {len(found)} files, from beta {recipe.beta:g}, lam {recipe.lam:g}"
     )
@@ -191,7 +188,13 @@ def tune(
             f"{evaluation.seconds:.1f} s{', warm start' if evaluation.warm else ''}"
         )
 
-    with memory_errors(device), SolverProgress(output.name, recipe.solver.tolerance, quiet=True) as progress:
+    with (
+        Journal(journal_file, identity, resume=resume) as journal,
+        memory_errors(device),
+        SolverProgress(output.name, recipe.solver.tolerance, quiet=True) as progress,
+    ):
+        if resume:
+            note(f"{journal_file}: {len(journal.evaluations)} candidates are known")
         tuning = search(
             cases,
             model,

@@ -15,12 +15,14 @@ Source: grid, A. Goujon, S. Neumayer and M. Unser, SIAM J. Imaging Sci. 17 (2024
 Math. Program. 92 (2002) 555-582 (UOBYQA), here with least squares.
 """
 
+import fcntl
 import hashlib
 import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +33,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrisps.atomic import write_text
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
@@ -754,18 +755,57 @@ class Journal:
     Raises
     ------
     FileError
-        The file belongs to something else, is damaged (a last line that was being written when the process died is not), or
-        cannot be written.
+        Another process is writing it; it belongs to something else, is damaged (a last line that was being written when the process
+        died is not), or cannot be written.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, str], *, resume: bool) -> None:
         self.path = path
         self.evaluations: list[Evaluation] = []
-        header = json.dumps({"format": "mrisps-tune", "version": 1, **identity})
-        if resume and path.exists():
-            self.evaluations = list(_read_journal(path, json.loads(header)))
-        lines = [header, *(json.dumps(asdict(evaluation)) for evaluation in self.evaluations)]
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        header = {"format": "mrisps-tune", "version": 1, **identity}
+        with _naming(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            self._lock()
+            n_bytes = os.fstat(self._descriptor).st_size
+            if n_bytes > MAX_JOURNAL_BYTES and resume:
+                raise FileError(path, f"is larger than {MAX_JOURNAL_BYTES} bytes")
+            content = os.pread(self._descriptor, n_bytes, 0) if resume else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            if resume:
+                self.evaluations = list(_read_journal(path, whole, header))
+            with _naming(path):
+                os.ftruncate(self._descriptor, len(whole))
+            if not resume:
+                self._write(json.dumps(header))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write. Harmless when done twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _lock(self) -> None:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
+        except OSError as error:
+            raise FileError(self.path, "another process is tuning into this file") from error
+
+    def _write(self, line: str) -> None:
+        with _naming(self.path):
+            rest = (line + "\n").encode()
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
 
     def find(self, beta: float, lam: float, warm: bool) -> Evaluation | None:
         """What was measured there before."""
@@ -776,42 +816,40 @@ class Journal:
 
     def add(self, evaluation: Evaluation) -> None:
         """Append an evaluation and force it to the disk."""
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(evaluation)) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise FileError(self.path, f"cannot be written: {error.strerror or error}") from error
+        self._write(json.dumps(asdict(evaluation)))
         self.evaluations.append(evaluation)
 
 
-def _read_journal(path: Path, header: Mapping[str, object]) -> Iterator[Evaluation]:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
     try:
-        if path.stat().st_size > MAX_JOURNAL_BYTES:
-            raise FileError(path, f"is larger than {MAX_JOURNAL_BYTES} bytes")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        yield
     except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+        raise FileError(path, f"cannot be written: {error.strerror or error}") from error
+
+
+def _read_journal(path: Path, content: bytes, header: Mapping[str, object]) -> Iterator[Evaluation]:
+    try:
+        lines = content.decode("utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise FileError(path, f"is no journal of tuning: {error}") from error
-    for number, line in enumerate(lines[:-1], 1):  # what comes after the last line end is a line that was being written
+    if not lines:
+        raise FileError(path, "is no journal of tuning: it has no whole line; use --overwrite to begin anew")
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise FileError(path, f"is not JSON: {error}", field=f"line {number}") from error
         if not isinstance(record, dict):
             raise FileError(path, "expected a JSON object", field=f"line {number}")
-        if number == 1:
-            differing = [key for key in header if record.get(key) != header[key]]
-            if differing:
-                raise FileError(
-                    path, f"belongs to another tuning: {', '.join(differing)} differ; use --overwrite to begin anew"
-                )
+        if number > 1:
+            yield _evaluation(path, number, record)
             continue
-        yield _evaluation(path, number, record)
-    if len(lines) < 2:
-        raise FileError(path, "is no journal of tuning: it has no whole line; use --overwrite to begin anew")
+        differing = [key for key in header if record.get(key) != header[key]]
+        if differing:
+            raise FileError(
+                path, f"belongs to another tuning: {', '.join(differing)} differ; use --overwrite to begin anew"
+            )
 
 
 def _evaluation(path: Path, number: int, record: Mapping[str, object]) -> Evaluation:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +68,8 @@ def mri() -> Recipe:
 @pytest.fixture
 def image() -> NDArray[np.float32]:
     y, x = np.mgrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
-    return (0.8 * (x**2 + y**2 < 0.5) - 0.4 * ((np.abs(x) < 0.2) & (np.abs(y) < 0.5)) + 0.1).astype(np.float32)
+    shapes = 0.8 * (x**2 + y**2 < 0.5) - 0.4 * ((np.abs(x) < 0.2) & (np.abs(y) < 0.5)) + 0.1
+    return np.asarray(shapes, dtype=np.float32)
 
 
 def to_kspace(image: NDArray[np.float32]) -> NDArray[np.complex64]:
@@ -229,7 +232,7 @@ def test_several_coils(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) 
         preparation=Preparation(compression=None, maps=CoilMaps(method="walsh", calibration_width=8), phase=None),
     )
     for criterion in ("reference", "held-out"):
-        (case,) = read_cases([path], recipe, TuneSettings(criterion=criterion))  # type: ignore[arg-type]
+        (case,) = read_cases([path], recipe, TuneSettings(criterion=criterion))
         assert case.problem.mask is not None
         assert not case.problem.mask.is_fully_sampled
         rss = np.sqrt(np.square(np.abs(coils)).sum(axis=0)).astype(np.float32)
@@ -375,6 +378,19 @@ def test_journal(tmp_path: Path) -> None:
         Journal(path, {"recipe": "r", "data": "other"}, resume=True)
     assert path.read_bytes() == whole
     assert Journal(path, {"recipe": "r", "data": "other"}, resume=False).evaluations == []
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "a.tune.jsonl"
+    program = (
+        "import sys; from pathlib import Path; from mrisps.errors import FileError; from mrisps.pipeline.tune import Journal\n"
+        "try: Journal(Path(sys.argv[1]), {}, resume=False)\n"
+        "except FileError as error: sys.exit(str(error))\n"
+    )
+    with Journal(path, {"recipe": "r"}, resume=False):
+        other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert "another process is tuning into this file" in other.stderr
+    assert len(path.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
