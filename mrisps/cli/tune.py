@@ -334,7 +334,7 @@ def _tuned(
     best = tuning.best
     listed = ", ".join(printable(path.name) for path in files[:4]) + (", ..." if len(files) > 4 else "")
     shape = "x".join(map(str, cases[0].problem.operator.domain_shape[-2:]))
-    details = [f"{len(files)} files ({listed})", f"first image {shape}"]
+    details = [f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed})", f"first image {shape}"]
     if settings.crop is not None:
         details.append(f"cropped to {settings.crop[0]}x{settings.crop[1]} at most")
     if settings.border:

@@ -347,8 +347,10 @@ def recipe_source(recipe: Recipe) -> str:
 def _written(value: object, indent: str, imports: dict[str, set[str]]) -> str:
     """A value as a Python expression; the names that it needs are added to the imports."""
     if isinstance(value, str):
-        text = repr(value)
-        return text if '"' in text else f'"{text[1:-1]}"'
+        pieces = re.findall(r".{1,88}(?:\s|\Z)|.{1,88}", value, flags=re.DOTALL)
+        if len(indent) + len(value) <= 90 or "".join(pieces) != value:
+            return _literal(value)
+        return "(\n" + "".join(f"{indent}    {_literal(piece)}\n" for piece in pieces) + f"{indent})"
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return repr(value)
     kind = type(value)
@@ -371,6 +373,11 @@ def _written(value: object, indent: str, imports: dict[str, set[str]]) -> str:
     if "\n" not in line and len(indent) + len(line) <= 90:
         return line
     return f"{kind.__name__}(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent})"
+
+
+def _literal(text: str) -> str:
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 R = typing.TypeVar("R")

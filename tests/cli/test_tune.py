@@ -175,7 +175,7 @@ def test_the_test_split_of_a_manifest_is_never_used(cli: Cli, denoising: Path, p
     assert cli(*arguments, "--split", "val", "--overwrite") == 0
     card = load_recipe(output).card
     assert card is not None
-    assert "1 files (b.png)" in card.data
+    assert "1 file (b.png)" in card.data
     (pictures / "b.png").write_bytes((pictures / "c.png").read_bytes())
     assert cli(*arguments, "--overwrite") == 2
     assert "b.png: is not what the manifest" in cli.error()

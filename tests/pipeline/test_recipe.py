@@ -235,7 +235,8 @@ def test_a_recipe_written_as_python_is_the_same(tmp_path: Path, name: str) -> No
 
 
 def test_no_text_of_a_recipe_becomes_code(tmp_path: Path) -> None:
-    hostile = '"""\n\'\'\'\\"); raise SystemExit(3)  # \x00 \ud800 \u2028 é'
+    long = "words and  more\twords\n" * 20 + "x" * 300 + "\n\n"
+    hostile = long + '"""\n\'\'\'\\"); raise SystemExit(3)  # \x00 \ud800 \u2028 é'
     card = Card(1.5, "PSNR", hostile, 3, "2026-11-25", hostile)
     recipe = Recipe(hostile, "denoise", 1e-300, 1e22, hostile, weights=hostile, description=hostile, card=card)
     path = tmp_path / "hostile.py"
