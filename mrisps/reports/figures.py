@@ -242,7 +242,7 @@ def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
 
 
 def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[float], best: int) -> "Figure":
-    """The heat map of a search: one square for each pair of beta and lam, coloured by its score.
+    """The heat map of a search: a square for each pair of beta and lam, coloured by its score, and what lies between them.
 
     Parameters
     ----------
@@ -254,6 +254,7 @@ def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[f
         Index of the chosen pair, which is marked.
     """
     from matplotlib.figure import Figure
+    from matplotlib.tri import Triangulation
 
     x, y, values = (np.asarray(each, dtype=np.float64) for each in (beta, lam, score))
     finite = np.isfinite(values)
@@ -266,15 +267,30 @@ def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[f
     order = np.argsort(values[finite])  # the best on top
     # Scores a few dB below the best are all alike: what matters is told apart near the top.
     lowest = max(float(values[finite].min()), float(values[finite].max()) - 3.0)
+    highest = max(float(values[finite].max()), lowest + 0.01)
+    places = np.stack([np.log(x[finite]), np.log(y[finite])])
+    if np.linalg.matrix_rank(places - places[:, :1], tol=1e-6) == 2:  # else there is no triangle
+        between = Triangulation(x[finite], y[finite], Triangulation(*places).triangles)
+        levels = np.linspace(lowest, highest, 13)
+        axes.tricontourf(between, values[finite].clip(lowest, highest), levels, cmap="viridis", alpha=0.6)
     drawn = axes.scatter(
-        x[finite][order], y[finite][order], c=values[finite][order], s=180, marker="s", cmap="viridis", vmin=lowest
+        *(x[finite][order], y[finite][order]),
+        c=values[finite][order],
+        s=90,
+        marker="s",
+        cmap="viridis",
+        vmin=lowest,
+        vmax=highest,
+        edgecolors="white",
+        linewidths=0.6,
     )
     if not finite.all():
         axes.scatter(x[~finite], y[~finite], c="black", s=60, marker="x")
     axes.scatter(
-        x[best : best + 1], y[best : best + 1], s=420, marker="o", facecolors="none", edgecolors="crimson", lw=2
+        x[best : best + 1], y[best : best + 1], s=300, marker="o", facecolors="none", edgecolors="crimson", lw=2
     )
-    axes.margins(0.15)
+    axes.set_xlim(x.min() / 1.25, x.max() * 1.25)
+    axes.set_ylim(y.min() / 1.25, y.max() * 1.25)
     figure.colorbar(drawn, ax=axes, label="score (dB)", extend="min" if lowest > values[finite].min() else "neither")
     return figure
 
