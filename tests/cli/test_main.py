@@ -35,6 +35,7 @@ COMMANDS = [
     ("train",),
     ("weights",),
     ("atoms",),
+    ("tune",),
 ]
 Process = Callable[..., subprocess.CompletedProcess[str]]
 
