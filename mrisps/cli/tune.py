@@ -124,7 +124,9 @@ def tune(
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
-    """Find beta and lam of a recipe on reference data, and write a new recipe with a card.
+    """Tune beta and lam of a recipe.
+
+    The result is a new recipe, with a card that says what was measured.
 
     Fully sampled k-space is undersampled with the recipe's mask rule; k-space that is undersampled needs a reference image in
     its file, or `--criterion held-out`. Clean images get the recipe's noise (and blur). Noise and masks are drawn once: all
