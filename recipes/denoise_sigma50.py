@@ -1,6 +1,6 @@
 """Denoising of images with white Gaussian noise of sigma 50 (of 255), with the weights for sigma 25.
 
-beta and lam: eight pairs were measured by `mrisps tune` on small crops of three classical test images, and none was better than this
+beta and lam: eight pairs were measured by `mrisps tune` on small crops of three classical test images, none of them better than this
 guess. A rough choice.
 """
 

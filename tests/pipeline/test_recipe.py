@@ -25,6 +25,7 @@ def test_the_recipes_of_the_package() -> None:
         *(f"knee_{contrast}_acc{acceleration}" for contrast in ("pd", "pdfs") for acceleration in (4, 8, 16)),
         *(f"brain_multicoil_acc{acceleration}" for acceleration in (4, 8)),
         *(f"denoise_sigma{sigma}" for sigma in (5, 15, 25, 50)),
+        "superres_x2",
         "superres_x4",
         "head_acc8",
     }
