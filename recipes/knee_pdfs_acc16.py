@@ -5,7 +5,7 @@ beta and lam are what the paper's authors tuned on their validation slices for N
 have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
-from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
+from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(
@@ -28,6 +28,14 @@ recipe = Recipe(
         continuation_decay=0.97,
         image_change=0.05,
         levels=3,
+    ),
+    card=Card(
+        score=24.879,
+        metric="PSNR",
+        data="the central 64 of 640 rows of the paper's first PDFS validation slices, data range: the maximum of each reference",
+        n_slices=2,
+        date="2026-11-25",
+        how="beta and lam tuned by the authors for weights of theirs; measured with those of the package, all converged",
     ),
 )
 

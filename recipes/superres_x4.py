@@ -5,7 +5,7 @@ beta and lam are what the paper's authors tuned on their validation slices for N
 have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
-from mrisps.pipeline.recipe import BlurRule, Recipe
+from mrisps.pipeline.recipe import BlurRule, Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(
@@ -21,6 +21,14 @@ recipe = Recipe(
     noise_std=0.01,
     nonnegative=True,  # once, at the end (the authors: in every step)
     solver=FastSettings(tolerance=1e-4, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+    card=Card(
+        score=31.023,
+        metric="PSNR",
+        data="the central 96 x 96 pixels of one natural image (the paper's validation image), without a border of 8, data range 1",
+        n_slices=1,
+        date="2026-11-25",
+        how="beta and lam tuned by the authors for weights of theirs; measured with those of the package, all converged",
+    ),
 )
 
 if __name__ == "__main__":
