@@ -15,6 +15,7 @@ recipe = Recipe(
     lam=0.0005,
     source="coarse grid on a simulated T1 head",
     weights="denoise_sigma25_ncpr",
+    weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     image="from_file",
     scale=ScaleRule(percentile=99.9, reference=0.46),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.08, seed=0),  # used with --undersample only

@@ -17,6 +17,7 @@ recipe = Recipe(
     lam=0.0015,
     source="between brain_multicoil_acc4 and brain_multicoil_poisson8",
     weights="denoise_sigma25_ncpr",
+    weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     image="complex",
     scale=ScaleRule(percentile=99.5, reference=1.0),
     preparation=Preparation(

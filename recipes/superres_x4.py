@@ -5,7 +5,7 @@ beta and lam are what the paper's authors tuned on their validation slices for N
 have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
-from mrisps.pipeline.recipe import BlurRule, Recipe
+from mrisps.pipeline.recipe import BlurRule, Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(
@@ -16,10 +16,19 @@ recipe = Recipe(
     lam=0.000929068,  # Super Resolution, NCPR
     source="best_hyperparams.txt of the authors, 'Super Resolution, NCPR'",
     weights="denoise_sigma25_ncpr",
+    weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     blur=BlurRule(kernel_size=16, sigma=2.0, stride=4),
     noise_std=0.01,
     nonnegative=True,  # once, at the end (the authors: in every step)
     solver=FastSettings(tolerance=1e-4, max_iterations=2000, continuation_start=32.0, continuation_decay=0.97),
+    card=Card(
+        score=31.023,
+        metric="PSNR",
+        data="the central 96 x 96 pixels of one natural image (the paper's validation image), without a border of 8, data range 1",
+        n_slices=1,
+        date="2026-11-25",
+        how="beta and lam tuned by the authors for weights of theirs; measured with those of the package, all converged",
+    ),
 )
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
 from mrisps.cli.superres import superres
 from mrisps.cli.train import train
+from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify
 from mrisps.cli.weights import atoms, weights
 from mrisps.errors import MrispsError
@@ -119,6 +120,14 @@ app.command(
         "torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda",
     )
 )(guarded(train))
+
+app.command(
+    epilog=examples(
+        "mrisps tune knee_pd_acc8 --data my_knees.toml --output my_knee_acc8.py",
+        "mrisps tune denoise_sigma25 --data photographs/ --crop 96x96 --output my_denoise.py",
+        "mrisps tune knee_pd_acc8 --data undersampled/ --criterion held-out --output mine.py",
+    )
+)(guarded(tune))
 
 app.command(epilog=examples("mrisps weights", "mrisps weights denoise_sigma25_ncpr"))(guarded(weights))
 app.command(epilog=examples("mrisps atoms denoise_sigma25_ncpr", "mrisps atoms NCPR.pth --output atoms.png"))(

@@ -134,7 +134,7 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
     Raises
     ------
     UsageError
-        No weights are named, or they cannot be used.
+        No weights are named, or they cannot be used, or those that the recipe names have another SHA-256 than it states.
     """
     from mrisps.model import SmoothPlusSparse
     from mrisps.model.shipped import shipped_weights
@@ -158,6 +158,8 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
             with steps() as say:
                 model = derived_weights(say)
             note(f"weights: {DERIVED_NOTE}")
+            if option is None:
+                recipe.check_weights(model.fingerprint())
             return model, "derived"
         model = SmoothPlusSparse.load(name)
         path = shipped.get(name, Path(name))
@@ -165,6 +167,8 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
             model.prior()  # the constraints can be met
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
+        if option is None:
+            recipe.check_weights(model.fingerprint())
         return model, name if name in shipped else path.name
 
 

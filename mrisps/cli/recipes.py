@@ -36,17 +36,17 @@ def list_recipes(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from mrisps.pipeline.recipe import builtin_recipes
+    from mrisps.pipeline.recipe import builtin_recipes, load_recipe
     from mrisps.pipeline.training import builtin_train_recipes
 
     rows = []
     for name in builtin_recipes():
-        recipe = _load(name)
-        rows.append([name, recipe.task, recipe.description])
+        recipe = load_recipe(name)
+        rows.append([name, recipe.task, recipe.description, recipe.card.summary if recipe.card else ""])
     for name in builtin_train_recipes():
-        recipe = _load(name)
-        rows.append([name, f"train: {recipe.task}", recipe.description])
-    print_table(["name", "task", "description"], rows, n_text_columns=3)
+        training = _load(name)
+        rows.append([name, f"train: {training.task}", training.description, ""])
+    print_table(["name", "task", "description", "measured"], rows, n_text_columns=4)
 
 
 def show_recipe(

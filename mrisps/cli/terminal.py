@@ -33,9 +33,12 @@ class SolverProgress:
         Of the file.
     tolerance
         What the residual has to come down to.
+    quiet
+        No lines: the caller has its own.
     """
 
-    def __init__(self, name: str, tolerance: float) -> None:
+    def __init__(self, name: str, tolerance: float, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._name = printable(name)
         self._tolerance = tolerance
         self._bar: Progress | None = None
@@ -92,7 +95,7 @@ class SolverProgress:
         self._last = (position, n_slices, iteration, residual)
 
     def _slice_done(self) -> None:
-        if self._last is None:
+        if self._last is None or self._quiet:
             return
         position, n_slices, iteration, residual = self._last
         seconds, self._started = time.perf_counter() - self._started, time.perf_counter()

@@ -148,6 +148,16 @@ class Sense(LinearOperator):
             )
         return image if self._domain_dtype.is_complex else image.real.clone()
 
+    def with_mask(self, mask: SamplingMask | torch.Tensor) -> "Sense":
+        """The same operator with another mask.
+
+        Raises
+        ------
+        ValueError
+            As the constructor.
+        """
+        return Sense(mask, self._maps_by_coil.movedim(0, 1), self._domain_dtype, self._device)
+
     @property
     def n_measurements(self) -> int:
         """Twice the number of acquired samples of all coils: the zeros elsewhere are no measurements."""

@@ -95,6 +95,16 @@ class FourierSubsampling(LinearOperator):
             image = torch.fft.irfft2(half * torch.fft.rfft2(x), s=x.shape[-2:])
         return image
 
+    def with_mask(self, mask: SamplingMask | torch.Tensor) -> "FourierSubsampling":
+        """The same operator with another mask.
+
+        Raises
+        ------
+        ValueError
+            As the constructor.
+        """
+        return FourierSubsampling(mask, self._domain_shape, self._domain_dtype, self._device)
+
     @property
     def mask(self) -> torch.Tensor:
         """Bool, ``(y, x)``: true where acquired; centred."""

@@ -6,9 +6,11 @@ listed by :func:`builtin_recipes`. A recipe file is a program and is executed: u
 
 import copy
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
+import re
 import runpy
 import types
 import typing
@@ -24,6 +26,7 @@ from mrisps.solvers import FastSettings
 
 __all__ = [
     "BlurRule",
+    "Card",
     "MaskRule",
     "Recipe",
     "ScaleRule",
@@ -32,11 +35,16 @@ __all__ = [
     "load_recipe",
     "load_recipe_of",
     "recipe_folder",
+    "recipe_source",
     "with_overrides",
 ]
 
 Task = Literal["mri", "denoise", "superres"]
 ImageKind = Literal["from_file", "real", "complex"]
+Metric = Literal["PSNR", "held-out"]
+
+DESCRIPTIVE = ("name", "source", "card", "description")
+"""Keys that say something about a recipe and influence no result: not in :meth:`Recipe.sha256`."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,55 @@ class BlurRule:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What was measured with a recipe. It influences no result.
+
+    Parameters
+    ----------
+    score
+        In dB, mean over the slices.
+    metric
+        ``"PSNR"`` against a reference. ``"held-out"``: how well acquired k-space that was held out is predicted,
+        -10 log10(|error|^2 / |measured|^2).
+    data
+        What was measured: files, crop, data range.
+    n_slices
+        Number of slices, or of images.
+    date
+        ``YYYY-MM-DD``.
+    how
+        How beta and lam were found, and what else is to be known of the score.
+    """
+
+    score: float
+    metric: Metric
+    data: str
+    n_slices: int
+    date: str
+    how: str
+
+    def __post_init__(self) -> None:
+        check_types(self, "card.")
+        if not math.isfinite(self.score):
+            raise RecipeError("card.score", f"expected a finite number, got {self.score}")
+        if self.n_slices < 1:
+            raise RecipeError("card.n_slices", f"expected an integer >= 1, got {self.n_slices}")
+        for key in ("data", "how"):
+            if not getattr(self, key).strip():
+                raise RecipeError(f"card.{key}", "expected a text, got an empty one")
+        try:
+            if datetime.date.fromisoformat(self.date).isoformat() != self.date:
+                raise ValueError
+        except ValueError as error:
+            raise RecipeError("card.date", f"expected YYYY-MM-DD, got {self.date!r}") from error
+
+    @property
+    def summary(self) -> str:
+        """Score, metric and number of slices, for listings."""
+        return f"{self.score:.2f} dB {self.metric}, {self.n_slices} slice{'s' if self.n_slices > 1 else ''}"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One task with every number explicit.
 
@@ -132,6 +189,9 @@ class Recipe:
     weights
         Path of the weights, ``"derived"`` for those that the package derives itself
         (:mod:`mrisps.pipeline.derived_weights`), or None: the caller has to name them.
+    weights_sha256
+        Of configuration and parameters, as `mrisps weights` prints it (:meth:`mrisps.model.SmoothPlusSparse.fingerprint`), or None:
+        any weights of that name. See :meth:`check_weights`.
     image
         ``"from_file"``: the image is real if the file states it, complex otherwise. ``"real"``, ``"complex"``: whatever the file
         says. MRI only; other images are real.
@@ -154,6 +214,8 @@ class Recipe:
         Settings of the solver.
     description
         One line for listings.
+    card
+        What was measured with it, or None.
     """
 
     name: str
@@ -162,6 +224,7 @@ class Recipe:
     lam: float
     source: str
     weights: str | None = None
+    weights_sha256: str | None = None
     image: ImageKind = "from_file"
     scale: ScaleRule | None = None
     mask: MaskRule | None = None
@@ -172,6 +235,7 @@ class Recipe:
     prior: PriorUse = field(default_factory=PriorUse)
     solver: FastSettings = field(default_factory=FastSettings)
     description: str = ""
+    card: Card | None = None
 
     def __post_init__(self) -> None:
         check_types(self, "")
@@ -183,6 +247,13 @@ class Recipe:
                 raise RecipeError(key, f"expected a number > 0, got {value}")
         if self.noise_std is not None and not 0 <= self.noise_std < math.inf:
             raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
+        if self.weights_sha256 is not None:
+            if not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
+                raise RecipeError(
+                    "weights_sha256", f"expected 64 hexadecimal digits in small letters, got {self.weights_sha256!r}"
+                )
+            if self.weights is None:
+                raise RecipeError("weights_sha256", "is of no use without weights")
         if self.mask is not None and self.task != "mri":
             raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
         if self.preparation is not None and self.task != "mri":
@@ -203,8 +274,29 @@ class Recipe:
         return asdict(self)
 
     def sha256(self) -> str:
-        """Hash of every value in the recipe."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """Hash of every value that a result depends on: all but name, description, source and card."""
+        values = {key: value for key, value in self.to_dict().items() if key not in DESCRIPTIVE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def check_weights(self, fingerprint: str) -> None:
+        """Refuse weights that are not those the recipe was made for.
+
+        Parameters
+        ----------
+        fingerprint
+            Of the weights that were loaded by the recipe's ``weights``.
+
+        Raises
+        ------
+        RecipeError
+            The recipe states another SHA-256.
+        """
+        if self.weights_sha256 not in (None, fingerprint):
+            raise RecipeError(
+                "weights_sha256",
+                f"{self.name} was made for weights with SHA-256 {self.weights_sha256}, those called {self.weights!r} have "
+                f"{fingerprint}",
+            )
 
 
 def recipe_folder() -> Path:
@@ -233,6 +325,59 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         If the file cannot be read, is no Python, or defines no ``recipe``.
     """
     return load_recipe_of(Recipe, name_or_path, builtin_recipes())
+
+
+def recipe_source(recipe: Recipe) -> str:
+    """A recipe as the text of a Python file, as those that come with the package: :func:`load_recipe` gives the same recipe.
+
+    Values that are the defaults are left out. Texts are written as literals, whatever is in them.
+    """
+    imports: dict[str, set[str]] = {}
+    text = _written(recipe, "", imports)
+    lines = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items())]
+    return (
+        '"""Made by `mrisps tune`: the card says what was measured."""\n\n'
+        + "\n".join(lines)
+        + f"\n\nrecipe = {text}\n\n"
+        + 'if __name__ == "__main__":\n    from mrisps.cli.main import run_recipe\n\n'
+        + "    raise SystemExit(run_recipe(__file__))\n"
+    )
+
+
+def _written(value: object, indent: str, imports: dict[str, set[str]]) -> str:
+    """A value as a Python expression; the names that it needs are added to the imports."""
+    if isinstance(value, str):
+        pieces = re.findall(r".{1,88}(?:\s|\Z)|.{1,88}", value, flags=re.DOTALL)
+        if len(indent) + len(value) <= 90 or "".join(pieces) != value:
+            return _literal(value)
+        return "(\n" + "".join(f"{indent}    {_literal(piece)}\n" for piece in pieces) + f"{indent})"
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    kind = type(value)
+    module = kind.__module__
+    if module.startswith(("mrisps.model.", "mrisps.solvers.")):
+        module = module.rpartition(".")[0]  # the package is where they are public
+    imports.setdefault(module, set()).add(kind.__name__)
+    arguments = []
+    for entry in dataclasses.fields(value):
+        content = getattr(value, entry.name)
+        if entry.default is not dataclasses.MISSING:
+            default: object = entry.default
+        elif entry.default_factory is not dataclasses.MISSING:
+            default = entry.default_factory()
+        else:
+            default = dataclasses.MISSING
+        if content != default:
+            arguments.append(f"{entry.name}={_written(content, indent + '    ', imports)}")
+    line = f"{kind.__name__}({', '.join(arguments)})"
+    if "\n" not in line and len(indent) + len(line) <= 90:
+        return line
+    return f"{kind.__name__}(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent})"
+
+
+def _literal(text: str) -> str:
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 R = typing.TypeVar("R")
@@ -268,16 +413,21 @@ def with_overrides(recipe: R, overrides: Mapping[str, str]) -> R:
         The recipe.
     overrides
         Key path -> value as text, for example ``{"lam": "1e-3", "solver.tolerance": "1e-4", "image": "complex"}``; ``none`` is
-        None.
+        None. A card does not survive a change of what it is about, nor a ``weights_sha256`` that of ``weights``.
 
     Raises
     ------
     RecipeError
         If a key is unknown or a value has the wrong type or range.
     """
+    if "weights" in overrides and isinstance(recipe, Recipe):
+        overrides = {"weights_sha256": "none", **overrides}
+    changed = recipe
     for key, text in overrides.items():
-        recipe = _replaced(recipe, key.split("."), text, key)
-    return recipe
+        changed = _replaced(changed, key.split("."), text, key)
+    if isinstance(recipe, Recipe) and isinstance(changed, Recipe) and changed.sha256() != recipe.sha256():
+        changed = _replaced(changed, ["card"], "none", "card")
+    return changed
 
 
 def _replaced(record: R, keys: list[str], text: str, path: str) -> R:

@@ -291,11 +291,18 @@ def super_resolution_problem(
 
 
 def reconstruct(
-    problem: Problem, model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
+    problem: Problem,
+    model: SmoothPlusSparse,
+    recipe: Recipe,
+    *,
+    start: Tensor | None = None,
+    keep_coefficients: bool = False,
+    progress: Progress | None = None,
 ) -> Reconstruction:
     """Solve a problem with a recipe's regularisation and return the images in the units of the input.
 
-    The certificate refers to the scaled problem, and to the image before the recipe's ``nonnegative`` clips it.
+    The certificate refers to the scaled problem, and to the image before the recipe's ``nonnegative`` clips it; ``start`` and
+    ``keep_coefficients`` are those of :func:`mrisps.solvers.solve`.
 
     Raises
     ------
@@ -311,6 +318,8 @@ def reconstruct(
         recipe.solver,
         use=recipe.prior_for(problem.operator.domain_shape[-2:]),
         noise_std=problem.noise_std,
+        start=start,
+        keep_coefficients=keep_coefficients,
         progress=progress,
     )
     for certificate in result.certificates:

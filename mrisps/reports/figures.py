@@ -28,6 +28,7 @@ __all__ = [
     "magnitude_or_signed",
     "mask_figure",
     "to_png",
+    "tuning_figure",
 ]
 
 Image = NDArray[np.float32]
@@ -246,6 +247,60 @@ def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
     if min(energies) > 0:
         axis.set_yscale("log")
     axis.grid(visible=True, which="both", alpha=0.25)
+    return figure
+
+
+def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[float], best: int) -> "Figure":
+    """The heat map of a search: a square for each pair of beta and lam, coloured by its score, and what lies between them.
+
+    Parameters
+    ----------
+    beta, lam
+        Of each pair.
+    score
+        In dB; what is not finite is drawn as a cross.
+    best
+        Index of the chosen pair, which is marked.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.tri import Triangulation
+
+    x, y, values = (np.asarray(each, dtype=np.float64) for each in (beta, lam, score))
+    finite = np.isfinite(values)
+    figure = Figure(figsize=(6.4, 5.0), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("beta")
+    axes.set_ylabel("lam")
+    order = np.argsort(values[finite])  # the best on top
+    # Scores a few dB below the best are all alike: what matters is told apart near the top.
+    lowest = max(float(values[finite].min()), float(values[finite].max()) - 3.0)
+    highest = max(float(values[finite].max()), lowest + 0.01)
+    places = np.stack([np.log(x[finite]), np.log(y[finite])])
+    if np.linalg.matrix_rank(places - places[:, :1], tol=1e-6) == 2:  # else there is no triangle
+        between = Triangulation(x[finite], y[finite], Triangulation(*places).triangles)
+        levels = np.linspace(lowest, highest, 13)
+        axes.tricontourf(between, values[finite].clip(lowest, highest), levels, cmap="viridis", alpha=0.6)
+    drawn = axes.scatter(
+        *(x[finite][order], y[finite][order]),
+        c=values[finite][order],
+        s=90,
+        marker="s",
+        cmap="viridis",
+        vmin=lowest,
+        vmax=highest,
+        edgecolors="white",
+        linewidths=0.6,
+    )
+    if not finite.all():
+        axes.scatter(x[~finite], y[~finite], c="black", s=60, marker="x")
+    axes.scatter(
+        x[best : best + 1], y[best : best + 1], s=300, marker="o", facecolors="none", edgecolors="crimson", lw=2
+    )
+    axes.set_xlim(x.min() / 1.25, x.max() * 1.25)
+    axes.set_ylim(y.min() / 1.25, y.max() * 1.25)
+    figure.colorbar(drawn, ax=axes, label="score (dB)", extend="min" if lowest > values[finite].min() else "neither")
     return figure
 
 

@@ -205,6 +205,7 @@ def solve(
     use: PriorUse | None = None,
     noise_std: float | None = None,
     keep_coefficients: bool = False,
+    start: Tensor | None = None,
     progress: Progress | None = None,
     monitor: Callable[[Iterate], None] | None = None,
 ) -> Reconstruction:
@@ -226,6 +227,8 @@ def solve(
         Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
     keep_coefficients
         Whether to return a*.
+    start
+        Coefficients of a similar problem to start from; see :func:`minimise`.
     progress
         Called with (iteration of the full problem, largest residual of the batch so far) after every iteration.
     monitor
@@ -255,7 +258,7 @@ def solve(
     energy = Energy(operator, y, prior)
     check_measurements(energy, noise_std)
     started = time.perf_counter()
-    minimum = minimise(energy, settings, progress=progress, monitor=monitor)
+    minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor)
     return certify(
         energy,
         minimum.image_step,

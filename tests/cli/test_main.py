@@ -37,6 +37,7 @@ COMMANDS = [
     ("train",),
     ("weights",),
     ("atoms",),
+    ("tune",),
 ]
 Process = Callable[..., subprocess.CompletedProcess[str]]
 

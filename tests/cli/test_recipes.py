@@ -12,8 +12,20 @@ from .helpers import Cli, recipe_text
 def test_list(cli: Cli) -> None:
     assert cli("recipes") == 0
     lines = cli.stdout.splitlines()
-    assert lines[0].split() == ["name", "task", "description"]
+    assert lines[0].split() == ["name", "task", "description", "measured"]
     assert [line.split()[0] for line in lines[1:]] == [*builtin_recipes(), *builtin_train_recipes()]
+    measured = {line.split()[0]: line for line in lines}
+    assert measured["knee_pd_acc8"].endswith("  28.76 dB PSNR, 2 slices")
+
+
+def test_weights_that_are_not_those_of_the_recipe(cli: Cli, knee: Path, weights: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(recipe_text("mri", f"weights='{weights.name}', weights_sha256='{'0' * 64}', "))
+    arguments = ("recon", knee, "--recipe", recipe, "--output", tmp_path / "out", "--set", "solver.max_iterations=1")
+    assert cli(*arguments) == 2
+    assert "weights_sha256: small_mri was made for weights with SHA-256 000" in cli.error()
+    assert not (tmp_path / "out").exists()
+    assert cli(*arguments, "--weights", weights, "--accept-unconverged") == 0  # named by the user: not the recipe's
 
 
 def test_show_and_copy_a_training_recipe(cli: Cli, tmp_path: Path) -> None:
@@ -32,6 +44,7 @@ def test_show(cli: Cli) -> None:
     assert shown["mask.kind"] == "random"
     assert shown["weights"] == recipe.weights == "denoise_sigma25_ncpr"
     assert shown["sha256"] == recipe.sha256()
+    assert (shown["card.score"], shown["card.date"]) == ("28.76", "2026-11-25")
     assert cli("recipes", "show", "knee_pd_acc8", "--json") == 0
     record = json.loads(cli.stdout)
     assert record.pop("sha256") == recipe.sha256()

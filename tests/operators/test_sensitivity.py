@@ -136,3 +136,15 @@ def test_bad_maps(make: type[SensitivityMaps]) -> None:
         make([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask"):
         Sense(torch.ones(5, dtype=torch.bool), torch.ones((2, 4, 4), dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("n_sets", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_another_mask(dtype: torch.dtype, n_sets: int) -> None:
+    maps = random_maps((n_sets, 3, 4, 6))
+    one, other = random_mask((6,)), random_mask((6,), seed=3)
+    assert not torch.equal(one, other)
+    image = random_tensor((2, n_sets, 4, 6), dtype)
+    changed = Sense(one, maps, dtype).with_mask(other)
+    torch.testing.assert_close(changed(image), Sense(other, maps, dtype)(image), rtol=0, atol=0)
+    assert changed.domain_dtype == dtype

@@ -158,3 +158,14 @@ def test_n_measurements_of_what_is_made_of_it() -> None:
     assert (operator @ (2 * image)).n_measurements == expected
     blur = BlurDownsample((12, 14), kernel_size=3, stride=2, dtype=torch.float64)  # 5 x 6 samples
     assert (operator @ blur).n_measurements == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_another_mask(dtype: torch.dtype) -> None:
+    one, other = torch.tensor([True, False, True, True]), torch.tensor([False, True, True, False])
+    image = random_tensor((2, 1, 5, 4), dtype)
+    changed = FourierSubsampling(one, (5, 4), dtype).with_mask(other)
+    torch.testing.assert_close(changed(image), FourierSubsampling(other, (5, 4), dtype)(image), rtol=0, atol=0)
+    assert changed.domain_dtype == dtype
+    with pytest.raises(ValueError, match="mask"):
+        changed.with_mask(torch.ones(5, dtype=torch.bool))

@@ -5,14 +5,27 @@ from pathlib import Path
 import pytest
 
 from mrisps.errors import FileError, RecipeError
-from mrisps.pipeline.recipe import BlurRule, MaskRule, Recipe, ScaleRule, builtin_recipes, load_recipe, with_overrides
+from mrisps.model import SmoothPlusSparse
+from mrisps.pipeline.recipe import (
+    BlurRule,
+    Card,
+    MaskRule,
+    Recipe,
+    ScaleRule,
+    builtin_recipes,
+    load_recipe,
+    recipe_source,
+    with_overrides,
+)
 
 
 def test_the_recipes_of_the_package() -> None:
     names = set(builtin_recipes())
     assert names >= {
-        *(f"knee_{contrast}_acc{acceleration}" for contrast in ("pd", "pdfs") for acceleration in (8, 16)),
-        "denoise_sigma25",
+        *(f"knee_{contrast}_acc{acceleration}" for contrast in ("pd", "pdfs") for acceleration in (4, 8, 16)),
+        *(f"brain_multicoil_acc{acceleration}" for acceleration in (4, 8)),
+        *(f"denoise_sigma{sigma}" for sigma in (5, 15, 25, 50)),
+        "superres_x2",
         "superres_x4",
         "head_acc8",
     }
@@ -38,6 +51,63 @@ def test_hash_depends_on_every_value() -> None:
     assert changed.sha256() != recipe.sha256()
     assert with_overrides(changed, {"solver.tolerance": repr(recipe.solver.tolerance)}).sha256() == recipe.sha256()
     assert recipe == load_recipe("knee_pd_acc8")  # overriding made a copy
+
+
+def test_hash_is_of_what_a_result_depends_on() -> None:
+    recipe = load_recipe("knee_pd_acc8")
+    words = {"name": "other", "source": "elsewhere", "description": "another", "card": "none"}
+    assert with_overrides(recipe, words).sha256() == recipe.sha256()
+    assert with_overrides(recipe, {"weights_sha256": "0" * 64}).sha256() != recipe.sha256()
+
+
+def test_the_weights_of_the_recipes_are_those_they_state() -> None:
+    recipes = [load_recipe(name) for name in builtin_recipes()]
+    fingerprints = {recipe.weights: SmoothPlusSparse.load(str(recipe.weights)).fingerprint() for recipe in recipes}
+    for recipe in recipes:
+        assert recipe.weights_sha256 is not None
+        recipe.check_weights(fingerprints[recipe.weights])
+    with pytest.raises(RecipeError, match="weights_sha256: knee_pd_acc8 was made for weights with SHA-256 0334"):
+        load_recipe("knee_pd_acc8").check_weights("0" * 64)
+
+
+def test_a_card_goes_with_what_it_is_about() -> None:
+    recipe = load_recipe("knee_pd_acc8")
+    assert recipe.card is not None
+    assert recipe.card.summary == "28.76 dB PSNR, 2 slices"
+    assert with_overrides(recipe, {"lam": "1e-3"}).card is None
+    assert with_overrides(recipe, {"lam": repr(recipe.lam), "description": "the same"}).card == recipe.card
+    other = with_overrides(recipe, {"weights": "denoise_sigma5_ncpr"})
+    assert other.weights_sha256 is None
+    both = with_overrides(recipe, {"weights": "denoise_sigma5_ncpr", "weights_sha256": "1" * 64})
+    assert both.weights_sha256 == "1" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": float("nan")}, "card.score"),
+        ({"score": "28"}, "card.score: expected float, got '28'"),
+        ({"metric": "SSIM"}, "card.metric: expected one of 'PSNR', 'held-out'"),
+        ({"n_slices": 0}, "card.n_slices"),
+        ({"n_slices": 1.5}, "card.n_slices: expected int"),
+        ({"date": "25.11.2026"}, "card.date"),
+        ({"date": "20261125"}, "card.date: expected YYYY-MM-DD"),
+        ({"data": " "}, "card.data"),
+        ({"how": ""}, "card.how"),
+    ],
+)
+def test_wrong_card(change: dict[str, object], message: str) -> None:
+    right: dict[str, object] = {
+        "score": 28.0,
+        "metric": "PSNR",
+        "data": "a test",
+        "n_slices": 1,
+        "date": "2026-11-25",
+        "how": "guessed",
+    }
+    Card(**right)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=message):
+        Card(**{**right, **change})  # type: ignore[arg-type]
 
 
 def test_overrides() -> None:
@@ -116,6 +186,9 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ("scale=ScaleRule('99', 1.0)", "scale.percentile: expected float, got '99'"),
         ("scale=ScaleRule(99, float('inf'))", "scale.reference"),
         ("noise_std=float('inf')", "noise_std"),
+        ("card='good'", "card: expected Card or None, got 'good'"),
+        ("weights_sha256='0' * 64", "weights_sha256: is of no use without weights"),
+        ("weights_sha256='ABC', weights='x'", "weights_sha256: expected 64 hexadecimal digits"),
     ],
 )
 def test_wrong_recipe_file(tmp_path: Path, argument: str, message: str) -> None:
@@ -153,3 +226,21 @@ def test_rules_are_for_their_tasks() -> None:
     with pytest.raises(RecipeError, match="blur"):
         Recipe("x", "superres", 1.0, 1.0, "a test")
     assert Recipe("x", "superres", 1.0, 1.0, "a test", blur=BlurRule(), scale=ScaleRule(99, 0.5)).task == "superres"
+
+
+@pytest.mark.parametrize("name", sorted(builtin_recipes()))
+def test_a_recipe_written_as_python_is_the_same(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "copy.py"
+    path.write_text(recipe_source(recipe))
+    assert load_recipe(path) == recipe
+
+
+def test_no_text_of_a_recipe_becomes_code(tmp_path: Path) -> None:
+    long = "words and  more\twords\n" * 20 + "x" * 300 + "\n\n"
+    hostile = long + '"""\n\'\'\'\\"); raise SystemExit(3)  # \x00 \ud800 \u2028 é'
+    card = Card(1.5, "PSNR", hostile, 3, "2026-11-25", hostile)
+    recipe = Recipe(hostile, "denoise", 1e-300, 1e22, hostile, weights=hostile, description=hostile, card=card)
+    path = tmp_path / "hostile.py"
+    path.write_text(recipe_source(recipe), encoding="utf-8")
+    assert load_recipe(path) == recipe

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -98,3 +99,20 @@ def test_no_global_state() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"
+
+
+def test_tuning_figure() -> None:
+    beta, lam = [0.1, 0.2, 0.05, 0.1, 0.1], [0.01, 0.01, 0.01, 0.02, 0.005]
+    score = [30.0, 29.0, 22.0, float("-inf"), 29.5]
+    figure = figures.tuning_figure(beta, lam, score, 0)
+    axes, bar = figure.axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    drawn = [points for points in axes.collections if isinstance(points, PathCollection)]
+    places = [np.asarray(points.get_offsets()).tolist() for points in drawn]
+    assert sorted(places[0]) == sorted([b, v] for b, v, s in zip(beta, lam, score, strict=True) if np.isfinite(s))
+    assert places[1] == [[0.1, 0.02]]  # the one that broke down
+    assert places[2] == [[0.1, 0.01]]  # the best is marked
+    assert bar.get_ylim() == (27.0, 30.0)  # far below the best all are alike
+    assert figures.to_png(figure).startswith(b"\x89PNG")
+    for few in (1, 2):  # nothing to triangulate
+        assert figures.to_png(figures.tuning_figure(beta[:few], lam[:few], score[:few], 0)).startswith(b"\x89PNG")
