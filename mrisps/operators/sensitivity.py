@@ -149,6 +149,11 @@ class Sense(LinearOperator):
         return image if self._domain_dtype.is_complex else image.real.clone()
 
     @property
+    def maps(self) -> torch.Tensor:
+        """Complex, ``(set, coil, y, x)``."""
+        return self._maps_by_coil.movedim(0, 1)
+
+    @property
     def n_measurements(self) -> int:
         """Twice the number of acquired samples of all coils: the zeros elsewhere are no measurements."""
         return 2 * self._range_shape[0] * self._n_acquired
