@@ -21,7 +21,8 @@ def zero_filled(kspace: Kspace, maps: Kspace | None = None) -> Image:
     """The inverse centred orthonormal FFT of what was acquired, combined with the maps: A^H y."""
     axes = (-2, -1)
     coils = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace, axes=axes), norm="ortho"), axes=axes)
-    return np.sum(_maps(kspace, maps).conj() * coils, axis=0).astype(np.complex64)
+    image: Image = np.sum(_maps(kspace, maps).conj() * coils, axis=0).astype(np.complex64)
+    return image
 
 
 def cg_sense(kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 50, *, maps: Kspace | None = None) -> Image:

@@ -96,9 +96,9 @@ def held_out_parts(mask: SamplingMask, measured: Mask, n_parts: int, *, mirrored
     height, width = calibration_shape(mask.array2d())
     first_y, first_x = mask.shape[0] // 2 - height // 2, mask.shape[1] // 2 - width // 2
     centre[first_y : first_y + height, first_x : first_x + width] = True
-    candidates = pattern & ~centre  # (y, x)
+    candidates: Mask = pattern & ~centre  # (y, x)
     if mask.is_columns:
-        candidates = candidates.any(axis=0)  # (x,)
+        candidates = np.asarray(candidates.any(axis=0))  # (x,)
     places = np.flatnonzero(candidates)
     groups = places
     if mirrored:
