@@ -476,7 +476,7 @@ class _Run:
         self.reader = _Reader(settings)
         self.failures: list[str] = []
         self.skipped: list[str] = []
-        self.notes: dict[str, None] = {}
+        self.notes: dict[str, list[str]] = {}  # note -> the slices that it is about
         self.scores: list[SliceScore] = []
         self.proxies: list[ProxyScore] = []
         self.kept: dict[tuple[Setting, str], list[tuple[float, str, SliceScore]]] = {}
@@ -517,16 +517,17 @@ class _Run:
             reference[setting] = labels[0]
             for plan in plans:
                 self._file(plan, setting, weights)
+        worst = self._worst()
         return EvaluationResult(
             scores=tuple(self.scores),
             methods=methods,
             reference=reference,
             tuned=tuple(tuned),
             proxies=tuple(self.proxies),
-            worst=tuple(self._worst()),
+            worst=tuple(worst),
             failures=tuple(self.failures),
             skipped=tuple(self.skipped),
-            notes=tuple(self.notes),
+            notes=tuple(_note(text, slices) for text, slices in self.notes.items()),
             n_computed=self.n_computed,
         )
 
@@ -640,6 +641,8 @@ class _Run:
                 if score is None:
                     continue
                 self.scores.append(score)
+                for text in score.notes.splitlines():
+                    self.notes.setdefault(text, []).append(f"{plan.file.name}, slice {index}")
                 parts.append(f"{job.name} {score.psnr:.2f} dB" + (" NOT CONVERGED" if score.failed_to_converge else ""))
                 if job.candidate is not None and self.settings.n_proxy_parts:
                     self._proxy(plan, setting, index, job, score)
@@ -670,7 +673,6 @@ class _Run:
             acquisition, reference = self.reader.read(plan.file.path, index)
             started = time.perf_counter()
             problem = self.reader.problem(plan.file.path, index, setting, job.recipe, job.device)
-            self.notes.update(dict.fromkeys(f"{plan.file.name}: {note}" for note in problem.notes))
             image, status, n_iterations = job.run(problem)
             seconds = time.perf_counter() - started
             shown = self.reader.compared(np.abs(image) if np.iscomplexobj(image) else image, acquisition)
@@ -693,6 +695,7 @@ class _Run:
                 weight=job.weight,
                 status=status,
                 n_iterations=n_iterations,
+                notes="\n".join(problem.notes),
             )
         except _FAILURES as error:
             if not quiet:
@@ -773,9 +776,9 @@ class _Run:
                     with np.load(self._image_path(key), allow_pickle=False) as stored:
                         image, reference = (np.asarray(stored[name], np.float32) for name in ("image", "reference"))
                 except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                    self.notes[
-                        f"the image of {score.file}, slice {score.slice_index}, {score.method} is not there any more"
-                    ] = None
+                    self.notes.setdefault("the image of a worst case is not there any more", []).append(
+                        f"{score.file}, slice {score.slice_index}"
+                    )
                     continue
                 if image.ndim == 2 and image.shape == reference.shape and np.isfinite(image).all():
                     cases.append(WorstCase(score, image, reference))
@@ -896,6 +899,12 @@ def _by_setting(plans: Sequence[_Plan]) -> dict[Setting, list[_Plan]]:
         for setting in plan.groups:
             groups.setdefault(setting, []).append(plan)
     return groups
+
+
+def _note(text: str, slices: Sequence[str]) -> str:
+    different = list(dict.fromkeys(slices))
+    others = f" and {len(different) - 1} more" if len(different) > 1 else ""
+    return f"{text} ({different[0]}{others})"
 
 
 def _parsed(path: Path, record: Mapping[str, object]) -> SliceScore:

@@ -83,6 +83,8 @@ class SliceScore:
         Of a baseline; None where it has none.
     status, n_iterations
         Of the solver's certificate; empty and 0 for baselines.
+    notes
+        What a user should know of how the problem was set up, one a line.
 
     Raises
     ------
@@ -107,6 +109,7 @@ class SliceScore:
     weight: float | None = None
     status: str = ""
     n_iterations: int = 0
+    notes: str = ""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -67,7 +67,7 @@ def test_what_is_written(cli: Cli, data: Path, recipe: Path, weights: Path, tmp_
 
     before = (output / "journal.jsonl").read_bytes()
     (output / "summary.json").unlink()
-    assert cli(*command, *QUICK) == 0
+    assert cli(*command, *QUICK, "--worst", 0) == 0
     assert json.loads((output / "summary.json").read_text()) == summary
     assert (output / "journal.jsonl").read_bytes() == before
 
