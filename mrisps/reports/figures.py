@@ -257,6 +257,7 @@ def box_figure(
         Which boxes are ours: drawn in green.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     n = len(names)
     figure = Figure(figsize=(13, 0.9 + 0.48 * n), dpi=_DPI, layout="constrained", facecolor="white")
@@ -284,6 +285,7 @@ def box_figure(
         axis.set_ylim(0.4, n + 0.6)
         axis.set_yticks(range(n, 0, -1), labels=[plain(name) for name in names] if column == 0 else [""] * n)
         axis.set_xlabel(plain(quantity))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(visible=True, axis="x", alpha=0.25)
     return figure
 
