@@ -139,6 +139,22 @@ def test_goes_on_where_it_was_stopped(
     assert journal.read_bytes() == before
 
 
+def test_killed_at_any_byte(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
+    """Whatever a kill leaves of the journal, the next run has the same numbers."""
+    whole = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
+    journal = folder / "journal.jsonl"
+    content = journal.read_bytes()
+    for cut in np.random.default_rng(0).integers(0, len(content), size=6):
+        journal.write_bytes(content[: int(cut)])
+        again = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
+        n_kept = content[: int(cut)].count(b"\n")
+        assert again.n_computed == 4 - max(0, n_kept - 1)  # the first line is the peak of the volume
+        assert [dataclasses.replace(score, seconds=0.0) for score in again.scores] == [
+            dataclasses.replace(score, seconds=0.0) for score in whole.scores
+        ]
+        assert journal.read_bytes().count(b"\n") == 5
+
+
 def test_what_changed_is_computed_again(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
     first = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert first.n_computed == 8
