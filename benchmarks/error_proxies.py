@@ -2,8 +2,8 @@
 
     python benchmarks/error_proxies.py FOLDER [--rows 96] [--parts 3] [--tolerance 3e-3] [--output FILE.json]
 
-FOLDER holds ``pd/*.npz`` and ``pdfs/*.npz`` (10 slices each; not part of the project, see data_manifests/paper_mri.toml). Each slice is
-reconstructed once from all of its columns and once without each part of those outside the centre, with the recipes
+FOLDER holds ``pd/*.npz`` and ``pdfs/*.npz`` (10 slices each; not part of the project, see data_manifests/paper_mri.toml). Each
+slice is reconstructed once from all of its columns and once without each part of those outside the centre, with the recipes
 knee_{pd,pdfs}_acc8 and the weights of the package. To save time only the central rows are kept (the readout is fully sampled: the
 image is cut there, before anything else), and the tolerance is looser than the recipe's. Every slice is written to the output as
 soon as it is done, and what is in there is not computed again. Spearman's rank correlation with the NMSE is given for each contrast

@@ -162,12 +162,14 @@ def evaluate(
     ] = 2,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
-    """Image quality against references: PSNR (dB), SSIM and NMSE in fastMRI's definitions.
+    """Measure image quality against references.
 
-    Two forms. `mrisps evaluate PRED TARGET` compares images that there are: `reconstruction` of PRED against
-    `reconstruction_esc` or `reconstruction_rss` of TARGET for HDF5 files, where a volume has one PSNR and one NMSE, and the
-    mean SSIM of its slices; PNG, TIFF and NPY files are grey images. The last line is the mean over files. With the default
-    options the numbers are those of fastmri.evaluate.
+    PSNR (dB), SSIM and NMSE in fastMRI's definitions, in two forms.
+
+    `mrisps evaluate PRED TARGET` compares images that there are: `reconstruction` of PRED against `reconstruction_esc` or
+    `reconstruction_rss` of TARGET for HDF5 files, where a volume has one PSNR and one NMSE, and the mean SSIM of its slices;
+    PNG, TIFF and NPY files are grey images. The last line is the mean over files. With the default options the numbers are
+    those of fastmri.evaluate.
 
     `mrisps evaluate --data MANIFEST|FOLDER --recipe NAME --output DIR` reconstructs every slice that has a reference, with
     one or several recipes and with the methods of others, and compares. Fully sampled files are undersampled with the

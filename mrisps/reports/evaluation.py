@@ -231,11 +231,12 @@ def _summary(content: EvaluationContent, n_unconverged: int) -> str:
 
 def _intervals(n_patients: int) -> str:
     if n_patients < 2:
-        return "Means over volumes. One patient: there are no intervals."
+        return "Means over volumes. One patient: there are no intervals. In brackets behind a baseline: its weight."
     few = " From so few patients the intervals are too narrow." if n_patients < 10 else ""
     return (
         f"Means over volumes, with 95 % intervals in brackets from resampling the {n_patients} patients. Differences are "
-        f"taken within patients, so that their intervals are narrower than those of the means.{few}"
+        f"taken within patients, so that their intervals are narrower than those of the means.{few} In brackets behind a "
+        "baseline: its weight."
     )
 
 
