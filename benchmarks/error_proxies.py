@@ -9,8 +9,8 @@ image is cut there, before anything else), and the tolerance is looser than the 
 soon as it is done, and what is in there is not computed again. Spearman's rank correlation with the NMSE is given for each contrast
 and for both together; the interval is that of a bootstrap over slices.
 
-About a third of the columns that the paper's masks call acquired hold nothing but zeros, which the paper takes as measured, although
-the reference says otherwise: an error that no proxy can see. With ``--without-zeros`` they count as not acquired.
+About a third of the columns that the paper's masks call acquired hold nothing but zeros, which the paper takes as measured. With
+``--without-zeros`` they count as not acquired.
 """
 
 import argparse
