@@ -198,7 +198,7 @@ def _rows(found: "EvaluationResult", candidates: "Sequence[Candidate]") -> "list
     def row(score: "SettingScore") -> MethodRow:
         return MethodRow(
             setting=str(score.setting),
-            method=score.method if score.weight is None else f"{score.method} ({score.weight:g})",
+            method=score.method if score.weight is None else f"{score.method} ({score.weight:.3g})",
             is_recipe=score.method in labels,
             n_patients=score.n_patients,
             n_volumes=score.n_volumes,
@@ -244,7 +244,7 @@ def _content(
             "the weights of the baselines were tuned on slices that are evaluated here, to the baselines' advantage"
         )
     notes += [
-        f"{tuned.method}, {tuned.setting}: the best weight, {tuned.weight:g}, is at the end of those that were tried"
+        f"{tuned.method}, {tuned.setting}: the best weight, {tuned.weight:.3g}, is at the end of those that were tried"
         for tuned in found.tuned
         if tuned.at_edge
     ]
@@ -258,8 +258,8 @@ def _content(
                 (
                     str(tuned.setting),
                     tuned.method,
-                    f"{tuned.weight:g}",
-                    ", ".join(f"{weight:g} ({value:.2f})" for weight, value in tuned.tried),
+                    f"{tuned.weight:.3g}",
+                    ", ".join(f"{weight:.3g} ({value:.2f})" for weight, value in tuned.tried),
                     "; ".join(tuned.slices),
                 )
                 for tuned in found.tuned

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 Real = NDArray[np.float32]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 Progress = Callable[[int, int, str], None]
 """(slices done, slices in all, what was just done)"""
 
@@ -600,7 +603,7 @@ class _Run:
                         found.append(score.psnr)
                 tried[step] = math.fsum(found) / len(found) if found else -math.inf
                 self._say(
-                    f"tuning {baseline.name}, {setting}: weight {weight:g}: {tried[step]:.2f} dB on {len(found)} slices"
+                    f"tuning {baseline.name}, {setting}: weight {weight:.3g}: {tried[step]:.2f} dB on {len(found)} slices"
                 )
             return tried[step]
 
@@ -670,12 +673,13 @@ class _Run:
                 self._keep(key, score, None)
             return score
         try:
-            acquisition, reference = self.reader.read(plan.file.path, index)
+            read = self.reader.read(plan.file.path, index)
+            reference = read.reference
             started = time.perf_counter()
             problem = self.reader.problem(plan.file.path, index, setting, job.recipe, job.device)
             image, status, n_iterations = job.run(problem)
             seconds = time.perf_counter() - started
-            shown = self.reader.compared(np.abs(image) if np.iscomplexobj(image) else image, acquisition)
+            shown = self.reader.compared(np.abs(image) if np.iscomplexobj(image) else image, read)
             assert problem.mask is not None
             score = SliceScore(
                 file=plan.file.name,
@@ -715,7 +719,7 @@ class _Run:
         key = _hash(["peak", plan.sha256, slices, self.settings.crop, self.settings.border])
         known = (self.journal.get(key) or {}).get("peak")
         if known is None:
-            known = max(float(self.reader.read(plan.file.path, index)[1].max()) for index in plan.slices)
+            known = max(float(self.reader.read(plan.file.path, index).reference.max()) for index in plan.slices)
             if known > 0:
                 self.journal.append(key, {"peak": known})
         if not isinstance(known, int | float) or not 0 < known < math.inf:
@@ -785,20 +789,32 @@ class _Run:
         return cases
 
 
+@dataclass(frozen=True, eq=False)
+class _Slice:
+    """A slice, its reference as it is compared, and how large the reference was before it was cut."""
+
+    acquisition: Acquisition
+    reference: Real
+    shape: tuple[int, int]
+
+
 class _Reader:
-    """Reads slices with their references; what was read last is kept, because several methods ask for it one after the other."""
+    """Reads slices with their references.
+
+    The last few slices and problems are kept: several methods ask for them in turn, and the search for a weight asks again for
+    every weight; coil maps take longer than some reconstructions.
+    """
 
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self._file: KspaceFile | None = None
-        self._slice: tuple[tuple[Path, int], tuple[Acquisition, Real]] | None = None
-        self._problem: tuple[tuple[object, ...], Problem] | None = None
-        self._shape = (0, 0)  # of the last reference
+        self._slices: dict[tuple[Path, int], _Slice] = {}
+        self._problems: dict[tuple[object, ...], Problem] = {}
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        self._file = self._slice = self._problem = None
+            self._file = None
 
     def open(self, path: Path) -> KspaceFile:
         """The file, open until another one is asked for: of a three-dimensional measurement it holds the whole volume."""
@@ -807,22 +823,21 @@ class _Reader:
             self._file = open_slices(path)
         return self._file
 
-    def read(self, path: Path, index: int) -> tuple[Acquisition, Real]:
-        """A slice, and its reference as it is compared."""
-        if self._slice is None or self._slice[0] != (path, index):
+    def read(self, path: Path, index: int) -> _Slice:
+        """A slice with its reference."""
+        if (path, index) not in self._slices:
             acquisition = self.open(path).read_slice(index)
             reference = _reference(acquisition)
-            self._problem = None
-            self._shape = (int(reference.shape[0]), int(reference.shape[1]))
-            self._slice = ((path, index), (acquisition, self._inner(reference, path)))
-        return self._slice[1]
+            shape = (int(reference.shape[0]), int(reference.shape[1]))
+            self._slices[path, index] = _Slice(acquisition, self._inner(reference, shape, path), shape)
+            self._forget(self._slices)
+        return self._slices[path, index]
 
     def problem(self, path: Path, index: int, setting: Setting, recipe: Recipe, device: str) -> Problem:
         """The reconstruction problem of a slice."""
-        acquisition = self.read(path, index)[0]
         identity = (path, index, setting, recipe.sha256(), device)
-        if self._problem is None or self._problem[0] != identity:
-            preparation = recipe.preparation
+        if identity not in self._problems:
+            acquisition, preparation = self.read(path, index).acquisition, recipe.preparation
             if acquisition.noise_scan is not None and preparation is not None and preparation.prewhiten:
                 raise FileError(
                     path,
@@ -831,19 +846,25 @@ class _Reader:
                     field="noise_scan",
                 )
             undersample = setting.sampling != AS_ACQUIRED
-            self._problem = (identity, mri_problem(acquisition, recipe, undersample=undersample, device=device))
-        return self._problem[1]
+            self._problems[identity] = mri_problem(acquisition, recipe, undersample=undersample, device=device)
+            self._forget(self._problems)
+        return self._problems[identity]
 
-    def compared(self, image: NDArray[np.generic], acquisition: Acquisition) -> Real:
-        """An image of the slice that was read last, cut as its reference is."""
+    def compared(self, image: NDArray[np.generic], of: _Slice) -> Real:
+        """An image of a slice, cut as its reference is."""
+        acquisition = of.acquisition
         height, width = (int(n) for n in image.shape)
         if acquisition.recon_shape is not None:  # what a reconstruction is cut to when it is written
             rows, columns = acquisition.recon_shape
             image = center_crop(image, (min(rows, height), min(columns, width)))
-        return self._inner(image, acquisition.source)
+        return self._inner(image, of.shape, acquisition.source)
 
-    def _inner(self, image: NDArray[np.generic], path: Path) -> Real:
-        n_y, n_x = self._shape
+    def _forget(self, kept: dict[_K, _V]) -> None:
+        while len(kept) > self._settings.n_tuning_slices + 1:
+            del kept[next(iter(kept))]
+
+    def _inner(self, image: NDArray[np.generic], reference: tuple[int, int], path: Path) -> Real:
+        n_y, n_x = reference
         crop = self._settings.crop or ((n_x, n_x) if n_y >= n_x else (n_y, n_x))
         border = self._settings.border
         if image.shape[0] < crop[0] or image.shape[1] < crop[1]:
