@@ -5,12 +5,10 @@ images are compared), and is not computed again while that is the same. A failin
 others.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import math
-import os
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +30,7 @@ from mrisps.operators import Sense
 from mrisps.pipeline.baselines import BASELINES, Baseline
 from mrisps.pipeline.coil_maps import to_image
 from mrisps.pipeline.error_proxies import error_proxies
+from mrisps.pipeline.journal import Journal
 from mrisps.pipeline.metrics import DataRange, center_crop, ssim
 from mrisps.pipeline.recipe import Recipe
 from mrisps.pipeline.reconstruct import Problem, mri_problem, reconstruct, to_array
@@ -43,7 +42,6 @@ __all__ = [
     "EvaluationFile",
     "EvaluationResult",
     "EvaluationSettings",
-    "Journal",
     "ProxyScore",
     "TunedBaseline",
     "WorstCase",
@@ -60,7 +58,6 @@ AS_ACQUIRED = "as acquired"
 """The sampling of a setting whose files were undersampled when they were measured."""
 
 _FAILURES = (MrispsError, ValueError, OSError, MemoryError)
-_MAX_JOURNAL_BYTES = 1 << 31
 _MAX_STEPS = 10  # of a search for a weight: 2^10 to either side
 
 
@@ -259,100 +256,6 @@ class EvaluationResult:
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     n_computed: int
-
-
-class Journal:
-    """Lines of JSON, each under a key, that survive a crash: a line counts once it is complete and on the disk.
-
-    What a power cut tears is the last line: it is cut off when the journal is opened again. One process at a time has it open.
-
-    Parameters
-    ----------
-    path
-        The file; made if missing.
-
-    Raises
-    ------
-    FileError
-        It cannot be read or written, is in use by another process, or a line is not one of ours: the line is named.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lines: dict[str, dict[str, object]] = {}
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise FileError(path, f"cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._read()
-        except BlockingIOError as error:
-            self.close()
-            raise FileError(path, "is in use: another evaluation writes into this folder") from error
-        except OSError as error:
-            self.close()
-            raise FileError(path, f"cannot be read: {error.strerror}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def get(self, key: str) -> Mapping[str, object] | None:
-        """What is under a key."""
-        return self._lines.get(key)
-
-    def append(self, key: str, values: Mapping[str, object]) -> None:
-        """Add a line and force it to the disk.
-
-        Raises
-        ------
-        FileError
-            The disk is full or broken; the journal is as before.
-        """
-        line = json.dumps({"key": key, **values}, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
-        before = os.fstat(self._descriptor).st_size
-        try:
-            rest = memoryview(line.encode())
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            os.ftruncate(self._descriptor, before)
-            raise FileError(self.path, f"cannot be written: {error.strerror}") from error
-        self._lines[key] = dict(values)
-
-    def close(self) -> None:
-        """Close the file, which ends the lock. Harmless when done twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _read(self) -> None:
-        size = os.fstat(self._descriptor).st_size
-        if size > _MAX_JOURNAL_BYTES:
-            raise FileError(self.path, f"is larger than {_MAX_JOURNAL_BYTES} bytes")
-        end = 0
-        with self.path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.endswith(b"\n"):  # torn
-                    break
-                try:
-                    record = json.loads(line)
-                    key = record.pop("key")
-                    if not isinstance(key, str):
-                        raise TypeError("key")
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                    raise FileError(self.path, "is no line of an evaluation", field=f"line {number}") from error
-                self._lines[key] = record
-                end += len(line)
-        if end < size:
-            os.ftruncate(self._descriptor, end)
 
 
 def run_evaluation(

@@ -19,9 +19,9 @@ from mrisps.pipeline.evaluation import (
     EvaluationFile,
     EvaluationResult,
     EvaluationSettings,
-    Journal,
     run_evaluation,
 )
+from mrisps.pipeline.journal import Journal
 from mrisps.pipeline.metrics import evaluate_files
 from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
 from mrisps.pipeline.reconstruct import Problem, reconstruct, reconstruct_file
@@ -304,28 +304,6 @@ def test_one_run_at_a_time(files: list[EvaluationFile], candidate: Candidate, fo
     with Journal(folder / "journal.jsonl"), pytest.raises(FileError, match="another evaluation"):
         run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert isinstance(run_evaluation(files, [candidate], ZERO_FILLED, folder), EvaluationResult)
-
-
-@pytest.mark.parametrize("line", ["[]", "{}", '{"key": 3}', "nonsense", '{"key": "a", "b": '])
-def test_a_damaged_journal_is_named(folder: Path, line: str) -> None:
-    path = folder / "journal.jsonl"
-    path.write_text(f'{{"key": "a", "x": 1}}\n{line}\n')
-    with pytest.raises(FileError, match=r"journal\.jsonl: line 2"):
-        Journal(path)
-
-
-def test_a_full_disk_leaves_the_journal_as_it_was(folder: Path, small_disk: "object") -> None:
-    path = folder / "journal.jsonl"
-    with Journal(path) as journal:
-        journal.append("a", {"x": 1})
-        before = path.read_bytes()
-        with small_disk(len(before) + 10), pytest.raises(FileError, match="cannot be written"):  # type: ignore[operator]
-            journal.append("b", {"x": "y" * 100})
-        assert path.read_bytes() == before
-        assert journal.get("b") is None
-        journal.append("b", {"x": 2})
-    with Journal(path) as journal:
-        assert journal.get("b") == {"x": 2}
 
 
 def test_labels_must_differ(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
