@@ -7,7 +7,8 @@ slice is reconstructed once from all of its columns and once without each part o
 knee_{pd,pdfs}_acc8 and the weights of the package. To save time only the central rows are kept (the readout is fully sampled: the
 image is cut there, before anything else), and the tolerance is looser than the recipe's. Every slice is written to the output as
 soon as it is done, and what is in there is not computed again. Spearman's rank correlation with the NMSE is given for each contrast
-and for both together; the interval is that of a bootstrap over slices.
+and for both together; the interval is that of a bootstrap over slices. For comparison: the number of acquired lines within 40 of
+the centre, which is known before anything is reconstructed.
 
 About a third of the columns that the paper's masks call acquired hold nothing but zeros, which the paper takes as measured. With
 ``--without-zeros`` they count as not acquired.
@@ -34,19 +35,32 @@ from mrisps.pipeline.reconstruct import mri_problem, reconstruct, to_array
 from mrisps.pipeline.scores import spearman
 
 PROXIES = ("held_out_kspace_error", "held_out_share", "spread")
+CENTRAL = 40
 Row = dict[str, float | str]
 
 
-def measure(path: Path, contrast: str, model: SmoothPlusSparse, arguments: argparse.Namespace) -> Row:
+def eight_fold(path: Path, without_zeros: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """K-space (y, x), mask (x,) and target of a slice."""
     paper_slice = read_paper_slice(path)
-    rows = arguments.rows
-    hybrid = to_image(paper_slice.kspace, (0,))  # (y, x): image along the readout
-    first = hybrid.shape[0] // 2 - rows // 2
     mask = paper_slice.masks[8]
-    if arguments.without_zeros:
+    if without_zeros:
         mask = mask & (paper_slice.kspace != 0).any(axis=0)
+    return paper_slice.kspace, mask, paper_slice.target
+
+
+def central_lines(path: Path, without_zeros: bool) -> int:
+    """Acquired lines within 40 of the centre: what the mask alone says of a slice."""
+    _, mask, _ = eight_fold(path, without_zeros)
+    return int(mask[len(mask) // 2 - CENTRAL : len(mask) // 2 + CENTRAL].sum())
+
+
+def measure(path: Path, contrast: str, model: SmoothPlusSparse, arguments: argparse.Namespace) -> Row:
+    full, mask, target = eight_fold(path, arguments.without_zeros)
+    rows = arguments.rows
+    hybrid = to_image(full, (0,))  # (y, x): image along the readout
+    first = hybrid.shape[0] // 2 - rows // 2
     kspace = to_kspace(hybrid[first : first + rows], (0,)) * mask
-    target = center_crop(paper_slice.target, (rows, paper_slice.target.shape[1]))
+    target = center_crop(target, (rows, target.shape[1]))
     record = Acquisition(kspace[None].astype(np.complex64), path, mask=mask, image_is_real=True)
     recipe = load_recipe(f"knee_{contrast}_acc8")
     solver = dataclasses.replace(recipe.solver, tolerance=arguments.tolerance, image_change=0.3)
@@ -77,7 +91,7 @@ def correlations(rows: list[Row]) -> dict[str, dict[str, list[float]]]:
             continue
         errors = np.array([float(row["nmse"]) for row in chosen])
         found[group] = {}
-        for name in PROXIES:
+        for name in (*PROXIES, "central_lines"):
             values = np.array([float(row[name]) for row in chosen])
             draws = generator.integers(0, len(chosen), size=(2000, len(chosen)))
             low, high = np.nanquantile([spearman(values[draw], errors[draw]) for draw in draws], [0.025, 0.975])
@@ -114,7 +128,8 @@ def main() -> None:
     ]
     for contrast, path in (pair for pairs in zip(*paths, strict=True) for pair in pairs):
         if (contrast, path.stem) not in done:
-            rows.append(measure(path, contrast, model, arguments))
+            lines = central_lines(path, arguments.without_zeros)
+            rows.append({**measure(path, contrast, model, arguments), "central_lines": lines})
             print(json.dumps(rows[-1]), flush=True)
         content = {"conditions": conditions, "spearman_with_nmse": correlations(rows), "slices": rows}
         write_text(arguments.output, json.dumps(content, indent=1) + "\n")

@@ -9,7 +9,8 @@ held-out k-space error
 spread
     how much the reconstructions differ from pixel to pixel. What all of them get wrong in the same way does not show.
 
-Whether either follows the true error has to be measured, on data with references: `mrisps evaluate --error-proxies` does. The
+Whether either follows the true error has to be measured, on data with references: `mrisps evaluate --error-proxies` does. On the
+paper's validation slices, whose masks differ, neither did (docs/evaluation.md): do not sort slices by them unmeasured. The
 division into parts is cross-validation, and its idea for k-space that of B. Yaman et al., Magn. Reson. Med. 84 (2020) 3172-3191.
 """
 
