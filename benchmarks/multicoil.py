@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.bart import read_cfl
 from mrisps.model import PriorUse, SmoothPlusSparse
+from mrisps.pipeline import baselines
 from mrisps.pipeline.metrics import psnr, ssim
 from mrisps.pipeline.preparation import CoilCompression, PhaseRemoval
 from mrisps.pipeline.recipe import Recipe, load_recipe
@@ -162,31 +163,6 @@ def timed(run: Callable[[], Complex]) -> tuple[Complex, tuple[float, float]]:
 # ------------------------------------------------------------------------------------------------------------ others
 
 
-def cg_sense(case: Case, weight: float) -> Complex:
-    from sigpy.mri.app import SenseRecon
-
-    app = SenseRecon(case.kspace, case.maps, lamda=weight, weights=_weights(case), max_iter=50, show_pbar=False)
-    return np.asarray(app.run(), dtype=np.complex64)
-
-
-def l1_wavelet(case: Case, weight: float) -> Complex:
-    from sigpy.mri.app import L1WaveletRecon
-
-    app = L1WaveletRecon(case.kspace, case.maps, weight, weights=_weights(case), max_iter=100, show_pbar=False)
-    return np.asarray(app.run(), dtype=np.complex64)
-
-
-def total_variation(case: Case, weight: float) -> Complex:
-    from sigpy.mri.app import TotalVariationRecon
-
-    app = TotalVariationRecon(case.kspace, case.maps, weight, weights=_weights(case), max_iter=200, show_pbar=False)
-    return np.asarray(app.run(), dtype=np.complex64)
-
-
-def _weights(case: Case) -> NDArray[np.float32]:
-    return np.broadcast_to(case.mask, case.kspace.shape).astype(np.float32)
-
-
 def bart(kspace: Complex, maps: Complex, kind: str, weight: float) -> Complex:
     """BART's ``pics`` with ``-R T`` or ``-R W``; kspace and maps are (coil, y, x). What is zero counts as not acquired."""
     with tempfile.TemporaryDirectory() as name:
@@ -253,6 +229,7 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 def others(case: Case) -> tuple[list[Row], dict[str, Complex]]:
     rows: list[Row] = []
     images: dict[str, Complex] = {}
+    data = (case.kspace, case.mask)
 
     def best(method: str, run: Callable[[float], Complex], weights: tuple[float, ...]) -> None:
         tried = []
@@ -264,12 +241,14 @@ def others(case: Case) -> tuple[list[Row], dict[str, Complex]]:
         images[method] = chosen[1]
         print_row(rows[-1])
 
-    zero_filled, seconds = timed(lambda: (case.maps.conj() * ifft2c(case.kspace)).sum(axis=0))
+    zero_filled, seconds = timed(lambda: baselines.zero_filled(case.kspace, case.maps))
     rows.append(row(case, "zero-filled", "", zero_filled, seconds))
     print_row(rows[-1])
-    best("CG-SENSE (SigPy)", lambda w: cg_sense(case, w), (3e-3, 1e-2, 3e-2, 1e-1))
-    best("l1-wavelet (SigPy)", lambda w: l1_wavelet(case, w), (1e-3, 2e-3, 4e-3, 8e-3))
-    best("TV (SigPy)", lambda w: total_variation(case, w), (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
+    best("CG-SENSE (SigPy)", lambda w: baselines.cg_sense(*data, w, 50, maps=case.maps), (3e-3, 1e-2, 3e-2, 1e-1))
+    best("l1-wavelet (SigPy)", lambda w: baselines.l1_wavelet(*data, w, 100, maps=case.maps), (1e-3, 2e-3, 4e-3, 8e-3))
+    best(
+        "TV (SigPy)", lambda w: baselines.total_variation(*data, w, 200, maps=case.maps), (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+    )
     if shutil.which("bart"):
         best("l1-wavelet (BART)", lambda w: bart(case.kspace, case.maps, "W", w), (5e-4, 1e-3, 2e-3, 4e-3, 8e-3))
         best("TV (BART)", lambda w: bart(case.kspace, case.maps, "T", w), (1e-3, 2e-3, 4e-3, 8e-3))

@@ -102,6 +102,8 @@ app.command(
         "mrisps evaluate recon/ data/",
         "mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json",
         "mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40",
+        "mrisps evaluate --data val/ --recipe knee_pd_acc8 --output scores",
+        "mrisps evaluate --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores",
     )
 )(guarded(evaluate))
 app.command(epilog=examples("mrisps info knee.h5", "mrisps info NCPR.pth --json"))(guarded(info))

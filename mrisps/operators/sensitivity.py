@@ -159,6 +159,11 @@ class Sense(LinearOperator):
         return Sense(mask, self._maps_by_coil.movedim(0, 1), self._domain_dtype, self._device)
 
     @property
+    def maps(self) -> torch.Tensor:
+        """Complex, ``(set, coil, y, x)``."""
+        return self._maps_by_coil.movedim(0, 1)
+
+    @property
     def n_measurements(self) -> int:
         """Twice the number of acquired samples of all coils: the zeros elsewhere are no measurements."""
         return 2 * self._range_shape[0] * self._n_acquired

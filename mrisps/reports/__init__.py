@@ -8,5 +8,6 @@ Reports know arrays and plain values only, as they are in result files; they do 
 `html`         `Report` and `render`: one self-contained HTML page
 `demo`         the report of the demonstration
 `reconstruction`  the report of one reconstructed file
+`evaluation`   the report of recipes and baselines on many files with references
 =============  =======================================================================================================
 """

@@ -1,11 +1,11 @@
 """Figures, drawn without pyplot: no global state, no display.
 
-No text from files or users goes into a figure: a missing glyph or a dollar sign must not spoil a report.
+No text from files or users goes into a figure as it is: a missing glyph or a dollar sign must not spoil a report. See `plain`.
 """
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Compared",
     "Panel",
+    "box_figure",
     "demo_figure",
     "energy_figure",
     "error_limit",
@@ -27,6 +28,7 @@ __all__ = [
     "image_grid",
     "magnitude_or_signed",
     "mask_figure",
+    "plain",
     "to_png",
     "tuning_figure",
 ]
@@ -302,6 +304,60 @@ def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[f
     axes.set_ylim(y.min() / 1.25, y.max() * 1.25)
     figure.colorbar(drawn, ax=axes, label="score (dB)", extend="min" if lowest > values[finite].min() else "neither")
     return figure
+
+
+def box_figure(
+    names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]], emphasised: Sequence[bool]
+) -> "Figure":
+    """Box plots side by side, one axis for each quantity: quartiles, whiskers at 1.5 times their distance, every value a dot.
+
+    Parameters
+    ----------
+    names
+        Of the boxes, from the top.
+    values
+        Quantity -> values of each box; what is not finite is left out.
+    emphasised
+        Which boxes are ours: drawn in green.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    n = len(names)
+    figure = Figure(figsize=(13, 0.9 + 0.48 * n), dpi=_DPI, layout="constrained", facecolor="white")
+    for column, (quantity, lists) in enumerate(values.items()):
+        axis = figure.add_subplot(1, len(values), column + 1)
+        for place, (numbers, ours) in enumerate(zip(lists, emphasised, strict=True)):
+            finite = [number for number in numbers if math.isfinite(number)]
+            colour = _GREEN if ours else "#59636e"
+            if finite:
+                low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
+                reach = 1.5 * (high - low)
+                whiskers = (
+                    min(number for number in finite if number >= low - reach),
+                    max(number for number in finite if number <= high + reach),
+                )
+                y, width = n - place, 1.6 if ours else 1.1
+                for first, last in ((whiskers[0], low), (high, whiskers[1])):
+                    axis.plot([first, last], [y, y], color=colour, linewidth=width)
+                axis.barh(y, high - low, left=low, height=0.6, fill=False, edgecolor=colour, linewidth=width)
+                axis.plot([middle, middle], [y - 0.3, y + 0.3], color=colour, linewidth=2.6)
+            shift = [0.36 * ((7 * i % 11) / 10 - 0.5) for i in range(len(finite))]  # apart, and the same every time
+            axis.plot(
+                finite, [n - place + s for s in shift], "o", markersize=2.5, color=colour, alpha=0.45, linewidth=0
+            )
+        axis.set_ylim(0.4, n + 0.6)
+        axis.set_yticks(range(n, 0, -1), labels=[plain(name) for name in names] if column == 0 else [""] * n)
+        axis.set_xlabel(plain(quantity))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.grid(visible=True, axis="x", alpha=0.25)
+    return figure
+
+
+def plain(text: str, length: int = 32) -> str:
+    """Text that any font can show: other characters than letters, digits and a few signs become question marks."""
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in " .,:;()+-_=/") else "?" for c in text)
+    return kept if len(kept) <= length else kept[: length - 3] + "..."
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -1,0 +1,375 @@
+"""From the scores of slices to those of volumes and settings, with intervals of confidence. Plain numbers, no files.
+
+A volume has one PSNR and one NMSE, and the mean SSIM of its slices; a setting has the mean of its volumes: ``fastmri.evaluate``'s
+definitions. Intervals come from resampling patients, because the slices of a patient resemble each other.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "METRICS",
+    "Interval",
+    "Setting",
+    "SettingScore",
+    "SliceScore",
+    "VolumeScore",
+    "bootstrap_interval",
+    "complete_slices",
+    "score_settings",
+    "score_volumes",
+    "spearman",
+]
+
+METRICS = ("psnr", "ssim", "nmse")
+"""PSNR in dB, SSIM, NMSE."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What is averaged over: slices of one contrast, undersampled alike.
+
+    Parameters
+    ----------
+    contrast
+        For example ``"CORPD_FBK"``.
+    acceleration
+        Nominal.
+    sampling
+        ``"as acquired"``, or the rule of a retrospective undersampling, for example ``"random, centre 0.04, seed 0"``.
+    """
+
+    contrast: str
+    acceleration: float
+    sampling: str
+
+    def __str__(self) -> str:
+        return f"{self.contrast}, {self.acceleration:g}-fold ({self.sampling})"
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """One method on one slice; a line of a journal.
+
+    Parameters
+    ----------
+    file, slice_index
+        Which slice, from 0.
+    patient
+        Whose it is.
+    contrast, acceleration, sampling
+        See `Setting`.
+    method
+        Name of the baseline or recipe.
+    squared_error, target_energy
+        Sums over the compared pixels.
+    n_pixels
+        How many they are.
+    data_range
+        Peak value for PSNR and SSIM.
+    ssim
+        Of this slice.
+    realised_acceleration
+        Of the mask.
+    seconds
+        Wall-clock time.
+    weight
+        Of a baseline; None where it has none.
+    status, n_iterations
+        Of the solver's certificate; empty and 0 for baselines.
+    notes
+        What a user should know of how the problem was set up, one a line.
+
+    Raises
+    ------
+    ValueError
+        A value has the wrong type or range: names the field.
+    """
+
+    file: str
+    slice_index: int
+    patient: str
+    contrast: str
+    acceleration: float
+    sampling: str
+    method: str
+    squared_error: float
+    target_energy: float
+    n_pixels: int
+    data_range: float
+    ssim: float
+    realised_acceleration: float
+    seconds: float
+    weight: float | None = None
+    status: str = ""
+    n_iterations: int = 0
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kinds: tuple[type, ...] = {str: (str,), int: (int,), float: (int, float)}.get(
+                field.type if isinstance(field.type, type) else float, (int, float)
+            )
+            if field.name == "weight" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ValueError(f"{field.name}: expected {kinds[-1].__name__}, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name}: expected a finite number, got {value}")
+        for name in ("squared_error", "target_energy", "seconds", "slice_index"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        for name in ("n_pixels", "data_range", "realised_acceleration", "acceleration"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
+
+    @property
+    def setting(self) -> Setting:
+        """What it belongs to."""
+        return Setting(self.contrast, self.acceleration, self.sampling)
+
+    @property
+    def psnr(self) -> float:
+        """In dB, with the peak of the volume; infinite for equal images."""
+        return _psnr(self.squared_error, self.n_pixels, self.data_range)
+
+    @property
+    def nmse(self) -> float:
+        """Of this slice; NaN where the reference is zero everywhere."""
+        return _nmse(self.squared_error, self.target_energy)
+
+    @property
+    def failed_to_converge(self) -> bool:
+        """Whether a solver said that it had not converged."""
+        return self.status not in ("", "converged")
+
+
+@dataclass(frozen=True)
+class VolumeScore:
+    """One method on one file. See `SliceScore`; ``n_slices`` is how many of its slices were compared."""
+
+    file: str
+    patient: str
+    setting: Setting
+    method: str
+    n_slices: int
+    psnr: float
+    ssim: float
+    nmse: float
+
+
+@dataclass(frozen=True)
+class SettingScore:
+    """One method in one setting: means over volumes.
+
+    Parameters
+    ----------
+    setting, method
+        Which.
+    n_patients, n_volumes, n_slices
+        What was averaged.
+    n_unconverged
+        Slices whose solver said that it had not converged.
+    mean
+        By the names in `METRICS`.
+    interval
+        Likewise; None where there is none (one patient).
+    gain
+        PSNR minus that of the setting's reference method, in dB, and its interval; None for that method.
+    gain_interval
+        Of the differences within patients.
+    seconds
+        Mean time of a slice.
+    weight
+        Of a baseline.
+    """
+
+    setting: Setting
+    method: str
+    n_patients: int
+    n_volumes: int
+    n_slices: int
+    n_unconverged: int
+    mean: Mapping[str, float]
+    interval: Mapping[str, Interval | None]
+    gain: float | None
+    gain_interval: Interval | None
+    seconds: float
+    weight: float | None
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    patients: Sequence[str],
+    *,
+    n_resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile interval of the mean of volumes, by resampling patients with all their volumes.
+
+    Parameters
+    ----------
+    values, patients
+        One of each for a volume.
+    n_resamples
+        How often.
+    level
+        Of confidence.
+    seed
+        Of the resampling: the same data give the same interval.
+
+    Returns
+    -------
+    tuple of float or None
+        Low and high; None with one patient, or where a value is not finite. From fewer than about ten patients it is too narrow.
+
+    Source
+    ------
+    B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 (units that are not independent) and 13.
+    """
+    names = sorted(set(patients))
+    if len(names) < 2 or not np.isfinite(values).all():
+        return None
+    place = {name: index for index, name in enumerate(names)}
+    owner = np.array([place[name] for name in patients])
+    sums = np.bincount(owner, weights=np.asarray(values, dtype=np.float64))  # (patient,)
+    counts = np.bincount(owner)
+    generator = np.random.default_rng(seed)
+    means = np.empty(n_resamples)
+    for first in range(0, n_resamples, 500):  # thousands of patients: not all draws in memory at once
+        drawn = generator.integers(0, len(names), size=(min(500, n_resamples - first), len(names)))
+        means[first : first + 500] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def complete_slices(scores: Sequence[SliceScore], methods: Mapping[Setting, Sequence[str]]) -> list[SliceScore]:
+    """Keep the slices that every method of their setting has, so that all methods are averaged over the same ones."""
+    found: dict[tuple[Setting, str, int], set[str]] = {}
+    for score in scores:
+        found.setdefault((score.setting, score.file, score.slice_index), set()).add(score.method)
+    return [
+        score
+        for score in scores
+        if found[score.setting, score.file, score.slice_index] >= set(methods.get(score.setting, ()))
+    ]
+
+
+def score_volumes(scores: Sequence[SliceScore]) -> list[VolumeScore]:
+    """One score for each file, setting and method, in the order in which they come."""
+    groups: dict[tuple[Setting, str, str], list[SliceScore]] = {}
+    for score in scores:
+        groups.setdefault((score.setting, score.file, score.method), []).append(score)
+    volumes = []
+    for (setting, file, method), slices in groups.items():
+        error = math.fsum(score.squared_error for score in slices)
+        energy = math.fsum(score.target_energy for score in slices)
+        n_pixels = sum(score.n_pixels for score in slices)
+        volumes.append(
+            VolumeScore(
+                file,
+                slices[0].patient,
+                setting,
+                method,
+                len(slices),
+                _psnr(error, n_pixels, slices[0].data_range),
+                math.fsum(score.ssim for score in slices) / len(slices),
+                _nmse(error, energy),
+            )
+        )
+    return volumes
+
+
+def score_settings(
+    scores: Sequence[SliceScore],
+    methods: Mapping[Setting, Sequence[str]],
+    reference: Mapping[Setting, str],
+    seed: int = 0,
+) -> list[SettingScore]:
+    """The table: every method of every setting.
+
+    Parameters
+    ----------
+    scores
+        Those of `complete_slices`.
+    methods
+        In the order of the table.
+    reference
+        Method of each setting that the others' gain is relative to.
+    seed
+        Of the resampling.
+    """
+    volumes = score_volumes(scores)
+    rows = []
+    for setting in sorted(methods):
+        by_method = {
+            method: [v for v in volumes if v.setting == setting and v.method == method] for method in methods[setting]
+        }
+        base = {volume.file: volume for volume in by_method.get(reference[setting], [])}
+        for method, group in by_method.items():
+            if not group:
+                continue
+            slices = [score for score in scores if score.setting == setting and score.method == method]
+            patients = [volume.patient for volume in group]
+            values = {name: [float(getattr(volume, name)) for volume in group] for name in METRICS}
+            gains = None
+            if method != reference[setting] and all(volume.file in base for volume in group):
+                gains = [volume.psnr - base[volume.file].psnr for volume in group]
+            rows.append(
+                SettingScore(
+                    setting,
+                    method,
+                    len(set(patients)),
+                    len(group),
+                    len(slices),
+                    sum(score.failed_to_converge for score in slices),
+                    {name: float(np.mean(values[name])) for name in METRICS},
+                    {name: bootstrap_interval(values[name], patients, seed=seed) for name in METRICS},
+                    None if gains is None else float(np.mean(gains)),
+                    None if gains is None else bootstrap_interval(gains, patients, seed=seed),
+                    float(np.mean([score.seconds for score in slices])),
+                    slices[0].weight,
+                )
+            )
+    return rows
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation; equal values share the mean of their ranks.
+
+    Returns
+    -------
+    float
+        From -1 to 1; NaN with fewer than 3 pairs, or where one of the two does not vary.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"second: expected {len(first)} values, got {len(second)}")
+    if len(first) < 3:
+        return math.nan
+    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    a, b = (rank - rank.mean() for rank in ranks)
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return math.nan if norm == 0 else float(a @ b) / norm
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _psnr(squared_error: float, n_pixels: int, data_range: float) -> float:
+    return math.inf if squared_error == 0 else 10 * math.log10(data_range**2 * n_pixels / squared_error)
+
+
+def _nmse(squared_error: float, target_energy: float) -> float:
+    return squared_error / target_energy if target_energy > 0 else math.nan
