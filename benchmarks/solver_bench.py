@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from validation import AUTHORS_TUNED
 
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import Energy, SmoothPlusSparse
@@ -36,7 +37,7 @@ Quality = Callable[[Tensor], float]
 
 @dataclass(frozen=True)
 class Work:
-    """One slice with its weights; beta and lam are those of the recipe unless given (the authors' tuned values for CPR)."""
+    """One slice with its weights; beta and lam are the authors' tuned values."""
 
     contrast: str
     acceleration: int
@@ -61,9 +62,9 @@ def problem(work: Work, data: Path, checkpoints: Path) -> tuple[FourierSubsampli
     mask = mask_from_array(paper_slice.masks[work.acceleration], paper_slice.kspace.shape)
     operator = FourierSubsampling(mask, domain_dtype=torch.float32)
     y = (torch.from_numpy(paper_slice.kspace) * mask.tensor())[None, None].to(torch.complex64)
-    recipe = load_recipe(f"knee_{work.contrast}_acc{work.acceleration}")
+    beta, lam = AUTHORS_TUNED[work.contrast, work.acceleration]
     model = SmoothPlusSparse.load(checkpoints / work.weights)
-    model = model.with_regularisation(beta=work.beta or recipe.beta, lam=work.lam or recipe.lam)
+    model = model.with_regularisation(beta=work.beta or beta, lam=work.lam or lam)
     target = paper_slice.target
 
     def quality(image: Tensor) -> float:

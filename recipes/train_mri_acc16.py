@@ -1,6 +1,8 @@
-"""NCPR specialised on 16-fold undersampled columns of real images: from the weights of denoising, on the MRI operator itself.
+"""NCPR specialised on 16-fold undersampled columns of real images: from the weights for 8-fold ones (``train_mri_acc8``).
 
-Every batch has a random mask of its own. The crops are wide, because each row of an image is undersampled along its whole length.
+As there, every batch has a random mask of its own, the crops are wide, and the loss is the PSNR. It has not helped so
+far: on two slices that were not trained on, each with its own mask, 27.68 dB at the start became 27.53 after 24 steps
+and 27.51 after 48. No weights of it come with the package.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings
@@ -16,14 +18,14 @@ recipe = TrainRecipe(
     noise_std=0.002,
     model=ModelConfig(regulariser="NCPR", exponent=1.8),
     start="weights",
-    beta=0.003,  # between the authors' for PD and for PDFS at 16-fold
-    lam=0.0008,
+    beta=0.006,  # between the authors' for PD and for PDFS at 16-fold
+    lam=0.001,
     crop=(56, 320),
     validation_crop=(160, 320),
     normalise="maximum",
     mask=MaskRule(kind="random", acceleration=16, center_fraction=0.02),
     train=TrainSettings(
-        n_steps=192,
+        n_steps=96,
         batch_size=3,
         learning_rate=5e-4,
         learning_rate_thresholds=5e-3,
@@ -34,7 +36,7 @@ recipe = TrainRecipe(
         solver=FastSettings(continuation_start=32.0, continuation_decay=0.97, levels=2),
         warm_batches=48,
         warm_iterations=15,
-        validation_interval=48,
+        validation_interval=24,
         validation_solver=FastSettings(
             tolerance=1e-3,
             max_iterations=60,
@@ -44,8 +46,8 @@ recipe = TrainRecipe(
             image_change=1.0,
             trace_interval=0,
         ),
-        checkpoint_interval=192,
-        seed=2,
+        checkpoint_interval=96,
+        seed=3,
     ),
     source="beta, lam: the authors'; rates and accuracies: those of the denoising recipe",
 )
