@@ -234,7 +234,7 @@ def others(case: Case) -> tuple[list[Row], dict[str, Complex]]:
     def best(method: str, run: Callable[[float], Complex], weights: tuple[float, ...]) -> None:
         tried = []
         for weight in weights:
-            image, seconds = timed(lambda weight=weight: run(weight))  # type: ignore[misc]
+            image, seconds = timed(lambda weight=weight: run(weight))  # type: ignore[misc]  # a default binds the loop variable
             tried.append((row(case, method, f"{weight:g} of {len(weights)}", image, seconds), image))
         chosen = max(tried, key=lambda pair: pair[0].psnr)
         rows.append(chosen[0])

@@ -346,6 +346,7 @@ def box_figure(
             axis.plot(
                 finite, [n - place + s for s in shift], "o", markersize=2.5, color=colour, alpha=0.45, linewidth=0
             )
+        axis.use_sticky_edges = False  # a box at the edge would be cut
         axis.set_ylim(0.4, n + 0.6)
         axis.set_yticks(range(n, 0, -1), labels=[plain(name) for name in names] if column == 0 else [""] * n)
         axis.set_xlabel(plain(quantity))

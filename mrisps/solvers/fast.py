@@ -48,7 +48,7 @@ GREEDY_INERTIA = 10
 """Iterations that the inertia of a stage counts as done when it starts from greedy coefficients."""
 
 DIVERGED = 10.0
-"""An image whose norm is more than so many times that of the smooth image is not on its way to a minimiser."""
+"""An image whose norm is more than so many times that of the smooth image is suspected of growing without bound."""
 
 SLOWEST_RATE = 0.95
 """The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
@@ -345,7 +345,9 @@ def minimise(
             residual = (_per_image(path.moved, batch) / _per_image(path.size, batch).clamp(min=1e-30)).sqrt()
             norms = _norms(path.image)
             finite = residual.isfinite() & norms.isfinite()
-            diverged |= finite & (norms > bound)
+            suspects = finite & ~diverged & (norms > bound)
+            if bool(suspects.any()):
+                diverged |= suspects & _has_risen(energy, path, smooth)
             good = finite & ~diverged  # the others of the batch go on
             safe = torch.where(good.view(-1, 1, 1, 1), path.image, safe)
             if not bool(good.any()):
@@ -567,6 +569,12 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
     greedy_coefficients(prior, prior.transform.forward(to_real_images(image)[rows]), found)
     coefficients[rows] = found
     return image, coefficients
+
+
+def _has_risen(energy: Energy, path: _Path, smooth: Tensor) -> Tensor:
+    """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
+    nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
+    return energy.value(path.image, path.coefficients).total > energy.value(smooth, nothing).total
 
 
 def _norms(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from mrisps.bilevel.losses import LOSSES, SSIM_SHARE, image_loss
+from mrisps.bilevel.losses import LOSSES, SSIM_SHARE, LossName, image_loss
 from mrisps.pipeline.metrics import ssim
 
 
@@ -59,34 +59,34 @@ def test_ssim_is_that_of_scikit_image(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-def test_equal_images_have_no_loss(name: str, dtype: torch.dtype) -> None:
+def test_equal_images_have_no_loss(name: LossName, dtype: torch.dtype) -> None:
     _, target = images(dtype=dtype)
-    assert float(image_loss(name, target, target)) == pytest.approx(-300 if name == "PSNR" else 0, abs=1e-6)  # type: ignore[arg-type]
+    assert float(image_loss(name, target, target)) == pytest.approx(-300 if name == "PSNR" else 0, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-def test_gradient(name: str, dtype: torch.dtype) -> None:
+def test_gradient(name: LossName, dtype: torch.dtype) -> None:
     """Finite differences, also of the imaginary part."""
     image, target = images(batch=1, dtype=dtype)
     image = image[..., :8, :8].clone().requires_grad_()
     target = target[..., :8, :8]
-    assert torch.autograd.gradcheck(lambda x: image_loss(name, x, target), (image,))  # type: ignore[arg-type,no-untyped-call]
+    assert torch.autograd.gradcheck(lambda x: image_loss(name, x, target), (image,))  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-def test_gradient_is_finite_where_images_are_zero_or_equal(name: str, dtype: torch.dtype) -> None:
+def test_gradient_is_finite_where_images_are_zero_or_equal(name: LossName, dtype: torch.dtype) -> None:
     """The modulus has no derivative at 0: outside the body this is the rule, not an exception."""
     for target in (torch.zeros(1, 1, 9, 9, dtype=dtype), torch.ones(1, 1, 9, 9, dtype=dtype)):
         image = target.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(image_loss(name, image, target), image)  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(image_loss(name, image, target), image)
         assert bool(gradient.isfinite().all())
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_batch_mean(name: str) -> None:
+def test_batch_mean(name: LossName) -> None:
     """The loss of a batch is the mean of the losses of its images: shares of a batch can be averaged."""
     image, target = images()
-    each = [float(image_loss(name, image[k : k + 1], target[k : k + 1])) for k in range(len(image))]  # type: ignore[arg-type]
-    assert float(image_loss(name, image, target)) == pytest.approx(np.mean(each))  # type: ignore[arg-type]
+    each = [float(image_loss(name, image[k : k + 1], target[k : k + 1])) for k in range(len(image))]
+    assert float(image_loss(name, image, target)) == pytest.approx(np.mean(each))

@@ -444,7 +444,7 @@ def test_a_failed_adjoint_solve_is_skipped(monkeypatch: pytest.MonkeyPatch) -> N
     residuals = iter([(0.1, 1.6), (1.4, 0.1), (0.1, math.nan)])
 
     def worse(*arguments: object, start: object = None) -> object:
-        gradient = original(*arguments, start=start)  # type: ignore[arg-type]
+        gradient = original(*arguments, start=start)  # type: ignore[arg-type]  # passed on, or wrong on purpose
         return replace(gradient, report=replace(gradient.report, relative_residual=next(residuals)))
 
     monkeypatch.setattr(trainer, "hypergradient", worse)
@@ -513,7 +513,7 @@ def test_atoms_that_are_not_admissible(with_validation: bool) -> None:
 )
 def test_settings_are_checked(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected .*{message}"):
-        TrainSettings(**{"n_steps": 1, name: value})  # type: ignore[arg-type]
+        TrainSettings(**{"n_steps": 1, name: value})  # type: ignore[arg-type]  # passed on, or wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ def test_settings_are_checked(name: str, value: object, message: str) -> None:
 )
 def test_accuracy_is_checked(name: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected .*{message}"):
-        replace(ACCURACY, **{name: value})  # type: ignore[arg-type]
+        replace(ACCURACY, **{name: value})  # type: ignore[arg-type]  # passed on, or wrong on purpose
 
 
 def test_iterations_that_end_before_the_continuation() -> None:

@@ -32,7 +32,7 @@ def rotation() -> np.ndarray:
 def geometry(index: int, axes: np.ndarray, spacing: float = 4.0) -> Geometry:
     y, x, through = (tuple(float(v) for v in axes[:, k]) for k in range(3))
     position = tuple(float(v) for v in np.array([5.0, -7.0, 11.0]) + index * spacing * axes[:, 2])
-    return Geometry((200.0, 120.0, 3.0), position, y, x, through)  # type: ignore[arg-type]
+    return Geometry((200.0, 120.0, 3.0), position, y, x, through)  # type: ignore[arg-type]  # tuples of three
 
 
 def volume(axes: np.ndarray, spacing: float = 4.0) -> ImageVolume:

@@ -100,7 +100,7 @@ def test_synchronisation_blocks_are_skipped(tmp_path: Path) -> None:
     ],
 )
 def test_bad_blocks(tmp_path: Path, options: dict[str, object], message: str) -> None:
-    path = write_twix(tmp_path / "a.dat", KSPACE, **options)  # type: ignore[arg-type]
+    path = write_twix(tmp_path / "a.dat", KSPACE, **options)  # type: ignore[arg-type]  # by name
     with pytest.raises(FileError) as caught:
         TwixFile(path).read_slice(0)
     assert message in str(caught.value)

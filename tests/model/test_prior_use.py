@@ -98,12 +98,12 @@ def test_pairs_need_two_rows() -> None:
 @pytest.mark.parametrize("bad", [0, 5, 1.0, True])
 def test_bad_stride(bad: object) -> None:
     with pytest.raises(ValueError, match="stride: expected an integer from 1 to 4"):
-        PriorUse(stride=bad)  # type: ignore[arg-type]
+        PriorUse(stride=bad)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_bad_modulus() -> None:
     with pytest.raises(ValueError, match="modulus: expected True or False"):
-        PriorUse(modulus=1)  # type: ignore[arg-type]
+        PriorUse(modulus=1)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("modulus", [False, True])

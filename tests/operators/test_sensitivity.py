@@ -133,7 +133,7 @@ def test_bad_maps(make: type[SensitivityMaps]) -> None:
     with pytest.raises(ValueError, match=r"\(0, 4, 4\)"):
         make(torch.zeros((0, 4, 4), dtype=torch.complex64))
     with pytest.raises(TypeError, match=r"maps: expected a torch\.Tensor"):
-        make([1.0])  # type: ignore[arg-type]
+        make([1.0])  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="mask"):
         Sense(torch.ones(5, dtype=torch.bool), torch.ones((2, 4, 4), dtype=torch.complex64))
 

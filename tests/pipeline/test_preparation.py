@@ -409,7 +409,7 @@ def test_a_file(tmp_path: Path, model: SmoothPlusSparse) -> None:
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["image"].shape == (1, 64, 56)
         assert file["image"].dtype == np.complex64
-    assert [step["step"] for step in done.certificates[0]["preparation"]][-1] == "phase"  # type: ignore[union-attr, index, call-overload]
+    assert [step["step"] for step in done.certificates[0]["preparation"]][-1] == "phase"  # type: ignore[union-attr, index, call-overload]  # plain JSON
     assert len(list((tmp_path / "maps").iterdir())) == 1
 
 

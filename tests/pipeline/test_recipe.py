@@ -103,9 +103,9 @@ def test_wrong_card(change: dict[str, object], message: str) -> None:
         "date": "2026-11-25",
         "how": "guessed",
     }
-    Card(**right)  # type: ignore[arg-type]
+    Card(**right)  # type: ignore[arg-type]  # some are wrong on purpose
     with pytest.raises(RecipeError, match=message):
-        Card(**{**right, **change})  # type: ignore[arg-type]
+        Card(**{**right, **change})  # type: ignore[arg-type]  # some are wrong on purpose
 
 
 def test_overrides() -> None:

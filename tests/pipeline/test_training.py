@@ -111,7 +111,7 @@ def others(tmp_path: Path) -> Path:
 )
 def test_recipes_are_checked(changes: dict[str, object], key: str) -> None:
     with pytest.raises(RecipeError, match=f"^recipe: {key}: ") as caught:
-        replace(RECIPE, **changes)  # type: ignore[arg-type]
+        replace(RECIPE, **changes)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.key == key
 
 

@@ -45,7 +45,7 @@ def samples(
 ) -> CropSamples:
     images = [TrainingImage(f"{k}", picture(k, shape)) for k in range(3)]
     made = CropSamples(images, measurement, (16, 16), seed, True, CPU)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]  # by name
 
 
 # ------------------------------------------------------------------------------------------------------------- reading

@@ -312,7 +312,7 @@ def test_files_of_another_task(tmp_path: Path, image: NDArray[np.float32], denoi
 )
 def test_wrong_settings(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TuneSettings(**change)  # type: ignore[arg-type]
+        TuneSettings(**change)  # type: ignore[arg-type]  # wrong on purpose
 
 
 # -------------------------------------------------------------------------------------------------------------- measure

@@ -65,7 +65,7 @@ def test_page(content: EvaluationContent) -> None:
     ],
 )
 def test_bad_news_is_said_first(content: EvaluationContent, change: dict[str, list[object]], expected: str) -> None:
-    report = evaluation_report(dataclasses.replace(content, **change))  # type: ignore[arg-type]
+    report = evaluation_report(dataclasses.replace(content, **change))  # type: ignore[arg-type]  # by name
     assert report.outcome == "bad"
     assert expected in report.summary
 

@@ -184,10 +184,10 @@ def test_least_number_of_steps() -> None:
     b = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
     settings = {"precondition": lambda r: r, "tolerance": 0.5, "max_iterations": 5}
     close = torch.full((1, 3), 0.9, dtype=torch.float64)
-    assert conjugate_gradients(lambda x: x @ matrix, b, start=close, **settings).n_iterations == 0  # type: ignore[arg-type]
-    better = conjugate_gradients(lambda x: x @ matrix, b, start=close, min_iterations=1, **settings)  # type: ignore[arg-type]
+    assert conjugate_gradients(lambda x: x @ matrix, b, start=close, **settings).n_iterations == 0  # type: ignore[arg-type]  # by name
+    better = conjugate_gradients(lambda x: x @ matrix, b, start=close, min_iterations=1, **settings)  # type: ignore[arg-type]  # by name
     assert better.n_iterations == 1
     assert float((better.solution - 1).abs().max()) < 0.1 - 1e-3
     exact = torch.ones(1, 3, dtype=torch.float64)
-    done = conjugate_gradients(lambda x: x @ matrix, b, start=exact, min_iterations=1, **settings)  # type: ignore[arg-type]
+    done = conjugate_gradients(lambda x: x @ matrix, b, start=exact, min_iterations=1, **settings)  # type: ignore[arg-type]  # by name
     assert torch.equal(done.solution, exact)

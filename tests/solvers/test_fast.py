@@ -470,6 +470,20 @@ def test_what_grows_is_stopped_before_it_overflows(
     assert float(result.image.norm()) <= 10 * float(smooth.norm())
 
 
+def test_an_image_that_is_all_sparse_part_may_outgrow_the_smooth_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weak operator leaves hardly anything in the smooth image of a texture: large is not the same as diverging."""
+    monkeypatch.setattr("mrisps.solvers.fast.DIVERGED", 2.0)  # what is suspected
+    _, _, model = small_problem("real", NCPR, beta=1.0, lam=1e-5)
+    prior = model.prior(torch.float64, "cpu")
+    operator = 0.02 * Identity((12, 16), torch.float64)
+    noise = torch.randn(1, 1, 12, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    transform = prior.transform
+    texture = transform.adjoint(transform.forward(noise))  # without what patches have for free
+    result = solve(operator, operator.forward(texture), model, FastSettings(max_iterations=3000, image_change=1.0))
+    assert float(result.image.norm()) > 2 * float(result.smooth.norm())
+    assert result.certificate.status != "diverging"
+
+
 def test_one_bad_image_does_not_pass_for_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
     operator, y, model = small_problem("real", NCPR)
     y = torch.cat([y, y])
