@@ -401,8 +401,6 @@ def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings
     filters = prior.transform.filters
     group = prior.regulariser.group_size
     multiple = STRIDE * group
-    if prior.stride > 1:  # a problem of its own, already a fraction of the work
-        return []
 
     def build(shape: tuple[int, int], stride: int) -> _Stage:
         transform = PatchTransform(filters, stride)
@@ -425,7 +423,7 @@ def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings
     stages: list[Callable[[], _Stage]] = []
     for shape in shapes:
         stages.append(functools.partial(build, shape, STRIDE if stages else 1))
-    if stages and not any(size % multiple for size in energy.image_shape):
+    if stages and prior.stride == 1 and not any(size % multiple for size in energy.image_shape):
         stages.append(functools.partial(build, energy.image_shape, STRIDE))
     return stages
 

@@ -11,7 +11,7 @@ import torch
 from model.helpers import random_model, random_tensor, relative_error
 from torch import Tensor
 
-from mrisps.model import Energy, GroupSoftThreshold, ModelConfig, SmoothPlusSparse, SmoothShrinkage
+from mrisps.model import Energy, GroupSoftThreshold, ModelConfig, PriorUse, SmoothPlusSparse, SmoothShrinkage
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity
 from mrisps.solvers import FastSettings, PaperSettings, Reconstruction, solve, solve_paper
 from mrisps.solvers.fast import CHECK_INTERVAL, PASSES, Iterate
@@ -652,11 +652,14 @@ def large_problem(
 
 @each_regulariser
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_coarse_to_fine_ends_at_a_stationary_point_of_the_full_problem(config: ModelConfig, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_coarse_to_fine_ends_at_a_stationary_point_of_the_full_problem(
+    config: ModelConfig, dtype: torch.dtype, stride: int
+) -> None:
     operator, y, model = large_problem(config, dtype)
     settings = dataclasses.replace(GOOD, levels=3, continuation_start=8.0)
-    result = solve(operator, y, model, settings)
-    plain = solve(operator, y, model, dataclasses.replace(GOOD, continuation_start=8.0))
+    result = solve(operator, y, model, settings, use=PriorUse(stride))
+    plain = solve(operator, y, model, dataclasses.replace(GOOD, continuation_start=8.0), use=PriorUse(stride))
     certificate = result.certificate
     assert certificate.status == "converged"
     assert certificate.residual_a < 1.1e-5
@@ -669,12 +672,15 @@ def test_coarse_to_fine_ends_at_a_stationary_point_of_the_full_problem(config: M
         assert certificate.energy < 1.01 * plain.certificate.energy
 
 
-def test_stages_go_from_coarse_to_fine() -> None:
+@pytest.mark.parametrize(("stride", "n_stages"), [(1, 4), (2, 3)])
+def test_stages_go_from_coarse_to_fine(stride: int, n_stages: int) -> None:
+    """The stage with every second patch of the full grid is not repeated where that is the problem itself."""
     operator, y, model = large_problem(NCPR)
     seen: list[Iterate] = []
     settings = FastSettings(levels=3, continuation_start=2.0, continuation_decay=0.5, coarse_iterations=3)
-    result = solve(operator, y, model, settings, monitor=seen.append)
+    result = solve(operator, y, model, settings, use=PriorUse(stride), monitor=seen.append)
     stages = [iterate.stage for iterate in seen]
+    assert seen[0].n_stages == n_stages
     assert stages == sorted(stages)
     assert stages[0] == 1
     assert stages[-1] == seen[0].n_stages
