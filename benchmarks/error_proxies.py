@@ -4,11 +4,11 @@
 
 FOLDER holds ``pd/*.npz`` and ``pdfs/*.npz`` (10 slices each; not part of the project, see data_manifests/paper_mri.toml). Each
 slice is reconstructed once from all of its columns and once without each part of those outside the centre, with the recipes
-knee_{pd,pdfs}_acc8 and the weights of the package. To save time only the central rows are kept (the readout is fully sampled: the
-image is cut there, before anything else), and the tolerance is looser than the recipe's. Every slice is written to the output as
-soon as it is done, and what is in there is not computed again. Spearman's rank correlation with the NMSE is given for each contrast
-and for both together; the interval is that of a bootstrap over slices. For comparison: the number of acquired lines within 40 of
-the centre, which is known before anything is reconstructed.
+knee_{pd,pdfs}_acc8, every patch, and beta and lam as the authors tuned them for weights of this kind. To save time only the
+central rows are kept (the readout is fully sampled: the image is cut there, before anything else), and the tolerance is looser
+than the recipe's. Every slice is written to the output as soon as it is done, and what is in there is not computed again.
+Spearman's rank correlation with the NMSE is given for each contrast and for both together; the interval is that of a bootstrap
+over slices. For comparison: the number of acquired lines within 40 of the centre, which is known before anything is reconstructed.
 
 About a third of the columns that the paper's masks call acquired hold nothing but zeros, which the paper takes as measured. With
 ``--without-zeros`` they count as not acquired.
@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from validation import AUTHORS_TUNED
 
 from mrisps.atomic import write_text
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.paper_slices import read_paper_slice
-from mrisps.model import SmoothPlusSparse
+from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.pipeline.coil_maps import to_image, to_kspace
 from mrisps.pipeline.error_proxies import error_proxies
 from mrisps.pipeline.metrics import center_crop, nmse
@@ -62,7 +63,8 @@ def measure(path: Path, contrast: str, model: SmoothPlusSparse, arguments: argpa
     kspace = to_kspace(hybrid[first : first + rows], (0,)) * mask
     target = center_crop(target, (rows, target.shape[1]))
     record = Acquisition(kspace[None].astype(np.complex64), path, mask=mask, image_is_real=True)
-    recipe = load_recipe(f"knee_{contrast}_acc8")
+    beta, lam = AUTHORS_TUNED[contrast, 8]
+    recipe = dataclasses.replace(load_recipe(f"knee_{contrast}_acc8"), beta=beta, lam=lam, prior=PriorUse())
     solver = dataclasses.replace(recipe.solver, tolerance=arguments.tolerance, image_change=0.3)
     recipe = dataclasses.replace(recipe, solver=solver)
     problem = mri_problem(record, recipe, scale=1.0)

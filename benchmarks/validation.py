@@ -112,7 +112,7 @@ def run(method: str, path: Path, contrast: str, acceleration: int, arguments: ar
             "weights": arguments.weights.stem,
             "beta": recipe.beta,
             "lam": recipe.lam,
-            "stride": recipe.prior.stride,
+            "stride": recipe.prior.stride if method == "fast" else 1,
         }
         extra |= slice_certificate(problem, result)
         image = to_array(result.image).astype(np.float32)
@@ -135,10 +135,12 @@ def run(method: str, path: Path, contrast: str, acceleration: int, arguments: ar
 
 
 def variant(result: dict[str, object]) -> str:
-    """Method, weights, patches that count, and what counts as measured."""
+    """Method, weights, whose beta and lam, patches that count, and what counts as measured."""
+    tuned = AUTHORS_TUNED.get((str(result["contrast"]), int(str(result["acceleration"]))), (0.0, 0.0))
+    own = "own beta" if not np.isclose(float(str(result.get("beta", tuned[0]))), tuned[0], rtol=1e-4) else ""
     zeros = "without zeros" if result.get("without_zeros") else ""
     stride = f"stride {result['stride']}" if result.get("stride", 1) != 1 else ""
-    return ", ".join(str(part) for part in (result["method"], result.get("weights", ""), stride, zeros) if part)
+    return ", ".join(str(part) for part in (result["method"], result.get("weights", ""), own, stride, zeros) if part)
 
 
 def table(results: list[dict[str, object]]) -> str:
@@ -209,6 +211,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--table", action="store_true", help="print the table of what is in the output file")
     arguments = parser.parse_args()
+    for key in ("prior.stride", "beta", "lam"):
+        if any(item.startswith(f"{key}=") for item in arguments.set):
+            parser.error(f"--set {key}: use --stride, or --own and weights with another {key}")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -218,13 +223,21 @@ def main() -> None:
     done = {(variant(r), r["contrast"], r["acceleration"], r["slice"]) for r in known}
     chosen = [tuple(item.split(":")) for item in arguments.setting] or [(c, str(a)) for c, a in SETTINGS]
     last = None if arguments.slices is None else arguments.first + arguments.slices
+    own_beta = float(SmoothPlusSparse.load(arguments.weights).beta.detach()) if arguments.own else 0.0
     for method in arguments.method:
         for contrast, acceleration in chosen:
             for path in sorted((arguments.data / contrast).glob("*.npz"))[arguments.first : last]:
-                wanted: dict[str, object] = {"method": method, "without_zeros": arguments.without_zeros}
+                wanted: dict[str, object] = {
+                    "method": method,
+                    "contrast": contrast,
+                    "acceleration": acceleration,
+                    "without_zeros": arguments.without_zeros,
+                }
                 if method in ("fast", "paper"):
                     wanted["weights"] = arguments.weights.stem
                     wanted["stride"] = arguments.stride if method == "fast" else 1
+                    if arguments.own:
+                        wanted["beta"] = own_beta
                 if (variant(wanted), contrast, int(acceleration), path.stem) in done:
                     continue
                 result = run(method, path, contrast, int(acceleration), arguments)

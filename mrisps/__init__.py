@@ -3,7 +3,8 @@
 >>> import mrisps
 >>> model = mrisps.SmoothPlusSparse.load("weights.safetensors")
 >>> operator = mrisps.FourierSubsampling(mask)
->>> result = mrisps.solve(operator, kspace, model)
+>>> recipe = mrisps.load_recipe("knee_pd_acc8")
+>>> result = mrisps.solve(operator, kspace, model, recipe.solver, use=recipe.prior)
 >>> result.image, result.smooth, result.sparse, result.cost_map, result.certificate
 
 The names below are loaded when they are first used: ``import mrisps`` itself is immediate.

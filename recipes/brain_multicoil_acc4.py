@@ -2,7 +2,7 @@
 
 beta and lam are the middle of what was best on two fully sampled brains with 8 coils (benchmarks/multicoil.py) for the authors'
 NCPR weights trained at sigma 25; between beta 0.008 and 0.03 and lam 0.001 and 0.002 the PSNR changes by a few tenths of a dB.
-Every second patch of every second row counts: 0.2 dB less than all patches, in a quarter of the time.
+Every second patch of every second row counts: 0.2 dB less than all patches, in a third of the time.
 """
 
 from mrisps.model import PriorUse

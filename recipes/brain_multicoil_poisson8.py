@@ -1,7 +1,7 @@
 """Multi-coil brain, 8-fold Poisson-disc undersampling with a fully sampled centre.
 
 beta and lam are the middle of what was best on two fully sampled brains with 8 coils (benchmarks/multicoil.py) for the authors'
-NCPR weights trained at sigma 25. Every second patch of every second row counts: 0.2 dB less than all patches, in a quarter of the
+NCPR weights trained at sigma 25. Every second patch of every second row counts: 0.2 dB less than all patches, in a third of the
 time.
 """
 

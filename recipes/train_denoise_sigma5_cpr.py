@@ -1,6 +1,6 @@
 """CPR from denoising, sigma 5 of 255, from the weights for sigma 25.
 
-beta and lam are the best of a grid with the dictionaries held (0.05 to 2, 0.0002 to 0.0012). The learning rates are
+beta and lam are the best of a coarse grid on four of the validation images. The learning rates are
 small and the adjoint system gets 30 iterations: it is nearly singular where more atoms are active than a patch has
 numbers. With four times the rate, 10 iterations and the squared error, the validation PSNR fell.
 """
@@ -37,5 +37,5 @@ recipe = TrainRecipe(
         checkpoint_interval=240,
         seed=4,
     ),
-    source="start: beta and lam from a coarse grid on four of the validation images; rates a fraction of those for sigma 25",
+    source="start: beta and lam from a coarse grid on the validation images; rates a fraction of those for sigma 25",
 )

@@ -34,6 +34,7 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     names: dict[str, object] = {
         "torch": torch,
         "kspace": torch.randn(1, 1, 32, 24, generator=generator, dtype=torch.complex64),
+        "scale": 1.0,
         "keep": torch.rand(12, 10, generator=generator) > 0.3,
         "y": torch.rand(1, 1, 12, 10, generator=generator),
     }

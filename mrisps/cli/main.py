@@ -51,7 +51,7 @@ def _print_version(wanted: bool) -> None:
     epilog=examples(
         "mrisps demo --output demo-output",
         "mrisps info knee.h5",
-        "mrisps recon knee.h5 --recipe knee_pd_acc8 --weights NCPR.pth --output recon",
+        "mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon",
         "mrisps evaluate recon/knee.h5 knee.h5",
     )
 )
@@ -71,8 +71,8 @@ def _mrisps(
 
 app.command(
     epilog=examples(
-        "mrisps recon knee.h5 --recipe knee_pd_acc8 --weights NCPR.pth --output recon",
-        "mrisps recon data/ --recipe knee_pdfs_acc8 --weights NCPR.pth --output recon --report",
+        "mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon",
+        "mrisps recon data/ --recipe knee_pdfs_acc8 --output recon --report",
         "mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12",
         "mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon",
     )
@@ -90,8 +90,8 @@ app.command(epilog=examples("mrisps verify recon/knee.h5", "mrisps verify recon/
 )
 app.command(
     epilog=examples(
-        "mrisps denoise noisy.png --recipe denoise_sigma25 --weights NCPR.pth --output clean",
-        "mrisps denoise images/ --recipe denoise_sigma25 --weights NCPR.pth --output clean --format npy --parts",
+        "mrisps denoise noisy.png --recipe denoise_sigma25 --output clean",
+        "mrisps denoise images/ --recipe denoise_sigma25 --output clean --format npy --parts",
     )
 )(guarded(denoise))
 app.command(

@@ -208,8 +208,8 @@ class Recipe:
     preparation
         The steps of multi-coil MRI data; None: for single-coil data.
     prior
-        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride, all
-        patches count, and a note says so.
+        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride (for
+        weights with groups of pixels: of stride times group), all patches count; a note and the certificate say so.
     solver
         Settings of the solver.
     description
@@ -261,13 +261,10 @@ class Recipe:
         if (self.blur is not None) != (self.task == "superres"):
             raise RecipeError("blur", "super-resolution recipes need one, others have none")
 
-    def prior_fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether the image size is a multiple of the stride."""
-        return all(size % self.prior.stride == 0 for size in shape)
-
-    def prior_for(self, shape: tuple[int, ...]) -> PriorUse:
-        """How the prior is laid over images (y, x) of this size."""
-        return self.prior if self.prior_fits(shape) else dataclasses.replace(self.prior, stride=1)
+    def prior_for(self, shape: tuple[int, ...], group_size: int = 1) -> PriorUse:
+        """How the prior is laid over images (y, x) of this size: with the stride, if its grid is one of whole groups (CPR)."""
+        fits = all(size % (self.prior.stride * group_size) == 0 for size in shape)
+        return self.prior if fits else dataclasses.replace(self.prior, stride=1)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""

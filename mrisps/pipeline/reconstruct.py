@@ -185,7 +185,14 @@ def mri_problem(
     if noise_std is None:
         estimate = estimate_noise_std(acquisition.kspace, acquired)
         noise_std = None if estimate is None else estimate / scale
+    notes += _stride_note(recipe, acquisition.shape)
     return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
+
+
+def _stride_note(recipe: Recipe, shape: tuple[int, int]) -> list[str]:
+    if recipe.prior_for(shape) == recipe.prior:
+        return []
+    return [f"an image of {shape[0]} x {shape[1]} has no grid of stride {recipe.prior.stride}: all patches count"]
 
 
 def _sense_problem(
@@ -215,10 +222,7 @@ def _sense_problem(
     if noise_std is None:
         measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured
         noise_std = None if measured is None else measured / inner
-    if not recipe.prior_fits(shape):
-        notes.append(
-            f"an image of {shape[0]} x {shape[1]} has no grid of stride {recipe.prior.stride}: all patches count"
-        )
+    notes += _stride_note(recipe, shape)
     seen = np.abs(prepared.maps).max(axis=0) > 0
     factor = torch.from_numpy((prepared.phase * seen).astype(np.complex64)).to(operator.device)[None, None]
     if dtype == torch.float32:
@@ -316,7 +320,7 @@ def reconstruct(
         problem.y,
         model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
         recipe.solver,
-        use=recipe.prior_for(problem.operator.domain_shape[-2:]),
+        use=recipe.prior_for(problem.operator.domain_shape[-2:], model.config.group_size),
         noise_std=problem.noise_std,
         start=start,
         keep_coefficients=keep_coefficients,

@@ -10,8 +10,9 @@ extrapolated residual, and one iteration is one pass over the coefficients: extr
 At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
 they fill in slowly, the low ones last. So the problem is first solved at a lower resolution (:mod:`mrisps.solvers.resolution`),
 with thresholds that start ``continuation_start`` times larger and shrink by ``continuation_decay`` every iteration. Each finer
-stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`); those in between
-count every second patch of every second row, which takes a quarter of the time. The last stage is the full problem.
+stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`). The coarsest
+stage counts every patch, those in between every second patch of every second row, which takes a quarter of the time. The last
+stage is the problem itself, with its own stride; a stage that would repeat it is left out.
 """
 
 import functools
@@ -145,7 +146,8 @@ class Iterate:
     image
         (batch, 1, y, x) on the full grid; coarser stages are interpolated.
     coefficients
-        (rows, y, x, n) in the last stage, where they belong to the image; else None. Read them before the next iteration.
+        (rows, y / stride, x / stride, n) in the last stage, where they belong to the image; else None. Read them before the next
+        iteration.
     """
 
     stage: int
@@ -164,7 +166,7 @@ class Minimum:
     image
         x(a*), (batch, 1, y, x); where the iteration broke down, the last good image.
     coefficients
-        a*, (rows, y, x, n).
+        a*, (rows, y / stride, x / stride, n).
     image_step
         How the image follows from the coefficients.
     residual
@@ -298,8 +300,8 @@ def minimise(
     settings, progress, monitor
         As in :func:`solve`.
     start
-        Coefficients (rows, y, x, n), in any floating-point type, to start the full problem from: those of a similar one. There are
-        then no coarse levels and no continuation.
+        Coefficients (rows, y / stride, x / stride, n), in any floating-point type, to start the full problem from: those of a
+        similar one. There are then no coarse levels and no continuation.
     """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)

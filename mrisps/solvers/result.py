@@ -53,6 +53,8 @@ class Certificate:
     image_change
         Estimate of how much the image would still change, as a fraction of its norm, if the iteration went on; None if
         unknown (fewer than three looks at it). It is an extrapolation of the last steps, not a bound.
+    stride
+        Of the patches in E, see :class:`mrisps.model.PriorUse`.
     """
 
     algorithm: str
@@ -72,6 +74,7 @@ class Certificate:
     seconds: float
     n_coarse_iterations: int = 0
     image_change: float | None = None
+    stride: int = 1
 
     @property
     def misfit_ratio(self) -> float | None:
@@ -106,7 +109,7 @@ class Reconstruction:
     cost_map
         (batch, 1, y, x): sum over atoms of R_i(a_k), where the prior is surprised.
     coefficients
-        a*, (rows, y, x, n), or None if they were not asked for (they take n times the memory of an image).
+        a*, (rows, y / stride, x / stride, n), or None if they were not asked for (they take n times the memory of an image).
     certificates
         One for each image of the batch.
     """
@@ -220,6 +223,7 @@ def certify(
                 seconds=seconds,
                 n_coarse_iterations=n_coarse_iterations,
                 image_change=None if change is None or not math.isfinite(change) else change,
+                stride=energy.prior.stride,
             )
         )
     return Reconstruction(

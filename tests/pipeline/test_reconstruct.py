@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import write_kspace
-from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity, make_mask, mask_from_array
 from mrisps.pipeline import reconstruct as module
 from mrisps.pipeline.recipe import BlurRule, MaskRule, Recipe, ScaleRule
@@ -220,6 +220,29 @@ def test_certificate_measures_the_misfit(recipe: Recipe, model: SmoothPlusSparse
     expected = 0.002 * (2 * SHAPE[0] * columns().sum()) ** 0.5
     assert result.certificate.expected_misfit == pytest.approx(expected)
     assert result.certificate.misfit_ratio == pytest.approx(float(misfit) / expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "group", "stride", "noted"),
+    [(20, 1, 2, False), (20, 2, 2, False), (18, 1, 2, False), (18, 2, 1, False), (17, 1, 1, True)],
+)
+def test_a_stride_that_does_not_fit_counts_all_patches(
+    recipe: Recipe, model: SmoothPlusSparse, width: int, group: int, stride: int, noted: bool
+) -> None:
+    """An odd size has no grid of stride 2; a grid of stride 2 in groups of 2 takes a multiple of 4."""
+    whole = acquisition(columns())
+    assert whole.mask is not None
+    record = replace(whole, kspace=whole.kspace[..., :width], mask=whole.mask[:width])
+    recipe = replace(recipe, prior=PriorUse(stride=2), solver=replace(recipe.solver, max_iterations=3))
+    if group > 1:
+        config = replace(model.config, regulariser="CPR", group_size=group)
+        model = SmoothPlusSparse(
+            config, model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta, model.lam
+        )
+    problem = mri_problem(record, recipe)
+    assert any("no grid of stride 2" in line for line in problem.notes) == noted
+    certificate = module.slice_certificate(problem, reconstruct(problem, model, recipe))
+    assert certificate["stride"] == stride
 
 
 def test_nonnegative(recipe: Recipe, model: SmoothPlusSparse) -> None:
