@@ -27,7 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--half", action="store_true", help="coefficients in float16")
-    parser.add_argument("--stride", type=int, default=1, help="2: every second patch of every second row, as the recipes")
+    parser.add_argument(
+        "--stride", type=int, default=1, help="2: every second patch of every second row, as the recipes"
+    )
     arguments = parser.parse_args()
     recipe = load_recipe("knee_pd_acc8")
     operator = FourierSubsampling(make_mask("random", (640, 368), 8, 0.04, seed=0), domain_dtype=torch.float32)
