@@ -27,7 +27,7 @@ recipe = Recipe(
         max_iterations=2000,
         continuation_start=32.0,
         continuation_decay=0.97,
-        image_change=0.05,
+        image_change=0.02,
         levels=3,
     ),
     card=Card(
