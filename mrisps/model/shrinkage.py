@@ -51,6 +51,11 @@ class Regulariser(abc.ABC):
         """Side of the square of pixels that are shrunk together; y and x have to be multiples of it."""
         return 1
 
+    @property
+    @abc.abstractmethod
+    def convex(self) -> bool:
+        """Whether R is convex."""
+
     def scaled(self, factor: float) -> Self:
         """The regulariser whose thresholds are ``factor`` times these."""
         return replace(self, thresholds=self.thresholds * factor)
@@ -114,6 +119,11 @@ class SmoothShrinkage(Regulariser):
         super().__post_init__()
         if not self.exponent >= 1:
             raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
+
+    @property
+    def convex(self) -> bool:
+        """The slope of T, q (g + 1 + q) / (1 + q)^2, never exceeds 1 if and only if g <= 1."""
+        return self.exponent <= 1
 
     def prox(self, v: Tensor) -> Tensor:
         """v q / (1 + q) with q = |v / lam|^g, elementwise; |v| is the modulus of a pair."""
@@ -241,6 +251,11 @@ class GroupSoftThreshold(Regulariser):
     def group_size(self) -> int:
         """Side of a group in pixels."""
         return self.size
+
+    @property
+    def convex(self) -> bool:
+        """A sum of norms is."""
+        return True
 
     def prox(self, v: Tensor) -> Tensor:
         """max(1 - lam / |v_group|, 0) v."""

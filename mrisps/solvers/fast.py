@@ -10,9 +10,10 @@ extrapolated residual, and one iteration is one pass over the coefficients: extr
 At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
 they fill in slowly, the low ones last. So the problem is first solved at a lower resolution (:mod:`mrisps.solvers.resolution`),
 with thresholds that start ``continuation_start`` times larger and shrink by ``continuation_decay`` every iteration. Each finer
-stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`). The coarsest
-stage counts every patch, those in between every second patch of every second row, which takes a quarter of the time. The last
-stage is the problem itself, with its own stride; a stage that would repeat it is left out.
+stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`). All stages
+but the last count every second patch of every second row, which takes a quarter of the time. The last stage is the problem
+itself, with its own stride; where that counts every patch, a stage on the full grid that does not comes before it and hands
+its coefficients over.
 """
 
 import functools
@@ -29,6 +30,7 @@ from mrisps.model import Energy, PatchTransform, Prior, PriorUse, SmoothPlusSpar
 from mrisps.operators import LinearOperator
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ConvolutionStep, ImageStep
+from mrisps.solvers.paths import STRIDE, Path, PathOptions, Stage, start_path
 from mrisps.solvers.resolution import coarse_shape, lift, restrict, restrict_transfer
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 
@@ -42,11 +44,15 @@ CHECK_INTERVAL = 5
 PASSES = 2
 """Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
 
-STRIDE = 2
-"""Every so manieth patch of every so manieth row counts in the stages between the coarsest and the full one."""
+STRIDED_ITERATIONS = 20
+"""Iterations on the full grid with every second patch of every second row, where they are not the problem itself."""
 
 GREEDY_INERTIA = 10
-"""Iterations that the inertia of a stage counts as done when it starts from greedy coefficients."""
+"""Iterations that the inertia counts as done when it starts from coefficients that are not 0."""
+
+FINER_INERTIA = 100
+"""The same for a stage that goes on from a coarser one: frequencies that were not acquired are still filling in there, which
+inertia that has to gather speed first takes up to twice as many iterations for."""
 
 DIVERGED = 10.0
 """An image whose norm is more than so many times that of the smooth image is suspected of growing without bound."""
@@ -85,7 +91,7 @@ class FastSettings:
         then takes place at the coarsest level only. Made for undersampled columns of a single coil: with noise-like aliasing
         (Poisson disc), with noise, or with several coils, 1 is better.
     coarse_iterations
-        Iterations of each stage before the last, after the continuation. They do not count towards ``max_iterations``.
+        Iterations of each stage on a coarser grid, after the continuation. They do not count towards ``max_iterations``.
     half_storage
         Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
     greedy_start
@@ -101,7 +107,7 @@ class FastSettings:
     trace_interval: int = 50
     image_change: float = 0.01
     levels: int = 1
-    coarse_iterations: int = 20
+    coarse_iterations: int = 100
     half_storage: bool = False
     greedy_start: bool = False
 
@@ -312,24 +318,38 @@ def minimise(
     factor = settings.continuation_start if start is None else 1.0
     smooth = image = image_step.smooth_image()
     first = image_step.adjoint_y if settings.greedy_start else None
+    options = PathOptions(settings.tolerance, settings.continuation_decay, settings.half_storage)
+    known: list[Tensor] = []
     n_coarse = 0
     for number, build in enumerate(coarse, 1):
         stage = build()
         target = stage.image_step.smooth_image()
         begin = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
-        path = _Path(stage, settings, begin, energy.n_real_images, factor)
+        inertia = FINER_INERTIA if number > 1 else GREEDY_INERTIA
+        path = start_path(stage, options, energy.n_real_images, factor=factor, inertia=inertia, image=begin)
+        on_full_grid = stage.image_shape == energy.image_shape
+        n_iterations = STRIDED_ITERATIONS if on_full_grid else settings.coarse_iterations
         for k in itertools.count(1):  # the continuation ends, and so does this
             path.step()
             n_coarse += 1
             if monitor is not None:
                 monitor(Iterate(number, n_stages, k, lift(path.image, smooth), None))
-            if path.n_at_target == settings.coarse_iterations:
+            if path.n_at_target == n_iterations:
                 break
         image, factor = path.image, 1.0
+        known = [path.coefficients] if on_full_grid else []
         del path, stage
 
-    full = _Stage(prior, prior.transform, image_step, energy.image_shape)
-    path = _Path(full, settings, lift(image, smooth) if coarse else first, energy.n_real_images, factor, start)
+    path = start_path(
+        Stage(prior, prior.transform, image_step, energy.image_shape),
+        options,
+        energy.n_real_images,
+        factor=factor,
+        inertia=FINER_INERTIA if coarse else GREEDY_INERTIA,
+        image=lift(image, smooth) if coarse else first,
+        known=known,
+        given=start,
+    )
     outlook = _Outlook(batch)
     safe = smooth
     bound = DIVERGED * _norms(smooth).maximum(_norms(path.image))
@@ -366,7 +386,7 @@ def minimise(
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
             trace.append((k, energy.value(path.image, path.coefficients).total.cpu()))
-    image, coefficients, at_target = path.image, path.coefficients, path.n_at_target > 0
+    image, coefficients, at_target = path.final_image(), path.coefficients, path.n_at_target > 0
     del path
     broken = diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
     if bool(broken.any()):
@@ -387,24 +407,14 @@ def minimise(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """One of the problems on the way: which patches count, and how the image follows from them."""
-
-    prior: Prior
-    transform: PatchTransform
-    image_step: ConvolutionStep | ImageStep
-    image_shape: tuple[int, int]
-
-
-def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings) -> list[Callable[[], _Stage]]:
+def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings) -> list[Callable[[], Stage]]:
     """The stages before the full problem, coarsest first, each to be built when its turn comes."""
     prior, operator = energy.prior, energy.operator
     filters = prior.transform.filters
     group = prior.regulariser.group_size
     multiple = STRIDE * group
 
-    def build(shape: tuple[int, int], stride: int) -> _Stage:
+    def build(shape: tuple[int, int], stride: int) -> Stage:
         transform = PatchTransform(filters, stride)
         coarser = shape != energy.image_shape
         step: ConvolutionStep | ImageStep
@@ -416,124 +426,18 @@ def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings
             restricted = operator.restricted(energy.y, shape) if coarser else None
             small = energy if restricted is None else Energy(*restricted, prior)
             step = ImageStep(small, settings.image_tolerance, transform=transform)
-        return _Stage(prior, transform, step, shape)
+        return Stage(prior, transform, step, shape)
 
     shapes = [coarse_shape(energy.image_shape, 2**level, 2 * multiple) for level in range(settings.levels - 1, 0, -1)]
     shapes = [shape for shape in shapes if min(shape) >= 2 * prior.transform.patch_size]
     if image_step.transfer is None and (not shapes or operator.restricted(energy.y, shapes[0]) is None):
         shapes = []
-    stages: list[Callable[[], _Stage]] = []
+    stages: list[Callable[[], Stage]] = []
     for shape in shapes:
-        stages.append(functools.partial(build, shape, STRIDE if stages else 1))
+        stages.append(functools.partial(build, shape, STRIDE))
     if stages and prior.stride == 1 and not any(size % multiple for size in energy.image_shape):
         stages.append(functools.partial(build, energy.image_shape, STRIDE))
     return stages
-
-
-class _Path:
-    """Inertial proximal gradient on one stage, iteration by iteration.
-
-    Parameters
-    ----------
-    stage
-        The problem.
-    settings
-        Continuation and storage.
-    start
-        An image whose greedy coefficients are the start, or None to start from a = 0.
-    n_rows
-        Real images.
-    factor
-        On the thresholds in the first iteration.
-    coefficients
-        To start from instead, (rows, y, x, n).
-    """
-
-    def __init__(
-        self,
-        stage: _Stage,
-        settings: FastSettings,
-        start: Tensor | None,
-        n_rows: int,
-        factor: float,
-        coefficients: Tensor | None = None,
-    ) -> None:
-        self.stage, self.settings, self.factor = stage, settings, factor
-        prior, transform = stage.prior, stage.transform
-        self.shape = (n_rows, *transform.grid_shape(stage.image_shape))
-        storage = torch.float16 if settings.half_storage else prior.basis.dtype
-        self.coefficients = prior.basis.new_zeros(*self.shape, prior.n_atoms, dtype=storage)
-        self.n_done = self.n_at_target = 0
-        self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
-        self._predictor = prior.factors.T.contiguous()
-        prediction = prior.basis.new_zeros(*self.shape, len(prior.factors))
-        if start is None and coefficients is None:
-            self.image = stage.image_step.smooth_image()
-        else:
-            if coefficients is not None:
-                self.coefficients.copy_(coefficients)
-            elif start is not None:
-                greedy_coefficients(prior, transform.forward(to_real_images(start)), self.coefficients)
-            self.n_done = GREEDY_INERTIA
-            for rows, ys in prior.chunks(self.shape):
-                self._predict(self.coefficients[rows, ys].to(prior.basis.dtype), prediction[rows, ys])
-            self.image = stage.image_step.solve(prediction, start)
-        self._previous = self.coefficients.clone()
-        self._misfit = transform.residual_(to_real_images(self.image), prediction)  # r = B P x(a) - C a
-        self._previous_misfit = self._misfit.clone()
-        largest = max((self.coefficients[rows, ys].numel() for rows, ys in prior.chunks(self.shape)), default=0)
-        self._work = [prior.basis.new_empty(largest) for _ in range(4 if settings.half_storage else 3)]
-
-    def _predict(self, coefficients: Tensor, out: Tensor) -> None:
-        for row, predicted in zip(
-            coefficients, out, strict=True
-        ):  # a row of a piece is contiguous, a pair of them is not
-            torch.matmul(row, self._predictor, out=predicted)
-
-    def step(self, measure: bool = False) -> None:
-        """One iteration; with ``measure``, ``moved`` and ``size`` hold |e - T(e - grad f(e))|^2 and |a|^2 of each row."""
-        stage, prior = self.stage, self.stage.prior
-        self.n_done += 1
-        inertia = (self.n_done - 1) / (self.n_done + 2)
-        regulariser = prior.regulariser.scaled(self.factor)
-        extrapolated_misfit = torch.lerp(self._previous_misfit, self._misfit, 1 + inertia, out=self._previous_misfit)
-        prediction = extrapolated_misfit  # C a takes the place of each chunk once that is used
-        if measure:
-            self.moved = torch.zeros(self.shape[0], dtype=torch.float64, device=self.image.device)
-            self.size = torch.zeros_like(self.moved)
-        n = prior.n_atoms
-        half = self.settings.half_storage
-        for rows, ys in prior.chunks(self.shape):
-            before, now = self._previous[rows, ys], self.coefficients[rows, ys]
-            extrapolated, v, work = (buffer[: now.numel()].view(now.shape) for buffer in self._work[:3])
-            if half:
-                updated = self._work[3][: now.numel()].view(now.shape)
-                torch.lerp(updated.copy_(before), v.copy_(now), 1 + inertia, out=extrapolated)
-            else:
-                updated = before  # the older coefficients are not needed any more
-                torch.lerp(before, now, 1 + inertia, out=extrapolated)
-            torch.addmm(
-                extrapolated.view(-1, n),
-                extrapolated_misfit[rows, ys].flatten(0, 2),
-                prior.factors,
-                alpha=prior.beta,
-                out=v.view(-1, n),
-            )
-            regulariser.prox_into(v, updated, work)
-            if half:
-                updated.copy_(before.copy_(updated))  # what is predicted belongs to what is stored
-            self._predict(updated, prediction[rows, ys])
-            if measure:
-                for row, (moved, a) in enumerate(zip(extrapolated.sub_(updated), updated, strict=True), rows.start):
-                    self.moved[row] += _squared_norm(moved)
-                    self.size[row] += _squared_norm(a)
-        self.coefficients, self._previous = self._previous, self.coefficients
-        self.image = stage.image_step.solve(prediction, self.image)
-        misfit = stage.transform.residual_(to_real_images(self.image), prediction)
-        self._previous_misfit, self._misfit = self._misfit, misfit
-        if self.factor <= 1:
-            self.n_at_target += 1
-        self.factor = max(self.factor * self.settings.continuation_decay, 1.0)
 
 
 class _Outlook:
@@ -571,7 +475,7 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
     return image, coefficients
 
 
-def _has_risen(energy: Energy, path: _Path, smooth: Tensor) -> Tensor:
+def _has_risen(energy: Energy, path: Path, smooth: Tensor) -> Tensor:
     """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
     nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
     return energy.value(path.image, path.coefficients).total > energy.value(smooth, nothing).total
@@ -581,12 +485,6 @@ def _norms(images: Tensor) -> Tensor:
     """|x| of each image, (batch,)."""
     norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
     return norms
-
-
-def _squared_norm(values: Tensor) -> Tensor:
-    """|v|^2 of a cache-sized piece, by BLAS: a third of the time of square and sum."""
-    flat = values.flatten()
-    return torch.dot(flat, flat)
 
 
 def _per_image(values: Tensor, batch: int) -> Tensor:

@@ -27,7 +27,13 @@ DEPENDENT = 1e-2
 
 
 def greedy_coefficients(
-    prior: Prior, analysed: Tensor, out: Tensor, *, max_atoms: int = MAX_ATOMS, threshold: float = 1.0
+    prior: Prior,
+    analysed: Tensor,
+    out: Tensor,
+    *,
+    max_atoms: int = MAX_ATOMS,
+    threshold: float = 1.0,
+    wanted: Tensor | None = None,
 ) -> None:
     """Fill ``out`` with coefficients a_k such that C a_k is near c_k.
 
@@ -43,13 +49,18 @@ def greedy_coefficients(
         Most atoms of a patch.
     threshold
         An atom is taken while beta |c_i^T r| exceeds this many of its thresholds, r being what is left of the patch.
+    wanted
+        (rows, y, x) bool: the patches to work on, by default all; what ``out`` has of the others is left as it is.
     """
     patches, flat = analysed.reshape(-1, analysed.shape[-1]), out.view(-1, out.shape[-1])
     weights = prior.beta / (threshold * prior.regulariser.thresholds)
     atoms = prior.factors.T.contiguous()
     most = min(max_atoms, *prior.factors.shape)
-    for first in range(0, len(patches), CHUNK_PATCHES):
-        here = slice(first, first + CHUNK_PATCHES)
+    indices = None if wanted is None else wanted.flatten().nonzero()[:, 0]
+    for first in range(0, len(patches) if indices is None else len(indices), CHUNK_PATCHES):
+        here: slice | Tensor = slice(first, first + CHUNK_PATCHES)
+        if indices is not None:
+            here = indices[here]
         flat[here] = _pursue(patches[here], prior.factors, atoms, weights, most).to(out.dtype)
 
 

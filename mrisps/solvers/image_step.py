@@ -38,6 +38,7 @@ class ConvolutionStep:
 
     def __init__(self, adjoint_y: Tensor, transfer: Tensor, prior: Prior, transform: PatchTransform) -> None:
         self.adjoint_y = adjoint_y
+        self.transfer = transfer
         self._weight = prior.beta * transform.stride**2
         self._transform = transform
         shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])

@@ -55,3 +55,16 @@ def test_nothing_to_explain_takes_nothing() -> None:
     out = torch.ones(1, 2, 2, prior.n_atoms, dtype=torch.float16)
     greedy_coefficients(prior, torch.zeros(1, 2, 2, prior.factors.shape[0], dtype=torch.float64), out)
     assert not bool(out.any())
+
+
+def test_patches_that_are_not_wanted_keep_what_they_have() -> None:
+    prior = random_model(NCPR, beta=0.4, lam=0.05).prior(torch.float64)
+    analysed = random_tensor(2, 3, 4, prior.factors.shape[0])
+    all_of_them = torch.empty(2, 3, 4, prior.n_atoms, dtype=torch.float64)
+    greedy_coefficients(prior, analysed, all_of_them)
+    wanted = torch.ones(2, 3, 4, dtype=torch.bool)
+    wanted[:, ::2, ::2] = False
+    out = torch.full_like(all_of_them, 7.0)
+    greedy_coefficients(prior, analysed, out, wanted=wanted)
+    torch.testing.assert_close(out[wanted], all_of_them[wanted])
+    assert bool((out[~wanted] == 7.0).all())

@@ -1,0 +1,168 @@
+"""The two ways down: the same minimum where it is unique, and honest residuals on the way."""
+
+import dataclasses
+
+import pytest
+import torch
+from model.helpers import random_model, relative_error
+
+from mrisps.model import Energy, ModelConfig, Prior, PriorUse
+from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.paths import STRIDE, InertialPath, Path, PathOptions, SplittingPath, Stage, start_path
+
+from .helpers import CPR, NCPR, make_operator, measure
+
+OPTIONS = PathOptions(tolerance=1e-6, decay=0.97, half_storage=False)
+
+
+def problem(
+    kind: str, config: ModelConfig = CPR, use: PriorUse | None = None, double: bool = True, batch: int = 1
+) -> tuple[Energy, Stage]:
+    operator = make_operator(kind, (16, 24), double)
+    y = torch.cat([measure(operator, seed=seed) for seed in range(batch)])
+    prior = random_model(config, beta=0.5, lam=0.01).prior(torch.float64 if double else torch.float32)
+    prior = prior.used(PriorUse() if use is None else use, operator.domain_dtype.is_complex)
+    energy = Energy(operator, y, prior)
+    return energy, Stage(prior, prior.transform, ImageStep(energy, 1e-9), energy.image_shape)
+
+
+def start(energy: Energy, stage: Stage, options: PathOptions = OPTIONS, factor: float = 1.0) -> Path:
+    return start_path(stage, options, energy.n_real_images, factor=factor, inertia=10)
+
+
+def value(energy: Energy, path: Path) -> float:
+    return float(energy.value(path.final_image(), path.coefficients).total.sum())
+
+
+USES = {
+    "real": ("real", PriorUse(), True),
+    "complex": ("complex", PriorUse(), True),
+    "modulus": ("complex", PriorUse(modulus=True), True),
+    "strided": ("real", PriorUse(stride=2), True),
+    "denoising": ("denoising", PriorUse(), True),
+    "single precision": ("denoising", PriorUse(stride=2), False),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_both_end_at_the_minimum_and_splitting_does_so_first(name: str) -> None:
+    kind, use, double = USES[name]
+    energy, stage = problem(kind, use=use, double=double, batch=2)
+    splitting = start(energy, stage)
+    assert isinstance(splitting, SplittingPath)
+    inertial = InertialPath(stage, OPTIONS, 1.0, energy.n_real_images, None)
+    early = {}
+    for k in range(1, 1501):
+        inertial.step()
+        if k <= 400:
+            splitting.step()
+        if k == 30:
+            early = {path: value(energy, path) for path in (inertial, splitting)}
+    lowest = value(energy, inertial)
+    assert value(energy, splitting) == pytest.approx(lowest, rel=1e-7 if double else 1e-4)
+    assert relative_error(splitting.final_image(), inertial.image) < (1e-3 if double else 1e-2)
+    assert early[splitting] - lowest < 0.5 * (early[inertial] - lowest)
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_the_residual_on_the_way_is_that_of_the_energy_or_a_bound(kind: str) -> None:
+    energy, stage = problem(kind, batch=2)
+    loose = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1e3))  # always measured
+    strict = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1e-12))  # never
+    for _ in range(12):
+        loose.step(measure=True)
+        strict.step(measure=True)
+        _, exact = energy.residuals(loose.final_image(), loose.coefficients)
+        rows = energy.n_real_images // len(energy.y)
+        measured, bound = (
+            (path.moved.view(-1, rows).sum(dim=1) / path.size.view(-1, rows).sum(dim=1)).sqrt()
+            for path in (loose, strict)
+        )
+        torch.testing.assert_close(measured, exact, rtol=1e-6, atol=0)
+        assert bool((exact <= bound).all())
+    assert bool((exact > 0).all())
+
+
+def test_splitting_is_for_convex_regularisers_and_convolutions() -> None:
+    kinds = {
+        (kind, config.regulariser, config.exponent): type(start(*problem(kind, config)))
+        for kind in ("real", "blur")
+        for config in (CPR, NCPR, dataclasses.replace(NCPR, exponent=1.0))
+    }
+    assert kinds == {
+        ("real", "CPR", 1.8): SplittingPath,
+        ("real", "NCPR", 1.8): InertialPath,
+        ("real", "NCPR", 1.0): SplittingPath,
+        ("blur", "CPR", 1.8): InertialPath,
+        ("blur", "NCPR", 1.8): InertialPath,
+        ("blur", "NCPR", 1.0): InertialPath,
+    }
+
+
+def test_smooth_shrinkage_of_exponent_1_is_convex_and_no_more() -> None:
+    v = torch.linspace(0.01, 50, 5000, dtype=torch.float64)[:, None]
+    for exponent, convex in ((1.0, True), (1.01, False), (1.8, False)):
+        config = dataclasses.replace(NCPR, exponent=exponent)
+        regulariser = random_model(config, lam=0.02).prior(torch.float64).regulariser
+        slopes = regulariser.prox_derivative(v.expand(-1, len(regulariser.thresholds)), torch.ones_like(v))
+        assert regulariser.convex == convex == bool(slopes.max() <= 1 + 1e-12)
+
+
+@pytest.mark.parametrize("config", [NCPR, CPR], ids=lambda config: config.regulariser)
+def test_thresholds_come_down_to_those_of_the_prior(config: ModelConfig) -> None:
+    energy, stage = problem("denoising", config)
+    options = dataclasses.replace(OPTIONS, decay=0.5)
+    continued, plain = start(energy, stage, options, factor=4.0), start(energy, stage, options)
+    for _ in range(2):
+        continued.step()
+    assert (continued.factor, continued.n_at_target) == (1.0, 0)
+    for _ in range(800):
+        continued.step()
+        plain.step()
+    assert continued.n_at_target == 800
+    assert value(energy, continued) == pytest.approx(value(energy, plain), rel=1e-3)
+
+
+@pytest.mark.parametrize("config", [NCPR, CPR], ids=lambda config: config.regulariser)
+def test_known_coefficients_are_taken_and_let_go(config: ModelConfig) -> None:
+    energy, stage = problem("denoising", config)
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 8, 12, stage.prior.n_atoms, generator=generator, dtype=torch.float64)
+    known = [given]
+    noisy = energy.operator.adjoint(energy.y)
+    path = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy, known=known)
+    alone = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy)
+    assert known == []
+    assert torch.equal(path.coefficients[:, ::STRIDE, ::STRIDE], given)
+    others = torch.ones(1, 16, 24, dtype=torch.bool)
+    others[:, ::STRIDE, ::STRIDE] = False
+    torch.testing.assert_close(path.coefficients[others], alone.coefficients[others])
+    assert bool(alone.coefficients.any())
+
+
+def test_splitting_with_half_storage() -> None:
+    energy, stage = problem("real", double=False)
+    half, single = (
+        start(energy, stage, dataclasses.replace(OPTIONS, half_storage=half_storage, tolerance=1.0))
+        for half_storage in (True, False)
+    )
+    for _ in range(200):
+        half.step(measure=True)
+        single.step(measure=True)
+    assert half.coefficients.dtype == torch.float16
+    assert value(energy, half) == pytest.approx(value(energy, single), rel=1e-3)
+    assert relative_error(half.final_image(), single.final_image()) < 1e-2
+    assert float((half.moved / half.size).sqrt()) < 5e-3
+
+
+def test_pieces_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    energy, stage = problem("complex", use=PriorUse(modulus=True))
+    images = []
+    for size in (2048, 48):
+        monkeypatch.setattr("mrisps.model.energy.CHUNK_PIXELS", size)
+        assert len(list(Prior.chunks(stage.prior, (2, 16, 24)))) == (1 if size == 2048 else 8)
+        path = start(energy, stage)
+        for _ in range(10):
+            path.step()
+        images.append(path.image)
+    torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-12)
