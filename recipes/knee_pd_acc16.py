@@ -28,7 +28,7 @@ recipe = Recipe(
         tolerance=5e-4,
         max_iterations=2000,
         continuation_start=32.0,
-        continuation_decay=0.98,
+        continuation_decay=0.97,
         image_change=0.02,
         levels=3,
     ),

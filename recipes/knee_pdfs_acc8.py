@@ -29,6 +29,7 @@ recipe = Recipe(
         continuation_decay=0.98,
         image_change=0.02,
         levels=3,
+        coarse_iterations=100,
     ),
     card=Card(
         score=30.01,

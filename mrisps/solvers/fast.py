@@ -107,7 +107,7 @@ class FastSettings:
     trace_interval: int = 50
     image_change: float = 0.01
     levels: int = 1
-    coarse_iterations: int = 100
+    coarse_iterations: int = 20
     half_storage: bool = False
     greedy_start: bool = False
 
