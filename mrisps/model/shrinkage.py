@@ -53,8 +53,8 @@ class Regulariser(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def convex(self) -> bool:
-        """Whether R is convex."""
+    def is_norm(self) -> bool:
+        """Whether R is a norm: convex, and the prox of R / rho is T with the thresholds lam / rho."""
 
     def scaled(self, factor: float) -> Self:
         """The regulariser whose thresholds are ``factor`` times these."""
@@ -121,9 +121,9 @@ class SmoothShrinkage(Regulariser):
             raise ValueError(f"exponent: expected a number >= 1, got {self.exponent}")
 
     @property
-    def convex(self) -> bool:
-        """The slope of T, q (g + 1 + q) / (1 + q)^2, never exceeds 1 if and only if g <= 1."""
-        return self.exponent <= 1
+    def is_norm(self) -> bool:
+        """R is not even convex for g > 1, and for no g proportional to lam."""
+        return False
 
     def prox(self, v: Tensor) -> Tensor:
         """v q / (1 + q) with q = |v / lam|^g, elementwise; |v| is the modulus of a pair."""
@@ -253,8 +253,8 @@ class GroupSoftThreshold(Regulariser):
         return self.size
 
     @property
-    def convex(self) -> bool:
-        """A sum of norms is."""
+    def is_norm(self) -> bool:
+        """A weighted sum of the norms of groups is one."""
         return True
 
     def prox(self, v: Tensor) -> Tensor:

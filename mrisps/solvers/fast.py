@@ -1,11 +1,11 @@
-"""The default solver: coarse to fine, with a greedy start and inertial proximal gradient on the reduced energy.
+"""The default solver: coarse to fine, with a greedy start, and proximal iterations on the reduced energy.
 
 The image is eliminated exactly (:mod:`mrisps.solvers.image_step`), so what is left is f(a) + R(a) with
 
     f(a) = min_x 1/2 |A x - y|^2 + beta/2 sum_k |B P_k x - C a_k|^2,    grad f(a) = -beta C^T r,    r_k = B P_k x(a) - C a_k,
 
-and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe. r is affine in a, so the residual at the extrapolated point is the
-extrapolated residual, and one iteration is one pass over the coefficients: extrapolate, step, shrink, predict.
+and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe. The iterations themselves, inertial proximal gradient or, for CPR,
+Douglas-Rachford splitting, are in :mod:`mrisps.solvers.paths`.
 
 At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
 they fill in slowly, the low ones last. So the problem is first solved at a lower resolution (:mod:`mrisps.solvers.resolution`),
@@ -152,8 +152,8 @@ class Iterate:
     image
         (batch, 1, y, x) on the full grid; coarser stages are interpolated.
     coefficients
-        (rows, y / stride, x / stride, n) in the last stage, where they belong to the image; else None. Read them before the next
-        iteration.
+        (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
+        x(a) for them; for CPR, solved by splitting, it only tends to that.
     """
 
     stage: int
@@ -238,7 +238,8 @@ def solve(
     start
         Coefficients of a similar problem to start from; see :func:`minimise`.
     progress
-        Called with (iteration of the full problem, largest residual of the batch so far) after every iteration.
+        Called with (iteration of the full problem, largest residual of the batch so far) after every iteration. With CPR the
+        residual may be an upper bound until it comes near the tolerance, or to the last iteration.
     monitor
         Called with an :class:`Iterate` after every iteration of every stage.
 
@@ -255,7 +256,8 @@ def solve(
 
     Source
     ------
-    Beck and Teboulle, SIAM J. Imaging Sci. 2 (2009) 183-202 (inertia); Hale, Yin and Zhang, SIAM J. Optim. 19 (2008)
+    Beck and Teboulle, SIAM J. Imaging Sci. 2 (2009) 183-202 (inertia); Lions and Mercier, SIAM J. Numer. Anal. 16 (1979)
+    964-979 (splitting); Hale, Yin and Zhang, SIAM J. Optim. 19 (2008)
     1107-1130 (continuation).
     """
     settings = FastSettings() if settings is None else settings
@@ -327,7 +329,7 @@ def minimise(
         begin = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
         inertia = FINER_INERTIA if number > 1 else GREEDY_INERTIA
         path = start_path(stage, options, energy.n_real_images, factor=factor, inertia=inertia, image=begin)
-        on_full_grid = stage.image_shape == energy.image_shape
+        on_full_grid = number == len(coarse) and prior.stride == 1 and stage.image_shape == energy.image_shape
         n_iterations = STRIDED_ITERATIONS if on_full_grid else settings.coarse_iterations
         for k in itertools.count(1):  # the continuation ends, and so does this
             path.step()
@@ -360,7 +362,7 @@ def minimise(
     n_passed = k = 0
     for k in range(1, settings.max_iterations + 1):
         look = k % CHECK_INTERVAL == 0 or k == settings.max_iterations
-        path.step(measure=look)
+        path.step(measure=look, exactly=k == settings.max_iterations)
         if monitor is not None:
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
         if look:
@@ -385,7 +387,7 @@ def minimise(
         if n_passed == PASSES:
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
-            trace.append((k, energy.value(path.image, path.coefficients).total.cpu()))
+            trace.append((k, energy.value(path.final_image(), path.coefficients).total.cpu()))
     image, coefficients, at_target = path.final_image(), path.coefficients, path.n_at_target > 0
     del path
     broken = diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
@@ -478,7 +480,7 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
 def _has_risen(energy: Energy, path: Path, smooth: Tensor) -> Tensor:
     """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
     nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
-    return energy.value(path.image, path.coefficients).total > energy.value(smooth, nothing).total
+    return energy.value(path.final_image(), path.coefficients).total > energy.value(smooth, nothing).total
 
 
 def _norms(images: Tensor) -> Tensor:
