@@ -18,7 +18,7 @@ OPTIONS = PathOptions(tolerance=1e-6, decay=0.97, half_storage=False)
 def problem(
     kind: str, config: ModelConfig = CPR, use: PriorUse | None = None, double: bool = True, batch: int = 1
 ) -> tuple[Energy, Stage]:
-    operator = make_operator(kind, (16, 24), double)
+    operator = make_operator(kind, (12, 16), double)
     y = torch.cat([measure(operator, seed=seed) for seed in range(batch)])
     prior = random_model(config, beta=0.5, lam=0.01).prior(torch.float64 if double else torch.float32)
     prior = prior.used(PriorUse() if use is None else use, operator.domain_dtype.is_complex)
@@ -52,9 +52,9 @@ def test_both_end_at_the_minimum_and_splitting_does_so_first(name: str) -> None:
     assert isinstance(splitting, SplittingPath)
     inertial = InertialPath(stage, OPTIONS, 1.0, energy.n_real_images, None)
     early = {}
-    for k in range(1, 1501):
+    for k in range(1, 1001):
         inertial.step()
-        if k <= 400:
+        if k <= 250:
             splitting.step()
         if k == 30:
             early = {path: value(energy, path) for path in (inertial, splitting)}
@@ -154,14 +154,14 @@ def test_thresholds_come_down_to_those_of_the_prior(config: ModelConfig) -> None
 def test_known_coefficients_are_taken_and_let_go(config: ModelConfig) -> None:
     energy, stage = problem("denoising", config)
     generator = torch.Generator().manual_seed(0)
-    given = torch.randn(1, 8, 12, stage.prior.n_atoms, generator=generator, dtype=torch.float64)
+    given = torch.randn(1, 6, 8, stage.prior.n_atoms, generator=generator, dtype=torch.float64)
     known = [given]
     noisy = energy.operator.adjoint(energy.y)
     path = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy, known=known)
     alone = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy)
     assert known == []
     assert torch.equal(path.coefficients[:, ::STRIDE, ::STRIDE], given)
-    others = torch.ones(1, 16, 24, dtype=torch.bool)
+    others = torch.ones(1, 12, 16, dtype=torch.bool)
     others[:, ::STRIDE, ::STRIDE] = False
     torch.testing.assert_close(path.coefficients[others], alone.coefficients[others])
     assert bool(alone.coefficients.any())
@@ -185,9 +185,9 @@ def test_splitting_with_half_storage() -> None:
 def test_pieces_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     energy, stage = problem("complex", use=PriorUse(modulus=True))
     images, measured = [], []
-    for size in (2048, 48):
+    for size in (2048, 32):
         monkeypatch.setattr("mrisps.model.energy.CHUNK_PIXELS", size)
-        assert len(list(Prior.chunks(stage.prior, (2, 16, 24)))) == (1 if size == 2048 else 8)
+        assert len(list(Prior.chunks(stage.prior, (2, 12, 16)))) == (1 if size == 2048 else 6)
         path = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1e3))
         for _ in range(10):
             path.step(measure=True)
