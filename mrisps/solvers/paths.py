@@ -98,13 +98,13 @@ class Path(abc.ABC):
         the former, (rows,) float64.
     """
 
-    def __init__(self, stage: Stage, options: PathOptions, factor: float) -> None:
+    def __init__(self, stage: Stage, options: PathOptions, factor: float, n_rows: int) -> None:
         self.stage, self.options, self.factor = stage, options, factor
         self.n_at_target = 0
         self.image: Tensor
         self.coefficients: Tensor
-        self.moved: Tensor
-        self.size: Tensor
+        self.shape = (n_rows, *stage.transform.grid_shape(stage.image_shape))
+        self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=stage.prior.basis.device)
 
     def step(self, measure: bool = False, exactly: bool = False) -> None:
         """One iteration; with ``measure``, ``moved`` and ``size`` are brought up to date, ``exactly`` or as far as it matters."""
@@ -121,13 +121,13 @@ class Path(abc.ABC):
         """x(a) for the coefficients as they are."""
         return self.image
 
-    def _coefficients_like_zero(self, n_rows: int) -> Tensor:
-        prior, shape = self.stage.prior, self.stage.transform.grid_shape(self.stage.image_shape)
-        return prior.basis.new_zeros(n_rows, *shape, prior.n_atoms, dtype=_storage(prior, self.options))
-
-    def _work_space(self, shape: tuple[int, int, int], n_buffers: int) -> list[Tensor]:
-        """Buffers for the coefficients of the largest piece."""
+    def _coefficients_like_zero(self) -> Tensor:
         prior = self.stage.prior
+        return prior.basis.new_zeros(*self.shape, prior.n_atoms, dtype=_storage(prior, self.options))
+
+    def _work_space(self, n_buffers: int) -> list[Tensor]:
+        """Buffers for the coefficients of the largest piece."""
+        prior, shape = self.stage.prior, self.shape
         n_pixels = max(
             (
                 len(range(*rows.indices(shape[0]))) * len(range(*ys.indices(shape[1])))
@@ -228,12 +228,12 @@ class InertialPath(Path):
         image: Tensor | None = None,
         inertia: int = 0,
     ) -> None:
-        super().__init__(stage, options, factor)
+        super().__init__(stage, options, factor, n_rows)
         prior, transform = stage.prior, stage.transform
         self.n_done = 0
         self._predictor = prior.factors.T.contiguous()
         if coefficients is None:
-            self.coefficients = self._coefficients_like_zero(n_rows)
+            self.coefficients = self._coefficients_like_zero()
             self.image = stage.image_step.smooth_image()
             prediction = prior.basis.new_zeros(*self.coefficients.shape[:-1], len(prior.factors))
         else:
@@ -241,13 +241,10 @@ class InertialPath(Path):
             self.coefficients = coefficients
             prediction = _predictions(prior, coefficients, self._predictor)
             self.image = stage.image_step.solve(prediction, image)
-        n_rows, height, width, _ = self.coefficients.shape
-        self.shape = (n_rows, height, width)
-        self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
         self._previous = self.coefficients.clone()
         self._misfit = transform.residual_(to_real_images(self.image), prediction)  # r = B P x(a) - C a
         self._previous_misfit = self._misfit.clone()
-        self._work = self._work_space(self.shape, 4 if options.half_storage else 3)
+        self._work = self._work_space(4 if options.half_storage else 3)
 
     def _advance(self, measure: bool, exactly: bool) -> None:
         del exactly  # it always is
@@ -332,7 +329,7 @@ class SplittingPath(Path):
         coefficients: Tensor | None,
         near_minimum: bool = False,
     ) -> None:
-        super().__init__(stage, options, factor)
+        super().__init__(stage, options, factor, n_rows)
         prior, transfer = stage.prior, stage.image_step.transfer
         assert transfer is not None
         values, vectors = torch.linalg.eigh(prior.beta * (prior.factors.double() @ prior.factors.double().T))
@@ -350,14 +347,11 @@ class SplittingPath(Path):
         filters = (half_weight @ prior.basis.double()).to(dtype).reshape(-1, side, side)
         self._transform = PatchTransform(filters, stage.transform.stride)
         self._joint_step = ConvolutionStep(stage.image_step.adjoint_y, transfer, prior, self._transform)
-        self._auxiliary = self._coefficients_like_zero(n_rows) if coefficients is None else coefficients
+        self._auxiliary = self._coefficients_like_zero() if coefficients is None else coefficients
         self.coefficients = self._auxiliary.clone()
-        n_rows, height, width, _ = self.coefficients.shape
-        self.shape = (n_rows, height, width)
-        self.moved = self.size = torch.zeros(n_rows, dtype=torch.float64, device=prior.basis.device)
-        self._work = self._work_space(self.shape, 5 if options.half_storage else 3)
+        self._work = self._work_space(5 if options.half_storage else 3)
         if near_minimum:
-            misfit = self._misfit_at(self.coefficients)[1]
+            misfit = self._image_and_misfit()[1]
             for rows, ys in prior.chunks(self.shape):
                 step = misfit[rows, ys] @ prior.factors
                 self._auxiliary[rows, ys] -= (step * (prior.beta / STRENGTH)).to(self._auxiliary.dtype)
@@ -409,7 +403,7 @@ class SplittingPath(Path):
     def _measure(self) -> None:
         """|w - T(w - grad f(w))|^2."""
         prior, n = self.stage.prior, self.stage.prior.n_atoms
-        misfit = self._misfit_at(self.coefficients)[1]
+        misfit = self._image_and_misfit()[1]
         self.moved = torch.zeros_like(self.moved)
         for rows, ys in prior.chunks(self.shape):
             w = self.coefficients[rows, ys].to(prior.basis.dtype)
@@ -423,12 +417,12 @@ class SplittingPath(Path):
 
     def final_image(self) -> Tensor:
         """x(w)."""
-        return self._misfit_at(self.coefficients)[0]
+        return self._image_and_misfit()[0]
 
-    def _misfit_at(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        """x(a) and B P x(a) - C a."""
+    def _image_and_misfit(self) -> tuple[Tensor, Tensor]:
+        """x(w) and B P x(w) - C w."""
         prior = self.stage.prior
-        prediction = _predictions(prior, coefficients, prior.factors.T.contiguous())
+        prediction = _predictions(prior, self.coefficients, prior.factors.T.contiguous())
         image = self.stage.image_step.solve(prediction)
         return image, self.stage.transform.residual_(to_real_images(image), prediction)
 

@@ -81,6 +81,9 @@ def test_the_residual_on_the_way_is_that_of_the_energy_or_a_bound(kind: str) -> 
         torch.testing.assert_close(measured, exact, rtol=1e-6, atol=0)
         assert bool((exact <= bound).all())
     assert bool((exact > 0).all())
+    strict.step(measure=True, exactly=True)
+    loose.step(measure=True)
+    torch.testing.assert_close(strict.moved, loose.moved)
 
 
 def test_splitting_is_for_norms_and_convolutions() -> None:
