@@ -24,7 +24,7 @@ from torch import Tensor
 from validation import AUTHORS_TUNED
 
 from mrisps.io.paper_slices import read_paper_slice
-from mrisps.model import Energy, SmoothPlusSparse
+from mrisps.model import Energy, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity, mask_from_array
 from mrisps.pipeline.metrics import center_crop, psnr
 from mrisps.pipeline.recipe import load_recipe
@@ -37,7 +37,10 @@ Quality = Callable[[Tensor], float]
 
 @dataclass(frozen=True)
 class Work:
-    """One slice with its weights; beta and lam are the authors' tuned values."""
+    """One slice with its weights; beta and lam are the authors' tuned values.
+
+    The paper solver's minimum is one under x >= 0. With ``nonnegative`` the default solver's is, too; NCPR does without.
+    """
 
     contrast: str
     acceleration: int
@@ -45,6 +48,7 @@ class Work:
     weights: str = "sigma_25_NCPR.pth"
     beta: float | None = None
     lam: float | None = None
+    nonnegative: bool = False
 
 
 WORKS = {
@@ -52,7 +56,7 @@ WORKS = {
     "pdfs8": Work("pdfs", 8, "file1000000"),
     "pd16": Work("pd", 16, "file1000033"),
     "pdfs16": Work("pdfs", 16, "file1000000"),
-    "pd8_cpr": Work("pd", 8, "file1000033", "sigma_25_CPR.pth", 0.480868, 0.000272627),
+    "pd8_cpr": Work("pd", 8, "file1000033", "sigma_25_CPR.pth", 0.480868, 0.000272627, nonnegative=True),
 }
 
 
@@ -82,10 +86,15 @@ def first_that_stays(path: list[dict[str, float]], energy: float, quality: float
 
 
 def watch_fast(
-    operator: FourierSubsampling, y: Tensor, model: SmoothPlusSparse, quality: Quality, settings: FastSettings
+    operator: FourierSubsampling,
+    y: Tensor,
+    model: SmoothPlusSparse,
+    quality: Quality,
+    settings: FastSettings,
+    use: PriorUse,
 ) -> tuple[list[dict[str, float]], dict[str, object]]:
     """The path of the default solver: seconds (without the watching), energy where there is one, PSNR."""
-    energy = Energy(operator, y, model.prior(torch.float32, "cpu"))
+    energy = Energy(operator, y, model.prior(torch.float32, "cpu").used(use, complex_image=False))
     path: list[dict[str, float]] = []
     started, watching = time.perf_counter(), 0.0
 
@@ -100,7 +109,7 @@ def watch_fast(
             path.append({"stage": point.stage, "t": now - started - watching, "E": total, "psnr": quality(point.image)})
         watching += time.perf_counter() - now
 
-    result = solve(operator, y, model, settings, monitor=monitor)
+    result = solve(operator, y, model, settings, use=use, monitor=monitor)
     certificate = result.certificate
     facts: dict[str, object] = {
         "seconds": certificate.seconds - watching,
@@ -210,7 +219,7 @@ def main() -> None:
         operator, y, model, quality = problem(work, arguments.data, arguments.checkpoints)
         settings = load_recipe(f"knee_{work.contrast}_acc{work.acceleration}").solver
         settings = replace(settings, tolerance=1e-5, max_iterations=arguments.iterations, trace_interval=0)
-        fast, facts = watch_fast(operator, y, model, quality, settings)
+        fast, facts = watch_fast(operator, y, model, quality, settings, PriorUse(nonnegative=work.nonnegative))
         per_iteration = seconds_an_iteration(operator, y, model)
         final = paper[-1]
         there, there_paper = (first_that_stays(path, final["E"], final["psnr"]) for path in (fast, paper))

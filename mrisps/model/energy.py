@@ -2,7 +2,8 @@
 
     E(x, a) = 1/2 |A x - y|^2 + sum_k [ beta/2 |Phat_k x - D a_k|^2 + R(a_k) ]
 
-where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every s-th of every s-th row, s^2 times each.
+where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every s-th of every s-th row, s^2 times each; for real
+images under the constraint x >= 0 if the prior has it.
 
 With the patch basis B (see :mod:`mrisps.model.atoms`) the coupling is ``|B P_k x - C a_k|^2``, C = B D^T: everything here is
 in those r numbers a patch. Coefficients are (rows, y, x, n) where *rows* counts real images: the batch, or twice the batch
@@ -37,16 +38,21 @@ class PriorUse:
     modulus
         Of a complex image, shrink the modulus of a complex coefficient, which is blind to a constant phase, and not its real and
         its imaginary part apart.
+    nonnegative
+        A real image has no negative values: E is minimised under x >= 0. Complex images are not affected.
     """
 
     stride: int = 1
     modulus: bool = False
+    nonnegative: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.stride, bool) or not isinstance(self.stride, int) or not 1 <= self.stride <= 4:
             raise ValueError(f"stride: expected an integer from 1 to 4, got {self.stride!r}")
-        if not isinstance(self.modulus, bool):
-            raise ValueError(f"modulus: expected True or False, got {self.modulus!r}")
+        for name in ("modulus", "nonnegative"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}: expected True or False, got {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +71,8 @@ class Prior:
         Coupling weight > 0.
     regulariser
         R and its prox.
-    stride
-        See :class:`PriorUse`.
+    stride, nonnegative
+        See :class:`PriorUse`; ``nonnegative`` for real images only.
     """
 
     free_atoms: Tensor
@@ -75,6 +81,7 @@ class Prior:
     beta: float
     regulariser: Regulariser
     stride: int = 1
+    nonnegative: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -98,7 +105,8 @@ class Prior:
     def used(self, use: PriorUse, complex_image: bool) -> "Prior":
         """The same prior, laid over real or complex images in another way."""
         regulariser = self.regulariser.paired() if use.modulus and complex_image else self.regulariser
-        return replace(self, regulariser=regulariser, stride=use.stride)
+        nonnegative = use.nonnegative and not complex_image
+        return replace(self, regulariser=regulariser, stride=use.stride, nonnegative=nonnegative)
 
     @property
     def n_atoms(self) -> int:
@@ -211,7 +219,8 @@ class Energy:
     def residuals(self, image: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         """How far (x, a) is from stationary, per image: (|dE/dx| / |A^H y|, |a - T(a - dE_smooth/da)| / |a|), float64 (batch,).
 
-        Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone.
+        Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone. Under x >= 0,
+        a gradient that points below 0 does not count where x is 0.
         """
         batch = self.y.shape[0]
         analysed = self.prior.transform.forward(to_real_images(image))
@@ -231,13 +240,15 @@ class Energy:
         )
 
     def residual_image(self, image: Tensor, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0; float64 (batch,)."""
+        """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0 without constraint; float64 (batch,)."""
         if prediction is None:
             misfit = self.prior.transform.forward(to_real_images(image))
             patch_side = to_images(self.prior.transform.adjoint(misfit), image.dtype)
             gradient = self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * patch_side
         else:
             gradient = self.gradient_image(image, prediction)
+            if self.prior.nonnegative:
+                gradient = torch.where(image > 0, gradient, gradient.clamp(max=0))
         batch = self.y.shape[0]
         return _norms(gradient, batch), _norms(self.operator.adjoint(self.y), batch)
 

@@ -78,8 +78,9 @@ def extract_patches(image: Tensor, patch_size: int) -> Tensor:
     return patches.flatten(start_dim=3)
 
 
-BLOCK_ROWS = 64
-"""Rows of patches that are convolved at a time, so that the work space stays small against the coefficients."""
+ADJOINT_ROWS = 64
+FORWARD_ROWS = 16
+"""Rows of patches that are convolved at a time, so that the work space stays small against the coefficients and in a cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +149,8 @@ class PatchTransform:
         """``prediction`` is overwritten with ``B P_k x - prediction``, block by block: no second array of its size."""
         padded, taps = self._padded_phases(image), self.__dict__["_taps"]
         height, overlap = prediction.shape[1], taps.shape[-1] - 1
-        for first in range(0, height, BLOCK_ROWS):
-            rows = min(BLOCK_ROWS, height - first)
+        for first in range(0, height, FORWARD_ROWS):
+            rows = min(FORWARD_ROWS, height - first)
             block = prediction[:, first : first + rows]
             analysed = functional.conv2d(padded[:, :, first : first + rows + overlap], taps).movedim(1, -1)
             torch.sub(analysed, block, out=block)
@@ -164,31 +165,38 @@ class PatchTransform:
     def adjoint(self, coefficients: Tensor) -> Tensor:
         """(batch, y / stride, x / stride, r) patch coefficients -> (batch, 1, y, x) real image, ``sum_k P_k^T B^T c_k``.
 
-        Computed as convolutions along x only, one output channel for each row of the filters, and a sum of these results rolled
+        Computed as convolutions along x only, one output channel for each row of the filters, and a sum of these results shifted
         along y: a quarter of the time of the r -> 1 convolution with p x p kernels, whose single output channel starves the kernel.
         """
         before, after = self.__dict__["_reach"]
         weight, s = self.__dict__["_row_taps"], self.stride
         batch, height, width, _ = coefficients.shape
-        rows = coefficients.new_empty(batch, len(weight), height, width)
+        n_taps = before + after + 1
         columns = torch.arange(-after, width + before, device=coefficients.device) % width
-        for first in range(0, height, BLOCK_ROWS):
-            block = coefficients[:, first : first + BLOCK_ROWS]
+        # Row i of the filters takes a row of patches i - before rows down; what leaves the image comes in on the other side.
+        image = coefficients.new_zeros(batch, s * s, height + n_taps - 1, width)
+        for first in range(0, height, ADJOINT_ROWS):
+            block = coefficients[:, first : first + ADJOINT_ROWS]
             if max(before, after) <= width:
                 block = torch.cat([block[:, :, width - after :], block, block[:, :, :before]], dim=2)
             else:
                 block = block[:, :, columns]
-            rows[:, :, first : first + BLOCK_ROWS] = functional.conv2d(block.movedim(-1, 1), weight)
-        # Row i of the filters is still to go i - before rows of patches down.
-        by_row = rows.view(batch, -1, s * s, height, width)
-        image = by_row[:, before].clone()
-        for i in range(by_row.shape[1]):
-            shift = (i - before) % height
-            if i == before:
-                continue
-            image[:, :, shift:] += by_row[:, i, :, : height - shift]
-            image[:, :, :shift] += by_row[:, i, :, height - shift :]
-        return functional.pixel_shuffle(image, s) if s > 1 else image
+            n_rows = block.shape[1]
+            lines = functional.conv2d(
+                block.flatten(0, 1)[:, None].movedim(-1, 1), weight
+            )  # a line is an image: more to share out
+            by_tap = lines.view(batch, n_rows, n_taps, s * s, width).permute(2, 0, 3, 1, 4).contiguous()
+            for i, shifted in enumerate(by_tap):
+                image[:, :, first + i : first + i + n_rows] += shifted
+        inside = image[:, :, before : before + height].clone()
+        for start, part in ((-before, image[:, :, :before]), (height, image[:, :, before + height :])):
+            for i in range(0, part.shape[2], height):
+                piece = part[:, :, i : i + height]
+                at = (start + i) % height
+                head = min(piece.shape[2], height - at)
+                inside[:, :, at : at + head] += piece[:, :, :head]
+                inside[:, :, : piece.shape[2] - head] += piece[:, :, head:]
+        return functional.pixel_shuffle(inside, s) if s > 1 else inside
 
     def transfer_function(self, shape: tuple[int, int]) -> Tensor:
         """The eigenvalues p(f) >= 0 of ``sum_k P_k^T B^T B P_k`` over *all* patches, on the ``torch.fft.fft2`` grid.

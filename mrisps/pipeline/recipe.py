@@ -204,7 +204,8 @@ class Recipe:
     noise_std
         Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
     nonnegative
-        Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step.)
+        Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step, which ``prior.nonnegative``
+        amounts to: the minimum under x >= 0.)
     preparation
         The steps of multi-coil MRI data; None: for single-coil data.
     prior

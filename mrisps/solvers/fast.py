@@ -44,9 +44,6 @@ CHECK_INTERVAL = 5
 PASSES = 2
 """Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
 
-STRIDED_ITERATIONS = 20
-"""Iterations on the full grid with every second patch of every second row, where they are not the problem itself."""
-
 GREEDY_INERTIA = 10
 """Iterations that the inertia counts as done when it starts from coefficients that are not 0."""
 
@@ -92,6 +89,9 @@ class FastSettings:
         (Poisson disc), with noise, or with several coils, 1 is better.
     coarse_iterations
         Iterations of each stage on a coarser grid, after the continuation. They do not count towards ``max_iterations``.
+    strided_iterations
+        Iterations on the full grid with every second patch of every second row before every patch counts, a quarter of the work
+        each. There are none where the problem itself has a stride, or ``levels`` is 1.
     half_storage
         Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
     greedy_start
@@ -108,6 +108,7 @@ class FastSettings:
     image_change: float = 0.01
     levels: int = 1
     coarse_iterations: int = 20
+    strided_iterations: int = 20
     half_storage: bool = False
     greedy_start: bool = False
 
@@ -130,8 +131,10 @@ class FastSettings:
             raise ValueError(f"image_change: expected a number > 0, got {self.image_change}")
         if isinstance(self.levels, bool) or not isinstance(self.levels, int) or not 1 <= self.levels <= 6:
             raise ValueError(f"levels: expected an integer from 1 to 6, got {self.levels!r}")
-        if not isinstance(self.coarse_iterations, int) or self.coarse_iterations < 1:
-            raise ValueError(f"coarse_iterations: expected an integer >= 1, got {self.coarse_iterations}")
+        for name in ("coarse_iterations", "strided_iterations"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
         for name in ("half_storage", "greedy_start"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
@@ -150,7 +153,7 @@ class Iterate:
     iteration
         Of this stage, from 1.
     image
-        (batch, 1, y, x) on the full grid; coarser stages are interpolated.
+        (batch, 1, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 a little.
     coefficients
         (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
         x(a) for them; for CPR, solved by splitting, it only tends to that.
@@ -330,7 +333,7 @@ def minimise(
         inertia = FINER_INERTIA if number > 1 else GREEDY_INERTIA
         path = start_path(stage, options, energy.n_real_images, factor=factor, inertia=inertia, image=begin)
         on_full_grid = number == len(coarse) and prior.stride == 1 and stage.image_shape == energy.image_shape
-        n_iterations = STRIDED_ITERATIONS if on_full_grid else settings.coarse_iterations
+        n_iterations = settings.strided_iterations if on_full_grid else settings.coarse_iterations
         for k in itertools.count(1):  # the continuation ends, and so does this
             path.step()
             n_coarse += 1
@@ -469,6 +472,7 @@ class _Outlook:
 
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:
     """Put the last good image where the iteration broke down, with greedy coefficients that belong to it."""
+    safe = safe.clamp(min=0) if prior.nonnegative else safe
     image = torch.where(broken.view(-1, 1, 1, 1), safe, image)
     rows = broken.repeat_interleave(len(coefficients) // len(image))
     found = torch.empty_like(coefficients[rows])

@@ -5,7 +5,12 @@
 that is ``(A^H A + beta sum_k P_k^T B^T B P_k) x = A^H y + beta sum_k P_k^T B^T c_k``. The patch term is a convolution with
 transfer function beta p(f). If the operator says that its normal operator is a convolution too, the solution is one division
 in the Fourier domain; otherwise conjugate gradients, preconditioned by the circulant nearest to the system.
+
+Under x >= 0 (a prior that is ``nonnegative``) what the constraint adds to that solution changes little from one call to the next:
+it is brought up to date by one iteration of a splitting a call, and by as many as it takes where the solution is wanted exactly.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,6 +22,12 @@ from mrisps.solvers.cg import conjugate_gradients
 __all__ = ["ConvolutionStep", "ImageStep"]
 
 N_PROBES = 8
+
+RELAXATION = 1.8
+"""Over-relaxation of the splitting under x >= 0, below 2."""
+
+MAX_CORRECTIONS = 1000
+"""Iterations of it where the solution is wanted exactly; what they do not reach shows in the certificate's residual_x."""
 
 
 class ConvolutionStep:
@@ -34,30 +45,67 @@ class ConvolutionStep:
         Transfer function of A^H A, (y, x), DC at [0, 0].
     prior, transform
         The prior, and which of its patches count.
+    ridge
+        Added to the system: that of a splitting that bounds the image itself. The constraint of the prior is then not met here.
+    tolerance
+        On |dE/dx| / |A^H y| where the constraint x >= 0 is to be met exactly.
     """
 
-    def __init__(self, adjoint_y: Tensor, transfer: Tensor, prior: Prior, transform: PatchTransform) -> None:
+    def __init__(
+        self,
+        adjoint_y: Tensor,
+        transfer: Tensor,
+        prior: Prior,
+        transform: PatchTransform,
+        *,
+        ridge: float = 0.0,
+        tolerance: float = 1e-6,
+    ) -> None:
         self.adjoint_y = adjoint_y
         self.transfer = transfer
         self._weight = prior.beta * transform.stride**2
         self._transform = transform
         shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])
-        self._inverse: _Filter | _AliasFilter
+        patch_system: Tensor
+        inverse: Callable[[Tensor], _Filter | _AliasFilter]
         if transform.stride == 1:
-            patch_transfer = self._weight * transform.transfer_function(shape)
-            self._inverse = _Filter(_inverse(transfer + patch_transfer, patch_transfer), adjoint_y.dtype)
-        else:
-            matrix = self._weight * transform.alias_transfer(shape)
-            self._inverse = _AliasFilter(_alias_inverse(transfer, matrix), adjoint_y.dtype)
+            patch_system = self._weight * transform.transfer_function(shape)
 
-    def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
-        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start."""
+            def inverse(spectrum: Tensor) -> _Filter:
+                return _Filter(_inverse(spectrum + patch_system, patch_system), adjoint_y.dtype)
+        else:
+            patch_system = self._weight * transform.alias_transfer(shape)
+
+            def inverse(spectrum: Tensor) -> _AliasFilter:
+                return _AliasFilter(_alias_inverse(spectrum, patch_system), adjoint_y.dtype)
+
+        self._inverse = inverse(transfer + ridge)
+        self._correction: _Correction | None = None
+        if prior.nonnegative and not ridge:
+            penalty, largest = _penalty(transfer, patch_system)
+            self._correction = _Correction(inverse(transfer + penalty), penalty, largest, tolerance)
+
+    def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
+        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start.
+
+        ``exactly`` matters under x >= 0 alone: without it the image is that after one more iteration towards the constraint,
+        and may be below 0 a little.
+        """
         del start
+        image = self.invert(self.right_side(prediction))
+        return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
+
+    def right_side(self, prediction: Tensor) -> Tensor:
+        """A^H y + beta sum_k P_k^T B^T c_k, (batch, 1, y, x)."""
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
-        return self._inverse(torch.add(self.adjoint_y, patch_side, alpha=self._weight))
+        return torch.add(self.adjoint_y, patch_side, alpha=self._weight)
+
+    def multiplier(self, image: Tensor) -> Tensor:
+        """dE/dx at an image that :meth:`solve` has found exactly: that of the constraint x >= 0, and 0 without one."""
+        return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
 
     def smooth_image(self) -> Tensor:
-        """x for a = 0, (batch, 1, y, x)."""
+        """x for a = 0 without constraint, (batch, 1, y, x)."""
         return self.invert(self.adjoint_y)
 
     def invert(self, right_side: Tensor) -> Tensor:
@@ -97,22 +145,33 @@ class ImageStep:
         self.transfer = operator.normal_transfer_function()
         self._closed_form: ConvolutionStep | None = None
         if self.transfer is not None:
-            self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, self._transform)
+            self._closed_form = ConvolutionStep(
+                self.adjoint_y, self.transfer, prior, self._transform, tolerance=tolerance
+            )
             return
         dtype, shape = self.adjoint_y.dtype, energy.image_shape
-        circulant = _nearest_circulant(operator)
+        circulant = _nearest_circulant(operator).reshape(shape)
         self._patch_filter: _Filter | _AliasFilter
         self._preconditioner: _Filter | _AliasFilter
         if self._transform.stride == 1:
-            patch_transfer = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
-            self._patch_filter = _Filter(patch_transfer, dtype)
-            self._preconditioner = _Filter(_inverse(circulant + patch_transfer, patch_transfer), dtype)
+            patch_system = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
+            self._patch_filter = _Filter(patch_system, dtype)
+            self._preconditioner = _Filter(_inverse(circulant + patch_system, patch_system), dtype)
         else:
-            matrix = self._weight * self._transform.alias_transfer(shape)
-            self._patch_filter = _AliasFilter(matrix, dtype)
-            self._preconditioner = _AliasFilter(_alias_inverse(circulant.reshape(shape), matrix), dtype)
+            patch_system = self._weight * self._transform.alias_transfer(shape)
+            self._patch_filter = _AliasFilter(patch_system, dtype)
+            self._preconditioner = _AliasFilter(_alias_inverse(circulant, patch_system), dtype)
+        self._correction: _Correction | None = None
+        if prior.nonnegative:
+            penalty, largest = _penalty(circulant, patch_system)
+            self._correction = _Correction(
+                lambda image: self._iterate(image, None, self.max_iterations, ridge=penalty),
+                penalty,
+                largest,
+                tolerance,
+            )
 
-    def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
+    def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
         """x for predicted patch coefficients c = C a.
 
         Parameters
@@ -121,6 +180,9 @@ class ImageStep:
             (rows, y, x, r).
         start
             A guess (batch, 1, y, x) for the conjugate gradients; by default one application of the preconditioner.
+        exactly
+            Under x >= 0, meet the constraint; without it the image is that after one more iteration towards it, and may be below
+            0 a little.
 
         Returns
         -------
@@ -128,12 +190,19 @@ class ImageStep:
             (batch, 1, y, x).
         """
         if self._closed_form is not None:
-            return self._closed_form.solve(prediction)
+            return self._closed_form.solve(prediction, exactly=exactly)
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
-        return self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
+        image = self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
+        return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
+
+    def multiplier(self, image: Tensor) -> Tensor:
+        """dE/dx at an image that :meth:`solve` has found exactly: that of the constraint x >= 0, and 0 without one."""
+        if self._closed_form is not None:
+            return self._closed_form.multiplier(image)
+        return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
 
     def smooth_image(self) -> Tensor:
-        """x for a = 0, (batch, 1, y, x): the reconstruction with the smooth part of the prior alone, linear in y."""
+        """x for a = 0 without constraint, (batch, 1, y, x): what the smooth part of the prior gives alone, linear in y."""
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
@@ -144,10 +213,10 @@ class ImageStep:
             return self._closed_form.invert(right_side)
         return self._iterate(right_side, None, self.max_iterations)
 
-    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
+    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int, *, ridge: float = 0.0) -> Tensor:
         operator = self.energy.operator
         result = conjugate_gradients(
-            lambda x: operator.normal(x) + self._patch_filter(x),
+            lambda x: torch.add(operator.normal(x) + self._patch_filter(x), x, alpha=ridge),
             right_side,
             start=self._preconditioner(right_side) if start is None else start,
             precondition=self._preconditioner,
@@ -156,6 +225,73 @@ class ImageStep:
             min_iterations=1,
         )
         return result.solution
+
+
+class _Correction:
+    """What x >= 0 adds to the minimiser of a quadratic with the Hessian H.
+
+    Douglas-Rachford splitting of quadratic and constraint, written for the difference from the minimiser x_0 without constraint:
+
+        e = m (H + m)^-1 v,    z = max(x_0 + 2 e - v, 0),    v <- v + alpha (z - x_0 - e).
+
+    The minimiser is x_0 + e, and z. As x_0 moves, v still belongs to the difference: so it is kept from one call to the next.
+
+    Parameters
+    ----------
+    inverse
+        (H + m)^-1 applied to images (batch, 1, y, x).
+    penalty
+        m.
+    largest
+        Of the eigenvalues of H.
+    tolerance
+        On |dE/dx| / |A^H y| where the correction is wanted exactly.
+
+    Source
+    ------
+    Lions and Mercier, SIAM J. Numer. Anal. 16 (1979) 964-979.
+    """
+
+    def __init__(self, inverse: Callable[[Tensor], Tensor], penalty: float, largest: float, tolerance: float) -> None:
+        self._inverse, self._penalty, self._largest, self._tolerance = inverse, penalty, largest, tolerance
+        self._state: Tensor | None = None
+
+    def add_to(self, image: Tensor, adjoint_y: Tensor, exactly: bool) -> Tensor:
+        """The minimiser, at least 0 if it is wanted ``exactly``, for the one without constraint."""
+        if self._state is None:
+            self._state = torch.zeros_like(image)
+        scale = float(torch.linalg.vector_norm(adjoint_y.flatten(1), dim=1).min()) if exactly else 0.0
+        for _ in range(MAX_CORRECTIONS):
+            added = self._penalty * self._inverse(self._state)
+            primal = image + added
+            bounded = (primal + added - self._state).clamp(min=0)
+            step = bounded - primal
+            self._state = torch.add(self._state, step, alpha=RELAXATION)
+            if not exactly:
+                return primal
+            # dE/dx at the bounded image is (H - m) of the step where that image is above 0, and more than that elsewhere.
+            worst = float(torch.linalg.vector_norm(step.flatten(1), dim=1).max())
+            if not worst * (self._largest + self._penalty) > self._tolerance * scale:
+                break
+        return bounded
+
+    def multiplier(self, image: Tensor) -> Tensor:
+        """dE/dx at the minimiser."""
+        if self._state is None:
+            return torch.zeros_like(image)
+        return self._penalty * (self._state - self._penalty * self._inverse(self._state))
+
+
+def _penalty(transfer: Tensor, patch_system: Tensor) -> tuple[float, float]:
+    """Penalty m for a system with these eigenvalues, the geometric mean of what the data see and of what the patches see alone.
+
+    Also the largest eigenvalue, or a bound on it. ``patch_system`` is (y, x) or, with a stride, (y / s, x / s, s^2, s^2).
+    """
+    patches = patch_system if patch_system.ndim == 2 else patch_system.diagonal(dim1=-2, dim2=-1).real
+    data = float(transfer.max())
+    most = float(patches.max()) if patch_system.ndim == 2 else float(patches.sum(dim=-1).max())
+    mean = float(patches.mean())
+    return (mean * data) ** 0.5 if data > 0 else mean, data + most
 
 
 class _Filter:

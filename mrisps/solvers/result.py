@@ -36,7 +36,7 @@ class Certificate:
     energy_trace
         (iteration, E) along the way, the last entry at the result.
     residual_x
-        |dE/dx| / |A^H y| at the result; it need not vanish where the paper solver clips the image at 0.
+        |dE/dx| / |A^H y| at the result; under x >= 0 without what points below 0 where x is 0.
     residual_a
         |a - T(a - dE_smooth/da)| / |a| at the result.
     residual_smooth

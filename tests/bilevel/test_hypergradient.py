@@ -11,7 +11,7 @@ from solvers.helpers import KINDS, TINY_CPR, TINY_NCPR, Dense, make_operator, me
 from torch import Tensor
 
 from mrisps.bilevel import AdjointError, AdjointReport, AdjointSettings, hypergradient, solve_with_gradient
-from mrisps.model import Energy, ModelConfig, SmoothPlusSparse
+from mrisps.model import Energy, ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, LinearOperator
 from mrisps.solvers import FastSettings, Minimum, minimise
 
@@ -187,6 +187,18 @@ def test_the_adjoint_residual_is_what_it_says() -> None:
         errors.append(float((found - exact).norm() / exact.norm()))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [(PriorUse(stride=2), "all patches"), (PriorUse(nonnegative=True), "no constraint on the image")],
+)
+def test_the_prior_has_to_be_the_plain_one(use: PriorUse, message: str) -> None:
+    operator, y, model = tiny_problem("denoising", TINY_NCPR)
+    energy = Energy(operator, y, model.prior(torch.float64).used(use, complex_image=False))
+    minimum = minimise(energy, replace(EXACT, max_iterations=3))
+    with pytest.raises(ValueError, match=message):
+        hypergradient(energy, model, minimum.image_step, minimum.coefficients, minimum.image - y)
 
 
 def test_a_failed_adjoint_solve_raises_or_is_recorded() -> None:

@@ -677,9 +677,14 @@ def test_stages_go_from_coarse_to_fine(stride: int, n_stages: int) -> None:
     """The stage with every second patch of the full grid is not repeated where that is the problem itself."""
     operator, y, model = large_problem(NCPR)
     seen: list[Iterate] = []
-    settings = FastSettings(levels=3, continuation_start=2.0, continuation_decay=0.5, coarse_iterations=3)
+    settings = FastSettings(
+        levels=3, continuation_start=2.0, continuation_decay=0.5, coarse_iterations=3, strided_iterations=7
+    )
     result = solve(operator, y, model, settings, use=PriorUse(stride), monitor=seen.append)
     stages = [iterate.stage for iterate in seen]
+    assert stages.count(1) == 1 + 3  # one iteration with thresholds that are still larger
+    assert stages.count(2) == 3
+    assert stride > 1 or stages.count(3) == 7
     assert seen[0].n_stages == n_stages
     assert stages == sorted(stages)
     assert stages[0] == 1
@@ -731,6 +736,8 @@ def test_the_estimate_of_what_remains_is_of_the_right_size() -> None:
         ("levels", 7),
         ("levels", True),
         ("coarse_iterations", 0),
+        ("strided_iterations", 0),
+        ("strided_iterations", True),
         ("image_change", 0.0),
         ("half_storage", 1),
     ],
@@ -738,3 +745,56 @@ def test_the_estimate_of_what_remains_is_of_the_right_size() -> None:
 def test_settings_of_the_stages_are_checked(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected"):
         FastSettings(**{name: value})  # type: ignore[arg-type]  # the wrong type is what is tested
+
+
+@each_regulariser
+@pytest.mark.parametrize("kind", ["denoising", "real", "blur"])
+def test_at_least_zero(config: ModelConfig, kind: str) -> None:
+    """The constrained minimum is certified, lower than the clipped one, and above the one without constraint."""
+    operator, y, model = small_problem(kind, config)
+    y = y - 0.6 * operator.forward(torch.ones(1, 1, 12, 16, dtype=torch.float64))
+    settings = dataclasses.replace(GOOD, tolerance=1e-4)
+    free, held = (
+        solve(operator, y, model, settings, use=PriorUse(nonnegative=nonnegative), keep_coefficients=True)
+        for nonnegative in (False, True)
+    )
+    assert float(free.image.min()) < 0
+    assert float(held.image.min()) == 0
+    assert free.converged
+    assert held.converged
+    assert held.certificate.residual_x < 1e-6
+    assert held.certificate.residual_a < 2e-4
+    assert free.coefficients is not None
+    clipped = Energy(operator, y, model.prior(torch.float64)).value(free.image.clamp(min=0), free.coefficients).total
+    assert free.certificate.energy < held.certificate.energy < float(clipped)
+    torch.testing.assert_close(held.smooth, free.smooth)
+
+
+@each_regulariser
+def test_at_least_zero_on_all_levels(config: ModelConfig) -> None:
+    operator = make_operator("real", (48, 40))
+    y = measure(operator) - 0.45 * operator.forward(torch.ones(1, 1, 48, 40, dtype=torch.float64))
+    settings = dataclasses.replace(GOOD, tolerance=1e-3, levels=3, continuation_start=8.0)
+    model = random_model(config, beta=0.5, lam=0.02)
+    use = PriorUse(nonnegative=True)
+    result = solve(operator, y, model, settings, use=use, keep_coefficients=True)
+    assert result.certificate.n_coarse_iterations > 0
+    assert result.converged
+    assert float(result.image.min()) == 0
+    warm = solve(operator, y, model, settings, use=use, start=result.coefficients)
+    assert warm.converged
+    assert warm.certificate.n_iterations <= 20
+    assert warm.certificate.energy == pytest.approx(result.certificate.energy, rel=1e-4)
+
+
+def test_complex_images_have_no_order() -> None:
+    operator, y, model = small_problem("complex", NCPR)
+    settings = FastSettings(max_iterations=10)
+    free, held = (solve(operator, y, model, settings, use=PriorUse(nonnegative=n)) for n in (False, True))
+    assert torch.equal(free.image, held.image)
+
+
+@pytest.mark.parametrize("name", ["modulus", "nonnegative"])
+def test_what_is_said_of_the_prior_is_yes_or_no(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected True or False, got 1"):
+        PriorUse(**{name: 1})  # type: ignore[arg-type]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from model.helpers import random_model, random_tensor, relative_error
+from scipy.optimize import nnls
 
-from mrisps.model import Energy
+from mrisps.model import Energy, PriorUse
 from mrisps.operators import FourierSubsampling
 from mrisps.solvers.image_step import ImageStep
 
@@ -79,3 +80,67 @@ def test_weak_and_strong_coupling(beta: float) -> None:
     found = ImageStep(energy).solve(prior.predict(coefficients))
     dense = Dense.of(operator, y, prior).image(coefficients.flatten().numpy())
     assert relative_error(torch.from_numpy(real_vector(found)), torch.from_numpy(dense)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["denoising", "real", "blur"])
+@pytest.mark.parametrize("opaque", [False, True])
+def test_at_least_zero_against_least_squares_with_bounds(kind: str, opaque: bool) -> None:
+    """argmin over x >= 0 of x^T S x / 2 - b^T x = |L^T x - L^-1 b|^2 / 2 + const, S = L L^T."""
+    operator = make_operator(kind, (6, 8))
+    y = measure(operator) - 0.5 * operator.forward(torch.ones(1, *operator.domain_shape, dtype=torch.float64))
+    if opaque:
+        operator = Opaque(operator)
+    prior = random_model(TINY_NCPR, beta=0.3).prior(torch.float64).used(PriorUse(nonnegative=True), complex_image=False)
+    energy = Energy(operator, y, prior)
+    dense = Dense.of(operator, y, prior)
+    step = ImageStep(energy, tolerance=1e-9)
+    for seed in (4, 5):  # the second call goes on from where the first one ended
+        coefficients = random_tensor(*energy.zero_coefficients().shape, seed=seed)
+        prediction = prior.predict(coefficients)
+        found = step.solve(prediction, exactly=True)
+        right = dense.forward.T @ dense.y + prior.beta * dense.analysis.T @ (
+            dense.synthesis @ coefficients.flatten().numpy()
+        )
+        root = np.linalg.cholesky(dense.system)
+        expected = nnls(root.T, np.linalg.solve(root, right))[0]
+        assert 0.1 < float((expected == 0).mean()) < 0.9
+        np.testing.assert_allclose(real_vector(found), expected, rtol=0, atol=1e-6)
+        gradient = energy.gradient_image(found, prediction)
+        torch.testing.assert_close(step.multiplier(found), gradient, rtol=0, atol=1e-6)
+        residual, scale = energy.residual_image(found, prediction)
+        assert float(residual) < 1e-7 * float(scale)
+        for _ in range(300):
+            approached = step.solve(prediction)
+        np.testing.assert_allclose(real_vector(approached), expected, rtol=0, atol=1e-6)
+    smooth = step.smooth_image()  # linear in y: without the constraint
+    assert float(smooth.min()) < 0
+    np.testing.assert_allclose(real_vector(smooth), dense.image(np.zeros(coefficients.numel())), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["real", "blur"])
+def test_at_least_zero_with_a_stride(kind: str) -> None:
+    operator = make_operator(kind, (12, 16))
+    y = torch.cat([measure(operator, seed=seed) for seed in range(2)])
+    y = y - 0.5 * operator.forward(torch.ones(1, 1, 12, 16, dtype=torch.float64))
+    use = PriorUse(stride=2, nonnegative=True)
+    prior = random_model(NCPR, beta=0.3).prior(torch.float64).used(use, complex_image=False)
+    energy = Energy(operator, y, prior)
+    prediction = prior.predict(random_tensor(*energy.zero_coefficients().shape, seed=4))
+    found = ImageStep(energy, tolerance=1e-9).solve(prediction, exactly=True)
+    assert float(found.min()) == 0
+    residual, scale = energy.residual_image(found, prediction)
+    assert bool((residual < 1e-7 * scale).all())
+    gradient = energy.gradient_image(found, prediction)
+    assert float(gradient.abs().max()) > 1e-2 * float(scale.max()) / 14  # the constraint does hold something back
+
+
+def test_at_least_zero_changes_nothing_where_nothing_is_below() -> None:
+    operator = make_operator("real", (8, 10))
+    y = measure(operator, noise=0.0)
+    prior = random_model(NCPR).prior(torch.float64)
+    bounded = prior.used(PriorUse(nonnegative=True), complex_image=False)
+    prediction = prior.transform.forward(operator.adjoint(y))
+    free, held = (ImageStep(Energy(operator, y, p), tolerance=1e-12) for p in (prior, bounded))
+    assert float(free.solve(prediction).min()) > 0
+    torch.testing.assert_close(held.solve(prediction), free.solve(prediction))
+    torch.testing.assert_close(held.solve(prediction, exactly=True), free.solve(prediction))
