@@ -220,7 +220,7 @@ class Energy:
         """How far (x, a) is from stationary, per image: (|dE/dx| / |A^H y|, |a - T(a - dE_smooth/da)| / |a|), float64 (batch,).
 
         Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone. Under x >= 0,
-        a gradient that points below 0 does not count where x is 0.
+        which the image is taken to meet, a gradient that points below 0 does not count where x is 0.
         """
         batch = self.y.shape[0]
         analysed = self.prior.transform.forward(to_real_images(image))

@@ -4,7 +4,8 @@ The image is eliminated exactly (:mod:`mrisps.solvers.image_step`), so what is l
 
     f(a) = min_x 1/2 |A x - y|^2 + beta/2 sum_k |B P_k x - C a_k|^2,    grad f(a) = -beta C^T r,    r_k = B P_k x(a) - C a_k,
 
-and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe. The iterations themselves, inertial proximal gradient or, for CPR,
+and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe.
+With a prior that is ``nonnegative`` the minimum is over x >= 0. The iterations themselves, inertial proximal gradient or, for CPR,
 Douglas-Rachford splitting, are in :mod:`mrisps.solvers.paths`.
 
 At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
@@ -153,10 +154,10 @@ class Iterate:
     iteration
         Of this stage, from 1.
     image
-        (batch, 1, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 a little.
+        (batch, 1, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 on the way.
     coefficients
         (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
-        x(a) for them; for CPR, solved by splitting, it only tends to that.
+        x(a) for them; for CPR, solved by splitting, and under x >= 0 it only tends to that.
     """
 
     stage: int
@@ -233,7 +234,8 @@ def solve(
     settings
         Tolerances, cap, continuation, levels.
     use
-        Which patches count, and how complex coefficients are shrunk; by default all patches, and real and imaginary part apart.
+        Which patches count, how complex coefficients are shrunk, and whether x >= 0; by default all patches, real and imaginary
+        part apart, and no constraint.
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
     keep_coefficients
@@ -242,7 +244,7 @@ def solve(
         Coefficients of a similar problem to start from; see :func:`minimise`.
     progress
         Called with (iteration of the full problem, largest residual of the batch so far) after every iteration. With CPR the
-        residual may be an upper bound until it comes near the tolerance, or to the last iteration.
+        residual may be an upper bound (under x >= 0 an estimate) until it comes near the tolerance, or to the last iteration.
     monitor
         Called with an :class:`Iterate` after every iteration of every stage.
 
@@ -286,6 +288,7 @@ def solve(
         seconds=time.perf_counter() - started,
         keep_coefficients=keep_coefficients,
         residual_x_limit=10 * settings.image_tolerance,
+        residual_a_limit=10 * settings.tolerance,
         n_coarse_iterations=minimum.n_coarse_iterations,
         image_change=minimum.image_change,
         broken=minimum.broken,
@@ -484,6 +487,7 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
 def _has_risen(energy: Energy, path: Path, smooth: Tensor) -> Tensor:
     """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
     nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
+    smooth = smooth.clamp(min=0) if energy.prior.nonnegative else smooth
     return energy.value(path.final_image(), path.coefficients).total > energy.value(smooth, nothing).total
 
 

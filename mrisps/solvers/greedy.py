@@ -57,25 +57,31 @@ def greedy_coefficients(
     atoms = prior.factors.T.contiguous()
     most = min(max_atoms, *prior.factors.shape)
     indices = None if wanted is None else wanted.flatten().nonzero()[:, 0]
-    for first in range(0, len(patches) if indices is None else len(indices), CHUNK_PATCHES):
+    n_patches = len(patches) if indices is None else len(indices)
+    size = min(CHUNK_PATCHES, n_patches)
+    basis, triangle = patches.new_empty(size, most, len(prior.factors)), patches.new_empty(size, most, most)
+    for first in range(0, n_patches, CHUNK_PATCHES):
         here: slice | Tensor = slice(first, first + CHUNK_PATCHES)
         if indices is not None:
             here = indices[here]
-        flat[here] = _pursue(patches[here], prior.factors, atoms, weights, most).to(out.dtype)
+        flat[here] = _pursue(patches[here], prior.factors, atoms, weights, basis, triangle).to(out.dtype)
 
 
-def _pursue(patches: Tensor, factors: Tensor, atoms: Tensor, weights: Tensor, max_atoms: int) -> Tensor:
-    """(patches, r) -> (patches, n)."""
-    n_patches, rank = patches.shape
+def _pursue(
+    patches: Tensor, factors: Tensor, atoms: Tensor, weights: Tensor, basis: Tensor, triangle: Tensor
+) -> Tensor:
+    """(patches, r) -> (patches, n); ``basis`` (patches, atoms, r) and ``triangle`` (patches, atoms, atoms) are scratch."""
+    n_patches, max_atoms = len(patches), basis.shape[1]
     chosen = torch.zeros(n_patches, max_atoms, dtype=torch.long, device=patches.device)
     # patch = sum_j projections_j q_j + rest with q orthonormal, and atom_j = sum_i triangle_ij q_i.
     projections = patches.new_zeros(n_patches, max_atoms)
-    triangle = torch.eye(max_atoms, dtype=patches.dtype, device=patches.device).repeat(n_patches, 1, 1)
+    basis, triangle = basis[:n_patches], triangle[:n_patches]
+    triangle.copy_(torch.eye(max_atoms, dtype=patches.dtype, device=patches.device))
 
     at_work = torch.arange(n_patches, device=patches.device)
     alive = torch.ones(n_patches, dtype=torch.bool, device=patches.device)
     rest = patches
-    basis = patches.new_zeros(n_patches, max_atoms, rank)
+    n_rounds = 0
     for k in range(max_atoms):
         gain, index = (rest @ factors).abs_().mul_(weights).max(dim=1)
         alive &= gain > 1
@@ -83,8 +89,12 @@ def _pursue(patches: Tensor, factors: Tensor, atoms: Tensor, weights: Tensor, ma
         if n_alive == 0:
             break
         if n_alive < COMPACT_BELOW * len(alive):
-            at_work, rest, index, basis = at_work[alive], rest[alive], index[alive], basis[alive]
+            at_work, rest, index = at_work[alive], rest[alive], index[alive]
+            kept = basis[:, :k][alive]
+            basis = basis[:n_alive]
+            basis[:, :k] = kept
             alive = torch.ones(n_alive, dtype=torch.bool, device=patches.device)
+        n_rounds = k + 1
         atom = atoms[index]
         within = torch.bmm(basis[:, :k], atom[:, :, None])  # (patches, k, 1)
         outside = torch.baddbmm(atom[:, None], within.mT, basis[:, :k], alpha=-1)[:, 0]
@@ -102,7 +112,7 @@ def _pursue(patches: Tensor, factors: Tensor, atoms: Tensor, weights: Tensor, ma
         triangle[at_work, k, k] = torch.where(alive, length, 1.0)
 
     solved = torch.zeros_like(projections)
-    for j in range(max_atoms - 1, -1, -1):
-        known = (triangle[:, j, j + 1 :] * solved[:, j + 1 :]).sum(dim=1)
+    for j in range(n_rounds - 1, -1, -1):
+        known = (triangle[:, j, j + 1 : n_rounds] * solved[:, j + 1 : n_rounds]).sum(dim=1)
         solved[:, j] = (projections[:, j] - known) / triangle[:, j, j]
     return patches.new_zeros(n_patches, factors.shape[1]).scatter_add_(1, chosen, solved)

@@ -27,7 +27,9 @@ RELAXATION = 1.8
 """Over-relaxation of the splitting under x >= 0, below 2."""
 
 MAX_CORRECTIONS = 1000
-"""Iterations of it where the solution is wanted exactly; what they do not reach shows in the certificate's residual_x."""
+PATIENCE = 20
+"""Iterations of it where the solution is wanted exactly, in all and without any headway (rounding sets a limit to it); what they
+do not reach shows in the certificate's residual_x."""
 
 
 class ConvolutionStep:
@@ -83,13 +85,14 @@ class ConvolutionStep:
         self._correction: _Correction | None = None
         if prior.nonnegative and not ridge:
             penalty, largest = _penalty(transfer, patch_system)
-            self._correction = _Correction(inverse(transfer + penalty), penalty, largest, tolerance)
+            bounded = inverse(transfer + penalty)
+            self._correction = _Correction(lambda image, start: bounded(image), penalty, largest, tolerance)
 
     def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
         """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start.
 
         ``exactly`` matters under x >= 0 alone: without it the image is that after one more iteration towards the constraint,
-        and may be below 0 a little.
+        and may be below 0.
         """
         del start
         image = self.invert(self.right_side(prediction))
@@ -152,20 +155,27 @@ class ImageStep:
         dtype, shape = self.adjoint_y.dtype, energy.image_shape
         circulant = _nearest_circulant(operator).reshape(shape)
         self._patch_filter: _Filter | _AliasFilter
-        self._preconditioner: _Filter | _AliasFilter
+        preconditioner: Callable[[float], _Filter | _AliasFilter]
         if self._transform.stride == 1:
             patch_system = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
             self._patch_filter = _Filter(patch_system, dtype)
-            self._preconditioner = _Filter(_inverse(circulant + patch_system, patch_system), dtype)
+
+            def preconditioner(ridge: float) -> _Filter:
+                return _Filter(_inverse(circulant + ridge + patch_system, patch_system), dtype)
         else:
             patch_system = self._weight * self._transform.alias_transfer(shape)
             self._patch_filter = _AliasFilter(patch_system, dtype)
-            self._preconditioner = _AliasFilter(_alias_inverse(circulant, patch_system), dtype)
+
+            def preconditioner(ridge: float) -> _AliasFilter:
+                return _AliasFilter(_alias_inverse(circulant + ridge, patch_system), dtype)
+
+        self._preconditioner = preconditioner(0.0)
         self._correction: _Correction | None = None
         if prior.nonnegative:
             penalty, largest = _penalty(circulant, patch_system)
+            bounded = preconditioner(penalty)
             self._correction = _Correction(
-                lambda image: self._iterate(image, None, self.max_iterations, ridge=penalty),
+                lambda image, start: self._iterate(image, start, max_iterations, bounded, penalty),
                 penalty,
                 largest,
                 tolerance,
@@ -181,8 +191,7 @@ class ImageStep:
         start
             A guess (batch, 1, y, x) for the conjugate gradients; by default one application of the preconditioner.
         exactly
-            Under x >= 0, meet the constraint; without it the image is that after one more iteration towards it, and may be below
-            0 a little.
+            Under x >= 0, meet the constraint; without it the image is that after one more iteration towards it, and may be below 0.
 
         Returns
         -------
@@ -213,13 +222,21 @@ class ImageStep:
             return self._closed_form.invert(right_side)
         return self._iterate(right_side, None, self.max_iterations)
 
-    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int, *, ridge: float = 0.0) -> Tensor:
+    def _iterate(
+        self,
+        right_side: Tensor,
+        start: Tensor | None,
+        max_iterations: int,
+        precondition: "_Filter | _AliasFilter | None" = None,
+        ridge: float = 0.0,
+    ) -> Tensor:
         operator = self.energy.operator
+        precondition = self._preconditioner if precondition is None else precondition
         result = conjugate_gradients(
             lambda x: torch.add(operator.normal(x) + self._patch_filter(x), x, alpha=ridge),
             right_side,
-            start=self._preconditioner(right_side) if start is None else start,
-            precondition=self._preconditioner,
+            start=precondition(right_side) if start is None else start,
+            precondition=precondition,
             tolerance=self.tolerance,
             max_iterations=max_iterations,
             min_iterations=1,
@@ -234,44 +251,59 @@ class _Correction:
 
         e = m (H + m)^-1 v,    z = max(x_0 + 2 e - v, 0),    v <- v + alpha (z - x_0 - e).
 
-    The minimiser is x_0 + e, and z. As x_0 moves, v still belongs to the difference: so it is kept from one call to the next.
+    The minimiser is x_0 + e, and z. As x_0 moves, v still belongs to the difference: so it is kept from one call to the next,
+    whoever calls.
 
     Parameters
     ----------
     inverse
-        (H + m)^-1 applied to images (batch, 1, y, x).
+        (H + m)^-1 applied to images (batch, 1, y, x); the second argument is a guess at the result, or None.
     penalty
         m.
     largest
         Of the eigenvalues of H.
     tolerance
-        On |dE/dx| / |A^H y| where the correction is wanted exactly.
+        On |dE/dx| / |A^H y| of each image where the correction is wanted exactly.
 
     Source
     ------
     Lions and Mercier, SIAM J. Numer. Anal. 16 (1979) 964-979.
     """
 
-    def __init__(self, inverse: Callable[[Tensor], Tensor], penalty: float, largest: float, tolerance: float) -> None:
-        self._inverse, self._penalty, self._largest, self._tolerance = inverse, penalty, largest, tolerance
+    def __init__(
+        self,
+        inverse: Callable[[Tensor, Tensor | None], Tensor],
+        penalty: float,
+        largest: float,
+        tolerance: float,
+    ) -> None:
+        self._inverse, self._penalty, self._tolerance = inverse, penalty, tolerance
+        self._scale = max(largest - penalty, penalty)
         self._state: Tensor | None = None
+        self._solved: Tensor | None = None
 
     def add_to(self, image: Tensor, adjoint_y: Tensor, exactly: bool) -> Tensor:
         """The minimiser, at least 0 if it is wanted ``exactly``, for the one without constraint."""
         if self._state is None:
             self._state = torch.zeros_like(image)
-        scale = float(torch.linalg.vector_norm(adjoint_y.flatten(1), dim=1).min()) if exactly else 0.0
+        # dE/dx at the bounded image is (H - m) of the step where that image is above 0, and more than that elsewhere.
+        enough = self._tolerance / self._scale * torch.linalg.vector_norm(adjoint_y.flatten(1), dim=1)
+        enough = enough.maximum(torch.finfo(enough.dtype).eps * torch.linalg.vector_norm(image.flatten(1), dim=1))
+        least, since = torch.full_like(enough, torch.inf), 0
         for _ in range(MAX_CORRECTIONS):
-            added = self._penalty * self._inverse(self._state)
+            self._solved = self._inverse(self._state, self._solved)
+            added = self._penalty * self._solved
             primal = image + added
             bounded = (primal + added - self._state).clamp(min=0)
             step = bounded - primal
             self._state = torch.add(self._state, step, alpha=RELAXATION)
             if not exactly:
                 return primal
-            # dE/dx at the bounded image is (H - m) of the step where that image is above 0, and more than that elsewhere.
-            worst = float(torch.linalg.vector_norm(step.flatten(1), dim=1).max())
-            if not worst * (self._largest + self._penalty) > self._tolerance * scale:
+            length = torch.linalg.vector_norm(step.flatten(1), dim=1)
+            waiting = length > enough  # not an image that is lost: its length is NaN
+            since = 0 if bool((waiting & (length < 0.99 * least)).any()) else since + 1
+            least = least.minimum(length.nan_to_num(torch.inf))
+            if since == PATIENCE or not bool(waiting.any()):
                 break
         return bounded
 
@@ -279,13 +311,14 @@ class _Correction:
         """dE/dx at the minimiser."""
         if self._state is None:
             return torch.zeros_like(image)
-        return self._penalty * (self._state - self._penalty * self._inverse(self._state))
+        return self._penalty * (self._state - self._penalty * self._inverse(self._state, self._solved))
 
 
 def _penalty(transfer: Tensor, patch_system: Tensor) -> tuple[float, float]:
     """Penalty m for a system with these eigenvalues, the geometric mean of what the data see and of what the patches see alone.
 
-    Also the largest eigenvalue, or a bound on it. ``patch_system`` is (y, x) or, with a stride, (y / s, x / s, s^2, s^2).
+    Also a bound on the largest eigenvalue, as far as ``transfer`` is A^H A and not a circulant near it. ``patch_system`` is (y, x)
+    or, with a stride, (y / s, x / s, s^2, s^2).
     """
     patches = patch_system if patch_system.ndim == 2 else patch_system.diagonal(dim1=-2, dim2=-1).real
     data = float(transfer.max())

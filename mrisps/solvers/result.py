@@ -55,6 +55,8 @@ class Certificate:
         unknown (fewer than three looks at it). It is an extrapolation of the last steps, not a bound.
     stride
         Of the patches in E, see :class:`mrisps.model.PriorUse`.
+    nonnegative
+        Whether E was minimised under x >= 0.
     """
 
     algorithm: str
@@ -75,6 +77,7 @@ class Certificate:
     n_coarse_iterations: int = 0
     image_change: float | None = None
     stride: int = 1
+    nonnegative: bool = False
 
     @property
     def misfit_ratio(self) -> float | None:
@@ -155,6 +158,7 @@ def certify(
     seconds: float,
     keep_coefficients: bool,
     residual_x_limit: float = math.inf,
+    residual_a_limit: float = math.inf,
     n_coarse_iterations: int = 0,
     image_change: Tensor | None = None,
     broken: Tensor | None = None,
@@ -173,6 +177,8 @@ def certify(
     residual_x_limit
         A result whose image, or whose smooth image, is further than this from stationary has not converged, whatever the
         algorithm's own test says.
+    residual_a_limit
+        The same for its coefficients.
     n_coarse_iterations
         Iterations on coarser problems beforehand.
     image_change
@@ -198,6 +204,7 @@ def certify(
             and math.isfinite(float(residual_a[i]))
         )
         stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
+        stationary = stationary and float(residual_a[i]) <= residual_a_limit
         status: Status = "converged" if bool(converged[i]) and stationary else "max_iter"
         if not finite:
             status = "diverging" if diverged is not None and bool(diverged[i]) else "nonfinite"
@@ -224,6 +231,7 @@ def certify(
                 n_coarse_iterations=n_coarse_iterations,
                 image_change=None if change is None or not math.isfinite(change) else change,
                 stride=energy.prior.stride,
+                nonnegative=energy.prior.nonnegative,
             )
         )
     return Reconstruction(

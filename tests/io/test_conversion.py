@@ -215,7 +215,7 @@ def test_slices_of_one_shape_and_of_the_number_that_was_said(tmp_path: Path) -> 
         KspaceWriter(tmp_path / "a.h5", 2, b"") as writer,
     ):
         writer.write_slice(record)
-    with pytest.raises(ValueError, match="slice 1 of 2: expected"), KspaceWriter(tmp_path / "a.h5", 2, b"") as writer:  # noqa: PT012
+    with pytest.raises(ValueError, match="slice 1 of 2: expected"), KspaceWriter(tmp_path / "a.h5", 2, b"") as writer:  # noqa: PT012 - the second slice fails
         writer.write_slice(record)
         writer.write_slice(Acquisition(KSPACE[0, :, :8], tmp_path, 1, 2))
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from mrisps.model import PatchTransform, extract_patches, to_images, to_real_images
 
@@ -103,9 +104,11 @@ def test_gradient_with_respect_to_the_filters() -> None:
     """Learning the atoms needs it: against finite differences."""
     filters = random_tensor(2, 3, 3, seed=1).requires_grad_()
     image, coefficients = random_tensor(1, 1, 4, 5), random_tensor(1, 4, 5, 2, seed=2)
-    loss = lambda f: (  # noqa: E731
-        PatchTransform(f).forward(image).square().sum() + PatchTransform(f).adjoint(coefficients).square().sum()
-    )
+
+    def loss(f: Tensor) -> Tensor:
+        transform = PatchTransform(f)
+        return transform.forward(image).square().sum() + transform.adjoint(coefficients).square().sum()
+
     (gradient,) = torch.autograd.grad(loss(filters), filters)
     direction = random_tensor(2, 3, 3, seed=3)
     with torch.no_grad():

@@ -797,4 +797,4 @@ def test_complex_images_have_no_order() -> None:
 @pytest.mark.parametrize("name", ["modulus", "nonnegative"])
 def test_what_is_said_of_the_prior_is_yes_or_no(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected True or False, got 1"):
-        PriorUse(**{name: 1})  # type: ignore[arg-type]
+        PriorUse(**{name: 1})  # type: ignore[arg-type]  # the wrong type is what is tested

@@ -5,6 +5,7 @@ import pytest
 import torch
 from model.helpers import random_model, random_tensor, relative_error
 from scipy.optimize import nnls
+from torch import Tensor
 
 from mrisps.model import Energy, PriorUse
 from mrisps.operators import FourierSubsampling
@@ -144,3 +145,58 @@ def test_at_least_zero_changes_nothing_where_nothing_is_below() -> None:
     assert float(free.solve(prediction).min()) > 0
     torch.testing.assert_close(held.solve(prediction), free.solve(prediction))
     torch.testing.assert_close(held.solve(prediction, exactly=True), free.solve(prediction))
+
+
+def corrections_of(step: ImageStep) -> list[int]:
+    """A list that grows by one with every iteration towards x >= 0."""
+    correction = (step._closed_form or step)._correction
+    assert correction is not None
+    made: list[int] = []
+    inverse = correction._inverse
+
+    def counted(image: Tensor, start: Tensor | None) -> Tensor:
+        made.append(1)
+        return inverse(image, start)
+
+    correction._inverse = counted
+    return made
+
+
+@pytest.mark.parametrize("kind", ["real", "blur"])
+@pytest.mark.parametrize("neighbour", ["zero", "dim", "lost"])
+@pytest.mark.parametrize("double", [False, True])
+def test_at_least_zero_each_image_of_a_batch_on_its_own(kind: str, neighbour: str, double: bool) -> None:
+    """One that is dark does not ask for more than the others need, and one that is lost does not hold them up."""
+    operator = make_operator(kind, (16, 24), double)
+    real = torch.float64 if double else torch.float32
+    one = measure(operator) - 0.5 * operator.forward(torch.ones(1, 1, 16, 24, dtype=real))
+    use = PriorUse(nonnegative=True)
+    prior = random_model(NCPR, beta=0.3).prior(real).used(use, complex_image=False)
+    alone = ImageStep(Energy(operator, one, prior), tolerance=1e-5)
+    prediction = prior.predict(random_tensor(1, 16, 24, prior.n_atoms, seed=4).to(real))
+    made = corrections_of(alone)
+    expected = alone.solve(prediction, exactly=True)
+    needed = len(made)
+    assert 2 < needed < 200
+    factor = {"zero": 0.0, "dim": 1e-3, "lost": 1.0}[neighbour]
+    both = ImageStep(Energy(operator, torch.cat([one, factor * one]), prior), tolerance=1e-5)
+    made = corrections_of(both)
+    predictions = torch.cat([prediction, (torch.nan if neighbour == "lost" else factor) * prediction])
+    found = both.solve(predictions, exactly=True)
+    torch.testing.assert_close(found[:1], expected, rtol=0, atol=1e-4)
+    assert needed <= len(made) <= 2 * needed + 25
+
+
+def test_at_least_zero_where_nothing_sees_the_mean() -> None:
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    mask[3, 4] = False  # the zero frequency
+    operator = FourierSubsampling(mask, (6, 8), torch.float64)
+    use = PriorUse(nonnegative=True)
+    prior = random_model(TINY_CPR).prior(torch.float64).used(use, complex_image=False)
+    prediction = torch.zeros(1, 6, 8, len(prior.factors), dtype=torch.float64)
+    for candidate in (operator, Opaque(operator)):
+        energy = Energy(candidate, measure(operator), prior)
+        image = ImageStep(energy, tolerance=1e-9).solve(prediction, exactly=True)
+        assert float(image.min()) >= 0
+        residual, scale = energy.residual_image(image, prediction)
+        assert float(residual) < 1e-6 * float(scale)
