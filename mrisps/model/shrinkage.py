@@ -300,10 +300,8 @@ class GroupSoftThreshold(Regulariser):
     def potential(self, a: Tensor) -> Tensor:
         """lam_i |a_group|, each pixel of a group carrying its share of it."""
         groups = self._grouped(a)
-        norms = torch.linalg.vector_norm(groups, dim=(-4, -2), keepdim=True)
-        if self.pairs:
-            norms = _modulus(norms) / 2
-        shares = norms / self.size**2
+        norms = self._norms(groups)  # of a group of zeros the root of the smallest number, which no sum notices
+        shares = norms / ((2 if self.pairs else 1) * self.size**2)
         cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
         return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
 
