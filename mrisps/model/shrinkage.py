@@ -300,7 +300,10 @@ class GroupSoftThreshold(Regulariser):
     def potential(self, a: Tensor) -> Tensor:
         """lam_i |a_group|, each pixel of a group carrying its share of it."""
         groups = self._grouped(a)
-        norms = self._norms(groups)  # of a group of zeros the root of the smallest number, which no sum notices
+        norms = self._norms(groups)
+        norms = torch.where(
+            norms > 2 * torch.finfo(a.dtype).tiny ** 0.5, norms, 0.0
+        )  # they have a floor; 0 costs nothing
         shares = norms / ((2 if self.pairs else 1) * self.size**2)
         cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
         return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
