@@ -301,9 +301,8 @@ class GroupSoftThreshold(Regulariser):
         """lam_i |a_group|, each pixel of a group carrying its share of it."""
         groups = self._grouped(a)
         norms = self._norms(groups)
-        norms = torch.where(
-            norms > 2 * torch.finfo(a.dtype).tiny ** 0.5, norms, 0.0
-        )  # they have a floor; 0 costs nothing
+        # They have a floor, where a group costs nothing; a NaN remains one.
+        norms = torch.where(norms <= 2 * torch.finfo(a.dtype).tiny ** 0.5, 0.0, norms)
         shares = norms / ((2 if self.pairs else 1) * self.size**2)
         cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
         return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
