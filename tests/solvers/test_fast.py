@@ -798,3 +798,33 @@ def test_complex_images_have_no_order() -> None:
 def test_what_is_said_of_the_prior_is_yes_or_no(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected True or False, got 1"):
         PriorUse(**{name: 1})  # type: ignore[arg-type]  # the wrong type is what is tested
+
+
+def test_coefficients_that_are_not_stationary_at_the_result_are_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the iteration's own test says: what counts is measured at the result."""
+    operator, y, model = small_problem("real", NCPR)
+    settings = FastSettings(tolerance=1e-4)
+    assert solve(operator, y, model, settings).converged
+    residuals = Energy.residuals
+    for residual_a, converged in ((9e-4, True), (2e-3, False)):
+
+        def measured(energy: Energy, image: Tensor, a: Tensor, found: float = residual_a) -> tuple[Tensor, Tensor]:
+            residual_x, actual = residuals(energy, image, a)
+            return residual_x, torch.full_like(actual, found)
+
+        monkeypatch.setattr(Energy, "residuals", measured)
+        result = solve(operator, y, model, settings)
+        assert result.converged == converged
+        assert result.certificate.status == ("converged" if converged else "max_iter")
+
+
+def test_a_lost_image_under_the_constraint_is_handed_over_at_least_0() -> None:
+    operator, y, model = small_problem("real", NCPR)
+    y = y - 0.6 * operator.forward(torch.ones(1, 1, 12, 16, dtype=torch.float64))
+    settings = FastSettings(max_iterations=5, trace_interval=0)
+    start = torch.zeros(1, 12, 16, 12, dtype=torch.float64)
+    start[0, 3, 4, 5] = torch.nan
+    result = solve(operator, y, model, settings, use=PriorUse(nonnegative=True), start=start)
+    assert result.certificate.status == "nonfinite"
+    assert float(result.smooth.min()) < 0
+    assert float(result.image.min()) == 0
