@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from mrisps.bilevel import Accuracy, TrainSettings, train
 from mrisps.model import ModelConfig, SmoothPlusSparse
-from mrisps.pipeline.derived_weights import localised, random_atoms
-from mrisps.pipeline.training_data import (
+from mrisps.model.derived_weights import localised, random_atoms
+from mrisps.solvers import FastSettings
+from mrisps.training.data import (
     CropSamples,
     Measurement,
     TrainingImage,
     read_training_images,
     validation_batches,
 )
-from mrisps.solvers import FastSettings
 
 RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
 FIGURE = Path(__file__).parents[1] / "docs" / "ablation.png"

@@ -21,10 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisps.io.fastmri import write_kspace
-from mrisps.model import SmoothPlusSparse
-from mrisps.operators import make_mask
-from mrisps.pipeline.batch import (
+from mrisps.campaign.batch import (
     BATCH_FOLDER,
     BatchResult,
     Item,
@@ -35,10 +32,13 @@ from mrisps.pipeline.batch import (
     items_of_folder,
     run_batch,
 )
-from mrisps.pipeline.ledger import Ledger
-from mrisps.pipeline.provenance import read_record
-from mrisps.pipeline.recipe import load_recipe
-from mrisps.pipeline.workers import DaskWorkers, LocalWorkers
+from mrisps.campaign.ledger import Ledger
+from mrisps.campaign.workers import DaskWorkers, LocalWorkers
+from mrisps.io.fastmri import write_kspace
+from mrisps.model import SmoothPlusSparse
+from mrisps.operators import make_mask
+from mrisps.reconstruction.recipe import load_recipe
+from mrisps.reconstruction.record import read_record
 
 
 class Silent:

@@ -27,8 +27,8 @@ from mrisps.io.images import read_image
 from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.model.shipped import shipped_weights
 from mrisps.operators import Identity
-from mrisps.pipeline.metrics import psnr
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.quality.metrics import psnr
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import solve
 
 RESULTS = Path(__file__).parent / "results" / "denoising.json"

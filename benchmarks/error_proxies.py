@@ -27,13 +27,13 @@ from validation import AUTHORS_TUNED
 from mrisps.atomic import write_text
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.paper_slices import read_paper_slice
+from mrisps.kspace.coil_maps import to_image, to_kspace
 from mrisps.model import PriorUse, SmoothPlusSparse
-from mrisps.pipeline.coil_maps import to_image, to_kspace
-from mrisps.pipeline.error_proxies import error_proxies
-from mrisps.pipeline.metrics import center_crop, nmse
-from mrisps.pipeline.recipe import load_recipe
-from mrisps.pipeline.reconstruct import mri_problem, reconstruct, to_array
-from mrisps.pipeline.scores import spearman
+from mrisps.quality.error_proxies import error_proxies
+from mrisps.quality.metrics import center_crop, nmse
+from mrisps.quality.scores import spearman
+from mrisps.reconstruction.recipe import load_recipe
+from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, to_array
 
 PROXIES = ("held_out_kspace_error", "held_out_share", "spread")
 CENTRAL = 40

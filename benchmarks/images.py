@@ -19,8 +19,8 @@ import torch
 from mrisps.io.images import read_image
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import BlurDownsample, Identity, LinearOperator
-from mrisps.pipeline.metrics import psnr
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.quality.metrics import psnr
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import FastSettings, solve
 
 

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.bart import read_cfl
+from mrisps.kspace.preparation import CoilCompression, PhaseRemoval
 from mrisps.model import PriorUse, SmoothPlusSparse
-from mrisps.pipeline import baselines
-from mrisps.pipeline.metrics import psnr, ssim
-from mrisps.pipeline.preparation import CoilCompression, PhaseRemoval
-from mrisps.pipeline.recipe import Recipe, load_recipe
-from mrisps.pipeline.reconstruct import mri_problem, reconstruct, to_array
+from mrisps.quality import baselines
+from mrisps.quality.metrics import psnr, ssim
+from mrisps.reconstruction.recipe import Recipe, load_recipe
+from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, to_array
 
 Complex = NDArray[np.complex64]
 ACS = 24

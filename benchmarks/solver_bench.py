@@ -26,8 +26,8 @@ from validation import AUTHORS_TUNED
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import Energy, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity, mask_from_array
-from mrisps.pipeline.metrics import center_crop, psnr
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.quality.metrics import center_crop, psnr
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import FastSettings, Iterate, PaperSettings, solve, solve_paper
 
 RESULTS = Path(__file__).parent / "results"

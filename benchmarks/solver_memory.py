@@ -14,7 +14,7 @@ import torch
 
 from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, make_mask
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import solve
 
 

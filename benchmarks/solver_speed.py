@@ -17,11 +17,11 @@ import torch
 
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
+from mrisps.model.derived_weights import derived_weights
 from mrisps.operators import FourierSubsampling, SamplingMask, make_mask, mask_from_array
-from mrisps.pipeline.demo import head_slice
-from mrisps.pipeline.derived_weights import derived_weights
-from mrisps.pipeline.metrics import center_crop, psnr
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.quality.metrics import center_crop, psnr
+from mrisps.reconstruction.demo import head_slice
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import PaperSettings, Reconstruction, solve, solve_paper
 
 

@@ -40,10 +40,10 @@ from torch.nn import functional
 from mrisps.bilevel import Accuracy, AdjointSettings, Batch, Hypergradient, TrainSettings, hypergradient, image_loss
 from mrisps.model import Energy, PatchTransform, SmoothPlusSparse
 from mrisps.model.atoms import patch_basis
-from mrisps.pipeline.training import load_train_recipe
-from mrisps.pipeline.training_data import CropSamples, Measurement, read_training_images
 from mrisps.solvers import PaperSettings, minimise, solve_paper
 from mrisps.solvers.image_step import ImageStep
+from mrisps.training.data import CropSamples, Measurement, read_training_images
+from mrisps.training.run import load_train_recipe
 
 RESULTS = Path(__file__).parent / "results"
 LOSS = "L2"

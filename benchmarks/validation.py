@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
-from mrisps.pipeline import baselines
-from mrisps.pipeline.metrics import center_crop, psnr, ssim
-from mrisps.pipeline.recipe import load_recipe, with_overrides
-from mrisps.pipeline.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
+from mrisps.quality import baselines
+from mrisps.quality.metrics import center_crop, psnr, ssim
+from mrisps.reconstruction.recipe import load_recipe, with_overrides
+from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
 from mrisps.solvers import PaperSettings, solve_paper
 
 AUTHORS_TUNED = {

@@ -15,7 +15,7 @@ model          SmoothPlusSparse, ModelConfig
 solvers        solve, FastSettings, solve_paper, PaperSettings, Reconstruction, Certificate
 training       solve_with_gradient
 files          open_kspace, FastmriFile, Acquisition, ReconstructionWriter, Manifest
-pipeline       Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
+reconstruction Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
 =============  ====================================================================================================
 """
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from mrisps.operators import LinearOperator as LinearOperator
     from mrisps.operators import SamplingMask as SamplingMask
     from mrisps.operators import make_mask as make_mask
-    from mrisps.pipeline.recipe import Recipe as Recipe
-    from mrisps.pipeline.recipe import load_recipe as load_recipe
-    from mrisps.pipeline.reconstruct import mri_problem as mri_problem
-    from mrisps.pipeline.reconstruct import reconstruct as reconstruct
-    from mrisps.pipeline.reconstruct import reconstruct_file as reconstruct_file
+    from mrisps.reconstruction.recipe import Recipe as Recipe
+    from mrisps.reconstruction.recipe import load_recipe as load_recipe
+    from mrisps.reconstruction.reconstruct import mri_problem as mri_problem
+    from mrisps.reconstruction.reconstruct import reconstruct as reconstruct
+    from mrisps.reconstruction.reconstruct import reconstruct_file as reconstruct_file
     from mrisps.solvers import Certificate as Certificate
     from mrisps.solvers import FastSettings as FastSettings
     from mrisps.solvers import PaperSettings as PaperSettings
@@ -69,8 +69,8 @@ _HOME = {
     "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
     "mrisps.io.kspace_file": ("open_kspace",),
     "mrisps.io.manifest": ("Manifest",),
-    "mrisps.pipeline.recipe": ("Recipe", "load_recipe"),
-    "mrisps.pipeline.reconstruct": ("mri_problem", "reconstruct", "reconstruct_file"),
+    "mrisps.reconstruction.recipe": ("Recipe", "load_recipe"),
+    "mrisps.reconstruction.reconstruct": ("mri_problem", "reconstruct", "reconstruct_file"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -5,9 +5,9 @@ NCPR weights trained at sigma 25; between beta 0.008 and 0.03 and lam 0.001 and 
 Every second patch of every second row counts: 0.2 dB less than all patches, in a third of the time.
 """
 
+from mrisps.kspace.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.model import PriorUse
-from mrisps.pipeline.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
-from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

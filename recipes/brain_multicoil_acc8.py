@@ -4,9 +4,9 @@ beta and lam were found by `mrisps tune` on two fully sampled brains with 8 coil
 columns.
 """
 
+from mrisps.kspace.preparation import CoilCompression, Preparation
 from mrisps.model import PriorUse
-from mrisps.pipeline.preparation import CoilCompression, Preparation
-from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -3,7 +3,7 @@
 beta and lam were found by `mrisps tune` on small crops of four classical test images: a rough choice.
 """
 
-from mrisps.pipeline.recipe import Card, Recipe
+from mrisps.reconstruction.recipe import Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -4,7 +4,7 @@ beta and lam are those of the weights of the package, as trained. The authors' w
 lam 0.0125.
 """
 
-from mrisps.pipeline.recipe import Card, Recipe
+from mrisps.reconstruction.recipe import Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -4,7 +4,7 @@ beta and lam were found by `mrisps tune` on small crops of three classical test 
 trained, are 0.1906 and 0.0017.
 """
 
-from mrisps.pipeline.recipe import Card, Recipe
+from mrisps.reconstruction.recipe import Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -4,7 +4,7 @@ beta and lam: eight pairs were measured by `mrisps tune` on small crops of three
 this guess. A rough choice.
 """
 
-from mrisps.pipeline.recipe import Card, Recipe
+from mrisps.reconstruction.recipe import Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

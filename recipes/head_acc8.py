@@ -4,7 +4,7 @@ The demonstration uses it. beta and lam were chosen by a coarse grid on one simu
 Nothing for the clinic.
 """
 
-from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -7,7 +7,7 @@ package's from denoising.
 """
 
 from mrisps.model import PriorUse
-from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -5,7 +5,7 @@ are those of the recipe for 8-fold columns. No noise was added. A starting point
 """
 
 from mrisps.model import PriorUse
-from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -5,7 +5,7 @@ that were learned on denoising, the paper's authors tuned beta 0.0189763 and lam
 """
 
 from mrisps.model import PriorUse
-from mrisps.pipeline.recipe import Card, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

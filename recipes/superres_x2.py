@@ -3,7 +3,7 @@
 beta and lam were found by `mrisps tune` on one crop of one image, from the recipe for x4, whose settings these are. A rough choice.
 """
 
-from mrisps.pipeline.recipe import BlurRule, Card, Recipe
+from mrisps.reconstruction.recipe import BlurRule, Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -5,7 +5,7 @@ beta and lam are what the paper's authors tuned on their validation slices for N
 have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
 """
 
-from mrisps.pipeline.recipe import BlurRule, Card, Recipe
+from mrisps.reconstruction.recipe import BlurRule, Card, Recipe
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(

@@ -6,8 +6,8 @@ last time.
 
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.training import TrainRecipe
 from mrisps.solvers import FastSettings
+from mrisps.training.run import TrainRecipe
 
 recipe = TrainRecipe(
     name="denoise_sigma25_cpr",

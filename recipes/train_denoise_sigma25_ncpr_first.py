@@ -6,8 +6,8 @@ that some hundred steps do. Made for the 400 grey images of 180 x 180 pixels tha
 
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.training import TrainRecipe
 from mrisps.solvers import FastSettings
+from mrisps.training.run import TrainRecipe
 
 recipe = TrainRecipe(
     name="denoise_sigma25_ncpr_first",

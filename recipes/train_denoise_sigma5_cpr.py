@@ -7,8 +7,8 @@ numbers. With four times the rate, 10 iterations and the squared error, the vali
 
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.training import TrainRecipe
 from mrisps.solvers import FastSettings
+from mrisps.training.run import TrainRecipe
 
 recipe = TrainRecipe(
     name="denoise_sigma5_cpr",

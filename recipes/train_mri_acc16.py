@@ -7,9 +7,9 @@ and 27.51 after 48. No weights of it come with the package: the recipes for 16-f
 
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.recipe import MaskRule
-from mrisps.pipeline.training import TrainRecipe
+from mrisps.reconstruction.recipe import MaskRule
 from mrisps.solvers import FastSettings
+from mrisps.training.run import TrainRecipe
 
 recipe = TrainRecipe(
     name="mri_acc16",

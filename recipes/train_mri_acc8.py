@@ -8,9 +8,9 @@ are a third and a half of those of the denoising recipe.
 
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.recipe import MaskRule
-from mrisps.pipeline.training import TrainRecipe
+from mrisps.reconstruction.recipe import MaskRule
 from mrisps.solvers import FastSettings
+from mrisps.training.run import TrainRecipe
 
 recipe = TrainRecipe(
     name="mri_acc8",

@@ -9,9 +9,7 @@ import h5py
 import numpy as np
 import torch
 
-from mrisps.io.fastmri import write_kspace
-from mrisps.model import ModelConfig, SmoothPlusSparse
-from mrisps.pipeline.batch import (
+from mrisps.campaign.batch import (
     BATCH_FOLDER,
     BatchResult,
     Item,
@@ -23,8 +21,10 @@ from mrisps.pipeline.batch import (
     reconstruct_item,
     run_batch,
 )
-from mrisps.pipeline.ledger import Ledger
-from mrisps.pipeline.recipe import MaskRule, Recipe, ScaleRule
+from mrisps.campaign.ledger import Ledger
+from mrisps.io.fastmri import write_kspace
+from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 COLUMNS = (0, 3, 6, 10, 11, 12, 13, 16, 19, 22)

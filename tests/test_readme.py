@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mrisps
 from mrisps.cli.main import app
-from mrisps.pipeline.recipe import builtin_recipes
+from mrisps.reconstruction.recipe import builtin_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

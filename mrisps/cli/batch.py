@@ -37,10 +37,10 @@ from mrisps.cli.terminal import BatchProgress
 from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
+    from mrisps.campaign.batch import BatchResult, Item, Job, Stop, WatchedFolder, Workers
+    from mrisps.campaign.ledger import Entry
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.batch import BatchResult, Item, Job, Stop, WatchedFolder, Workers
-    from mrisps.pipeline.ledger import Entry
-    from mrisps.pipeline.recipe import Recipe
+    from mrisps.reconstruction.recipe import Recipe
     from mrisps.reports.run import Thresholds
 
 __all__ = ["batch"]
@@ -140,9 +140,9 @@ def batch(
     Exit code 0: every slice converged. 1: a file failed, or a slice did not converge, or the disk is full. 2: the command is
     wrong, nothing was done. 130: interrupted.
     """
+    from mrisps.campaign.batch import BATCH_FOLDER, Job, Stop, remove_partial_files, run_batch
+    from mrisps.campaign.ledger import FolderLock, FolderLockedError, Ledger
     from mrisps.cli.recon import check_mask_option
-    from mrisps.pipeline.batch import BATCH_FOLDER, Job, Stop, remove_partial_files, run_batch
-    from mrisps.pipeline.ledger import FolderLock, FolderLockedError, Ledger
 
     recipe = chosen_recipe(recipe_name, changes, "mri")
     with usage_errors():
@@ -207,8 +207,8 @@ def _files(
     source: Path, root: Path | None, include_test: bool, watch: bool, settle: float, output: Path
 ) -> "tuple[list[Item], WatchedFolder | None]":
     """What there is to do, and where more comes from."""
+    from mrisps.campaign.batch import SUFFIXES, WatchedFolder, items_of_folder, items_of_manifest
     from mrisps.io.manifest import Manifest
-    from mrisps.pipeline.batch import SUFFIXES, WatchedFolder, items_of_folder, items_of_manifest
 
     if source.is_dir():
         if root is not None or include_test:
@@ -275,7 +275,7 @@ def _keep_weights(model: "SmoothPlusSparse", folder: Path) -> Path:
 @contextmanager
 def _team(job: "Job", devices: Sequence[str], scheduler: str | None) -> "Iterator[Workers]":
     """The workers; whatever happens, none is left."""
-    from mrisps.pipeline.workers import DaskWorkers, LocalWorkers
+    from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 
     team = LocalWorkers(job, devices) if scheduler is None else DaskWorkers(job, scheduler, len(devices))
     try:
@@ -309,7 +309,7 @@ def _stopping(stop: "Stop", watch: bool) -> Iterator[None]:
 
 def _print_summary(done: "BatchResult", folder: Path) -> None:
     """What was done, what was not, and why."""
-    from mrisps.pipeline.batch import log_file
+    from mrisps.campaign.batch import log_file
 
     made = [outcome for outcome in done.outcomes if outcome.entry.state == "done"]
     n_reused = done.n_skipped + sum(outcome.reused for outcome in made)
@@ -328,7 +328,7 @@ def _print_summary(done: "BatchResult", folder: Path) -> None:
 def write_report(folder: Path, entries: "Mapping[str, Entry]", recipe: "Recipe", thresholds: "Thresholds") -> None:
     """Write DIR/report.html from the ledger and the JSON beside each output."""
     from mrisps.atomic import write_text
-    from mrisps.pipeline.provenance import read_record_file, record_file
+    from mrisps.reconstruction.record import read_record_file, record_file
     from mrisps.reports.html import render
     from mrisps.reports.run import RunFile, run_report
 

@@ -12,7 +12,7 @@ from mrisps.cli.options import Device, Weights, checked_device, chosen_weights
 from mrisps.cli.terminal import print_table, steps
 
 if TYPE_CHECKING:
-    from mrisps.pipeline.demo import DemoResult
+    from mrisps.reconstruction.demo import DemoResult
     from mrisps.reports.demo import DemoContent
 
 __all__ = ["demo"]
@@ -35,8 +35,8 @@ def demo(
     Takes under three minutes on two cores.
     """
     from mrisps.atomic import write_bytes, write_text
-    from mrisps.pipeline.demo import run_demo
-    from mrisps.pipeline.recipe import load_recipe
+    from mrisps.reconstruction.demo import run_demo
+    from mrisps.reconstruction.recipe import load_recipe
     from mrisps.reports.demo import demo_png, demo_report
     from mrisps.reports.html import render
 
@@ -88,7 +88,7 @@ def demo_content(done: "DemoResult", weights_sha256: str) -> "DemoContent":
 def _weights_words(name: str) -> str:
     if name != "derived":
         return name
-    from mrisps.pipeline.derived_weights import DERIVED_NOTE
+    from mrisps.model.derived_weights import DERIVED_NOTE
 
     return DERIVED_NOTE
 

@@ -15,7 +15,7 @@ from mrisps.cli.options import AcceptUnconverged, Device, Overwrite, SetValues, 
 from mrisps.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from mrisps.pipeline.metrics import DataRange
+    from mrisps.quality.metrics import DataRange
 
 __all__ = ["evaluate"]
 
@@ -248,7 +248,7 @@ def _compare(
     overwrite: bool,
 ) -> None:
     from mrisps.atomic import write_text
-    from mrisps.pipeline.metrics import evaluate_files
+    from mrisps.quality.metrics import evaluate_files
 
     for path in (prediction, target):
         if not path.exists():

@@ -31,10 +31,10 @@ from mrisps.errors import MrispsError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mrisps.pipeline.baselines import Baseline
-    from mrisps.pipeline.evaluation import Candidate, EvaluationFile, EvaluationResult
-    from mrisps.pipeline.metrics import DataRange
-    from mrisps.pipeline.scores import Setting, SettingScore
+    from mrisps.campaign.evaluate import Candidate, EvaluationFile, EvaluationResult
+    from mrisps.quality.baselines import Baseline
+    from mrisps.quality.metrics import DataRange
+    from mrisps.quality.scores import Setting, SettingScore
     from mrisps.reports.evaluation import EvaluationContent, MethodRow
 
 __all__ = ["RecipeRun", "evaluate_recipes"]
@@ -81,7 +81,7 @@ def evaluate_recipes(asked: RecipeRun) -> None:
     Exit
         A file failed, or a slice did not converge.
     """
-    from mrisps.pipeline.evaluation import EvaluationSettings, run_evaluation
+    from mrisps.campaign.evaluate import EvaluationSettings, run_evaluation
 
     with usage_errors():
         if asked.tv_iterations < 1:
@@ -132,7 +132,7 @@ def evaluate_recipes(asked: RecipeRun) -> None:
 
 
 def _baselines(text: str, tv_iterations: int) -> "tuple[Baseline, ...]":
-    from mrisps.pipeline.baselines import BASELINES
+    from mrisps.quality.baselines import BASELINES
 
     names = [] if text == "none" else [name.strip().lower() for name in text.split(",")]
     known = {baseline.name.lower(): baseline for baseline in BASELINES}
@@ -152,8 +152,8 @@ def _files(
     data: str, root: Path | None, split: str | None, contrast: str | None, include_test: bool
 ) -> "list[EvaluationFile]":
     """The files of a manifest, held-out ones only if asked for; or those of a folder."""
+    from mrisps.campaign.evaluate import EvaluationFile
     from mrisps.io.manifest import Manifest, builtin_manifests
-    from mrisps.pipeline.evaluation import EvaluationFile
 
     path = builtin_manifests().get(data, Path(data))
     if path.suffix == ".toml":
@@ -170,7 +170,7 @@ def _files(
 
 
 def _candidates(asked: RecipeRun) -> "list[Candidate]":
-    from mrisps.pipeline.evaluation import Candidate
+    from mrisps.campaign.evaluate import Candidate
 
     found: list[Candidate] = []
     for text in asked.recipe_names:
@@ -190,7 +190,7 @@ def _candidates(asked: RecipeRun) -> "list[Candidate]":
 
 
 def _rows(found: "EvaluationResult", candidates: "Sequence[Candidate]") -> "list[MethodRow]":
-    from mrisps.pipeline.scores import complete_slices, score_settings
+    from mrisps.quality.scores import complete_slices, score_settings
     from mrisps.reports.evaluation import MethodRow
 
     labels = {candidate.label for candidate in candidates}
@@ -222,7 +222,7 @@ def _content(
     import torch
 
     from mrisps import __version__
-    from mrisps.pipeline.scores import METRICS, complete_slices, score_volumes
+    from mrisps.quality.scores import METRICS, complete_slices, score_volumes
     from mrisps.reports.evaluation import Boxes, EvaluationContent, WorstImage
 
     labels = {candidate.label for candidate in candidates}
@@ -341,7 +341,7 @@ def _proxy_table(found: "EvaluationResult") -> tuple[tuple[str, ...], list[tuple
 
 def _correlations(found: "EvaluationResult") -> "dict[tuple[Setting, str], tuple[int, Mapping[str, float]]]":
     """Spearman's rank correlation of each proxy with the NMSE."""
-    from mrisps.pipeline.scores import spearman
+    from mrisps.quality.scores import spearman
 
     groups: dict[tuple[Setting, str], list[int]] = {}
     for index, proxy in enumerate(found.proxies):

@@ -15,7 +15,7 @@ from mrisps.errors import FileError, MrispsError
 
 if TYPE_CHECKING:
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.recipe import Recipe
+    from mrisps.reconstruction.recipe import Recipe
 
 __all__ = ["Bits", "ColourToGrey", "Format", "ImageFiles", "Parts", "run_images"]
 
@@ -149,7 +149,7 @@ def _run_file(
 
     from mrisps.atomic import write_text
     from mrisps.io.images import read_image, write_image
-    from mrisps.pipeline.reconstruct import (
+    from mrisps.reconstruction.reconstruct import (
         denoising_problem,
         provenance,
         reconstruct,

@@ -226,7 +226,7 @@ def run_recipe(recipe_file: str | Path) -> int:
     int
         The exit code.
     """
-    from mrisps.pipeline.recipe import load_recipe
+    from mrisps.reconstruction.recipe import load_recipe
 
     try:
         task = load_recipe(str(recipe_file)).task

@@ -12,7 +12,7 @@ from mrisps.cli.terminal import steps
 if TYPE_CHECKING:
     from mrisps.io.arrays import ArrayLayout
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.recipe import Recipe
+    from mrisps.reconstruction.recipe import Recipe
 
 __all__ = [
     "AcceptUnconverged",
@@ -98,7 +98,7 @@ def chosen_recipe(name: str, changes: Sequence[str] | None, task: str) -> "Recip
     UsageError
         There is no such recipe, it is for another task, or a key or value is wrong.
     """
-    from mrisps.pipeline.recipe import load_recipe, with_overrides
+    from mrisps.reconstruction.recipe import load_recipe, with_overrides
 
     with usage_errors():
         recipe = load_recipe(name)
@@ -138,7 +138,7 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
     """
     from mrisps.model import SmoothPlusSparse
     from mrisps.model.shipped import shipped_weights
-    from mrisps.pipeline.recipe import builtin_recipes
+    from mrisps.reconstruction.recipe import builtin_recipes
 
     name = option
     shipped = shipped_weights()
@@ -153,7 +153,7 @@ def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "t
         )
     with usage_errors():
         if name == "derived":
-            from mrisps.pipeline.derived_weights import DERIVED_NOTE, derived_weights
+            from mrisps.model.derived_weights import DERIVED_NOTE, derived_weights
 
             with steps() as say:
                 model = derived_weights(say)

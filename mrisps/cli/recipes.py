@@ -11,8 +11,8 @@ from mrisps.cli.options import Overwrite
 from mrisps.cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from mrisps.pipeline.recipe import Recipe
-    from mrisps.pipeline.training import TrainRecipe
+    from mrisps.reconstruction.recipe import Recipe
+    from mrisps.training.run import TrainRecipe
 
 __all__ = ["copy_recipe", "list_recipes", "show_recipe"]
 
@@ -21,8 +21,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a recipe
 
 def _load(name: str) -> "Recipe | TrainRecipe":
     """A recipe of either kind: those for training are called ``train_*``, files too."""
-    from mrisps.pipeline.recipe import load_recipe
-    from mrisps.pipeline.training import load_train_recipe
+    from mrisps.reconstruction.recipe import load_recipe
+    from mrisps.training.run import load_train_recipe
 
     return load_train_recipe(name) if Path(name).stem.startswith("train_") else load_recipe(name)
 
@@ -36,8 +36,8 @@ def list_recipes(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from mrisps.pipeline.recipe import builtin_recipes, load_recipe
-    from mrisps.pipeline.training import builtin_train_recipes
+    from mrisps.reconstruction.recipe import builtin_recipes, load_recipe
+    from mrisps.training.run import builtin_train_recipes
 
     rows = []
     for name in builtin_recipes():
@@ -75,8 +75,8 @@ def copy_recipe(
     """Copy a recipe's file, to be edited: `mrisps recon --recipe FILE` or `mrisps train FILE` takes it."""
     from mrisps.atomic import write_bytes
     from mrisps.cli.common import UsageError
-    from mrisps.pipeline.recipe import builtin_recipes
-    from mrisps.pipeline.training import builtin_train_recipes
+    from mrisps.reconstruction.recipe import builtin_recipes
+    from mrisps.training.run import builtin_train_recipes
 
     with usage_errors():
         _load(name)

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from mrisps.io.arrays import ArrayLayout
     from mrisps.model import SmoothPlusSparse
     from mrisps.operators import SamplingMask
-    from mrisps.pipeline.recipe import Recipe
-    from mrisps.pipeline.reconstruct import FileResult
+    from mrisps.reconstruction.recipe import Recipe
+    from mrisps.reconstruction.reconstruct import FileResult
 
 __all__ = ["check_mask_option", "recon"]
 
@@ -233,9 +233,9 @@ def _reconstruct(
     device: str,
     maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
+    from mrisps.io.volume import open_slices
     from mrisps.operators import mask_from_file
-    from mrisps.pipeline.reconstruct import mask_from_zeros, reconstruct_file
-    from mrisps.pipeline.volume import open_slices
+    from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file
 
     with open_slices(source, layout) as file:
         n_slices, shape = file.n_slices, file.shape
@@ -321,9 +321,9 @@ def _write_report(
 
     from mrisps.atomic import write_text
     from mrisps.io.hdf5 import Hdf5Reader
-    from mrisps.pipeline.metrics import center_crop
-    from mrisps.pipeline.reconstruct import mri_problem, to_array
-    from mrisps.pipeline.volume import open_slices
+    from mrisps.io.volume import open_slices
+    from mrisps.quality.metrics import center_crop
+    from mrisps.reconstruction.reconstruct import mri_problem, to_array
     from mrisps.reports.html import render
     from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
 

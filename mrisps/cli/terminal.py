@@ -16,7 +16,7 @@ from mrisps.cli.common import note, printable, result
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mrisps.pipeline.batch import Item, Outcome
+    from mrisps.campaign.batch import Item, Outcome
 
 __all__ = ["BatchProgress", "SolverProgress", "print_table", "steps"]
 

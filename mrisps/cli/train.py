@@ -83,8 +83,8 @@ def train(
 
     from mrisps.bilevel import join_world, own_device
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.recipe import with_overrides
-    from mrisps.pipeline.training import load_train_recipe, prepare, run_training
+    from mrisps.reconstruction.recipe import with_overrides
+    from mrisps.training.run import load_train_recipe, prepare, run_training
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -35,9 +35,9 @@ from mrisps.cli.terminal import SolverProgress, print_table
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
+    from mrisps.campaign.tune import Case, Evaluation, TuneSettings, Tuning
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.recipe import Recipe
-    from mrisps.pipeline.tune import Case, Evaluation, TuneSettings, Tuning
+    from mrisps.reconstruction.recipe import Recipe
 
 __all__ = ["tune"]
 
@@ -139,9 +139,9 @@ def tune(
     card says so). 2: the command is wrong, nothing was done.
     """
     from mrisps.atomic import write_bytes, write_text
-    from mrisps.pipeline.recipe import load_recipe, recipe_source
-    from mrisps.pipeline.tune import Journal, digest, read_cases
-    from mrisps.pipeline.tune import tune as search
+    from mrisps.campaign.tune import Journal, digest, read_cases
+    from mrisps.campaign.tune import tune as search
+    from mrisps.reconstruction.recipe import load_recipe, recipe_source
     from mrisps.reports.figures import to_png, tuning_figure
 
     with usage_errors():
@@ -229,7 +229,7 @@ def tune(
 
 
 def _settings(criterion: str, crop: str | None, border: int, held_out: float, seed: int) -> "TuneSettings":
-    from mrisps.pipeline.tune import TuneSettings
+    from mrisps.campaign.tune import TuneSettings
 
     kinds: dict[str, Literal["reference", "held-out"]] = {"reference": "reference", "held-out": "held-out"}
     if criterion not in kinds:
@@ -285,7 +285,7 @@ def _with_weights(
 ) -> "Recipe":
     """The recipe with the weights that it is tuned with, by a name that holds wherever the new file is put."""
     from mrisps.model.shipped import shipped_weights
-    from mrisps.pipeline.recipe import builtin_recipes
+    from mrisps.reconstruction.recipe import builtin_recipes
 
     if weights_name == "derived":  # made anew on each machine, and not to the last bit
         return replace(recipe, weights="derived", weights_sha256=None)
@@ -331,7 +331,7 @@ def _tuned(
     settings: "TuneSettings",
     method: str,
 ) -> "Recipe":
-    from mrisps.pipeline.recipe import Card
+    from mrisps.reconstruction.recipe import Card
 
     best = tuning.best
     listed = ", ".join(printable(path.name) for path in files[:4]) + (", ..." if len(files) > 4 else "")

@@ -13,7 +13,7 @@ from mrisps.errors import FileError, MrispsError
 
 if TYPE_CHECKING:
     from mrisps.model import SmoothPlusSparse
-    from mrisps.pipeline.provenance import Record
+    from mrisps.reconstruction.record import Record
 
 __all__ = ["verify"]
 
@@ -49,7 +49,7 @@ def verify(
 
     Exit code 0: the same (or within --tolerance). 1: different; the input or the weights are others; or the output was changed.
     """
-    from mrisps.pipeline.provenance import read_record, read_record_file, record_file, verify_file
+    from mrisps.reconstruction.record import read_record, read_record_file, record_file, verify_file
 
     record = read_record(output)
     if source is None:
@@ -109,8 +109,8 @@ def _weights(record: "Record", option: str | None) -> "SmoothPlusSparse":
 
 
 def _candidates(record: "Record") -> Iterator[Path]:
+    from mrisps.campaign.batch import BATCH_FOLDER
     from mrisps.model.shipped import shipped_weights
-    from mrisps.pipeline.batch import BATCH_FOLDER
 
     for parent in list(record.path.absolute().parents)[:4]:  # outputs of a manifest lie in subfolders
         yield from sorted((parent / BATCH_FOLDER).glob("weights-*.safetensors"))

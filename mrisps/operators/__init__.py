@@ -22,12 +22,12 @@ operator                ``A x``                                  images         
 `_adjoint`.
 """
 
-from mrisps.operators.blur_downsample import BlurDownsample
+from mrisps.operators.blur import BlurDownsample
+from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.linear import Identity, LinearOperator
 from mrisps.operators.sampling import MASK_KINDS, SamplingMask, make_mask, mask_from_array, mask_from_file
-from mrisps.operators.sensitivity import Sense, SensitivityMaps
-from mrisps.operators.subsampling import FourierSubsampling
+from mrisps.operators.sense import Sense, SensitivityMaps
 
 __all__ = [
     "MASK_KINDS",

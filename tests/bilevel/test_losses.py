@@ -7,7 +7,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from mrisps.bilevel.losses import LOSSES, SSIM_SHARE, LossName, image_loss
-from mrisps.pipeline.metrics import ssim
+from mrisps.quality.metrics import ssim
 
 
 def images(seed: int = 0, *, batch: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class Cli:
 
 def recipe_text(task: str, extra: str = "", solver: str = "tolerance=1e-2, max_iterations=300") -> str:
     return (
-        "from mrisps.pipeline.recipe import BlurRule, MaskRule, Recipe, ScaleRule\n"
+        "from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule\n"
         "from mrisps.solvers import FastSettings\n"
         f"recipe = Recipe(name='small_{task}', task='{task}', beta=0.02, lam=0.01, source='a test', {extra}"
         f"solver=FastSettings({solver}))\n"

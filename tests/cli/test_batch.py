@@ -11,11 +11,11 @@ import h5py
 import pytest
 from batch_files import Inline, data_sets, small_model, write_input, write_inputs
 
+from mrisps.campaign import workers as workers_module
+from mrisps.campaign.batch import Job
+from mrisps.campaign.ledger import FolderLock
 from mrisps.cli import terminal
 from mrisps.cli.common import UsageError
-from mrisps.pipeline import workers as workers_module
-from mrisps.pipeline.batch import Job
-from mrisps.pipeline.ledger import FolderLock
 
 from .helpers import PROJECT, Cli
 
@@ -168,8 +168,8 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import io
 
-    from mrisps.pipeline.batch import Item, Outcome
-    from mrisps.pipeline.ledger import Entry
+    from mrisps.campaign.batch import Item, Outcome
+    from mrisps.campaign.ledger import Entry
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mrisps.io.images import write_image
-from mrisps.pipeline.metrics import nmse, psnr, ssim
+from mrisps.quality.metrics import nmse, psnr, ssim
 
 from .helpers import Cli
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from mrisps.pipeline.recipe import builtin_recipes, load_recipe
-from mrisps.pipeline.training import builtin_train_recipes
+from mrisps.reconstruction.recipe import builtin_recipes, load_recipe
+from mrisps.training.run import builtin_train_recipes
 
 from .helpers import Cli, recipe_text
 

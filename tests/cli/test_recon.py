@@ -210,7 +210,7 @@ def test_weights_of_the_recipe(cli: Cli, knee: Path, weights: Path, tmp_path: Pa
 def test_derived_weights(
     cli: Cli, knee: Path, recipe: Path, tmp_path: Path, small_model: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mrisps.pipeline.derived_weights.derived_weights", lambda report: small_model)
+    monkeypatch.setattr("mrisps.model.derived_weights.derived_weights", lambda report: small_model)
     assert cli("recon", knee, "--recipe", recipe, "--weights", "derived", "--output", tmp_path / "out") == 0
     assert "weights: derived from photographs" in cli.stderr
     with h5py.File(tmp_path / "out" / "knee.h5") as file:

@@ -25,7 +25,7 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small_coils.py"
     extra = "preparation=Preparation(maps=CoilMaps(method='walsh')), image='complex', scale=ScaleRule(99.5, 1.0), "
     text = recipe_text("mri", extra).replace(
-        "from mrisps.solvers", "from mrisps.pipeline.preparation import CoilMaps, Preparation\nfrom mrisps.solvers", 1
+        "from mrisps.solvers", "from mrisps.kspace.preparation import CoilMaps, Preparation\nfrom mrisps.solvers", 1
     )
     path.write_text(text)
     return path

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from mrisps.bilevel import StepReport
 from mrisps.io.images import write_image
 from mrisps.model import ModelConfig, SmoothPlusSparse
-from mrisps.pipeline.derived_weights import random_atoms
+from mrisps.model.derived_weights import random_atoms
 
 from .helpers import Cli
 
 RECIPE = """
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.model import ModelConfig
-from mrisps.pipeline.training import TrainRecipe
+from mrisps.training.run import TrainRecipe
 from mrisps.solvers import FastSettings
 accuracy = Accuracy(iterations=8, tolerance=1e-3, adjoint_iterations=3, adjoint_tolerance=0.1)
 recipe = TrainRecipe(
@@ -211,7 +211,7 @@ def test_overwrite_begins_anew_at_once(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mrisps.pipeline.training.train", stop)
+        patch.setattr("mrisps.training.run.train", stop)
         assert cli("train", tiny, *options, "--overwrite") == 130
     assert cli("train", tiny, *options, "--resume") == 2
     assert "--resume: there is no " in cli.error()

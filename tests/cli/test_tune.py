@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mrisps.io.images import write_image
 from mrisps.io.manifest import Manifest
-from mrisps.pipeline.recipe import load_recipe
+from mrisps.reconstruction.recipe import load_recipe
 
 from .helpers import PROJECT, Cli, recipe_text
 

@@ -10,7 +10,7 @@ from raw_files import normal, write_twix
 
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.kspace_file import open_kspace
-from mrisps.pipeline.recipe import builtin_recipes
+from mrisps.reconstruction.recipe import builtin_recipes
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 KSPACE = normal((2, 3, 16, 12))

@@ -1,0 +1,258 @@
+"""Where the files of a batch are reconstructed: processes of this machine, or the workers of a Dask cluster.
+
+Both run :func:`mrisps.campaign.batch.reconstruct_item` and give a `concurrent.futures.Future` for each file.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from mrisps.campaign.batch import Item, Job, Outcome, WorkerDiedError, reconstruct_item
+from mrisps.errors import MrispsError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+__all__ = ["DaskWorkers", "LocalWorkers"]
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_ATTEMPTS = 2
+_REPORT_SECONDS = 0.2
+_START = threading.Lock()  # the environment is of the whole process: one start at a time
+
+
+class LocalWorkers:
+    """Processes of this machine, one file each at a time.
+
+    A process that dies takes only its own file with it; the file is tried once more in a new process. Processes end by themselves
+    when this one is killed.
+
+    Parameters
+    ----------
+    job
+        The batch; ``job.threads`` for each process.
+    devices
+        One process for each: where it computes.
+    """
+
+    def __init__(self, job: Job, devices: Sequence[str]) -> None:
+        self._slots = [_Slot(replace(job, device=device)) for device in devices]
+        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for slot in self._slots:
+            self._free.put(slot)
+        self._threads = ThreadPoolExecutor(len(self._slots), thread_name_prefix="batch")
+
+    def capacity(self) -> int:
+        """One file a process."""
+        return len(self._slots)
+
+    def submit(self, item: Item) -> "Future[Outcome]":
+        """Hand a file to a process that is free, or to the next one that will be."""
+        return self._threads.submit(self._run, item)
+
+    def progress(self) -> Sequence[tuple[str, int, int, int]]:
+        """(name, slice, number of slices, iteration) of what is in work."""
+        return [slot.state for slot in self._slots if slot.state[0]]
+
+    def close(self, *, now: bool) -> None:
+        """End the processes: when they have finished, or now."""
+        if now:
+            for slot in self._slots:
+                slot.kill()
+        self._threads.shutdown(wait=True, cancel_futures=now)
+        for slot in self._slots:
+            slot.end()
+
+    def _run(self, item: Item) -> Outcome:
+        slot = self._free.get()
+        try:
+            return slot.run(item)
+        finally:
+            self._free.put(slot)
+
+
+class _Slot:
+    """A process and the pipe to it."""
+
+    def __init__(self, job: Job) -> None:
+        self.state = ("", 0, 0, 0)
+        self._job = job
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._killed = False
+
+    def run(self, item: Item) -> Outcome:
+        """Have a file done; raises WorkerDiedError."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.state = (item.name, 0, 0, 0)
+            try:
+                pipe = self._ready()
+                pipe.send((self._job, item))
+                while True:
+                    message = pipe.recv()
+                    if isinstance(message, Outcome):
+                        return message
+                    self.state = (item.name, *message)
+            except (EOFError, OSError) as error:
+                why = self._post_mortem()
+                if self._killed or attempt == _ATTEMPTS:
+                    raise WorkerDiedError(f"{item.source}: the process that worked on it ended: {why}") from error
+            finally:
+                self.state = ("", 0, 0, 0)
+        raise AssertionError("unreachable")
+
+    def _ready(self) -> Connection:
+        if self._process is None or self._pipe is None:
+            if self._killed:
+                raise EOFError
+            context = multiprocessing.get_context("spawn")
+            ours, theirs = context.Pipe()
+            with _START, _environment(self._job.threads):
+                process = context.Process(target=_serve, args=(theirs,), daemon=True)
+                process.start()
+            theirs.close()  # so that the pipe ends when the process does
+            self._process, self._pipe = process, ours
+            if self._killed:  # while it was being started
+                process.kill()
+        return self._pipe
+
+    def _post_mortem(self) -> str:
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
+        if pipe is not None:
+            pipe.close()
+        if process is None:
+            return "it was never there"
+        process.join()
+        code = process.exitcode or 0
+        if code >= 0:
+            return f"exit code {code}"
+        name = signal.Signals(-code).name
+        return f"{name}{', out of memory perhaps' if name == 'SIGKILL' else ''}"
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._killed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def end(self) -> None:
+        """Let the process end, which has nothing to do."""
+        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
+        if pipe is not None:
+            pipe.close()
+        if process is not None:
+            process.join()
+            process.close()
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker process: take a file, reconstruct it, answer; until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which says what is to be done
+    last = 0.0
+
+    def tell(position: int, n_slices: int, iteration: int, _residual: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPORT_SECONDS:
+            last = now
+            try:
+                pipe.send((position, n_slices, iteration))
+            except OSError:  # nobody is left who wants the result
+                os._exit(1)
+
+    while True:
+        try:
+            job, item = pipe.recv()
+            pipe.send(reconstruct_item(job, item, tell))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """For processes that are started: libraries read their number of threads when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class DaskWorkers:
+    """The workers of a Dask cluster; see docs/batch.md for how to start one.
+
+    Dask sends a file elsewhere if its worker dies, and gives up on a file that has killed several workers.
+
+    Parameters
+    ----------
+    job
+        The batch. Inputs, weights and the output folder have the same path on every worker.
+    scheduler
+        Its address, or ``"local"``: a cluster of ``n_workers`` processes on this machine.
+    n_workers
+        For ``"local"``.
+
+    Raises
+    ------
+    MrispsError
+        Dask is not installed, or there is no scheduler at the address.
+    """
+
+    def __init__(self, job: Job, scheduler: str, n_workers: int = 1) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise MrispsError("--scheduler needs Dask: pip install 'mrisps[batch]'") from error
+        self._job = job
+        self._cluster: distributed.LocalCluster | None = None
+        try:
+            if scheduler == "local":
+                with _START, _environment(job.threads):
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+                    )
+            self.client = distributed.Client(self._cluster or scheduler, timeout=20)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise MrispsError(f"--scheduler {scheduler}: no Dask scheduler answers there: {error}") from error
+        self._executor = self.client.get_executor(pure=False)
+        self._capacity = (0.0, 0)
+
+    def capacity(self) -> int:
+        """Two files for each worker thread, so that none waits for us. Asked every few seconds: workers come and go."""
+        asked, n_files = self._capacity
+        now = time.monotonic()
+        if n_files == 0 or now - asked > 5:
+            n_files = 2 * max(1, sum(self.client.nthreads().values()))
+            self._capacity = (now, n_files)
+        return n_files
+
+    def submit(self, item: Item) -> "Future[Outcome]":
+        """Hand a file to the scheduler."""
+        future: Future[Outcome] = self._executor.submit(reconstruct_item, self._job, item)
+        return future
+
+    def progress(self) -> Sequence[tuple[str, int, int, int]]:
+        """Nothing: Dask's own dashboard shows it."""
+        return ()
+
+    def close(self, *, now: bool) -> None:
+        """Leave the cluster; one of our own ends. What was handed over is given up, where ``now`` is asked for."""
+        self._executor.shutdown(wait=not now)
+        self.client.close()
+        if self._cluster is not None:
+            self._cluster.close()

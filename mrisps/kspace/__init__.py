@@ -1,0 +1,1 @@
+"""What is done to k-space of several coils before it is reconstructed: pure functions on arrays."""

@@ -1,0 +1,271 @@
+"""Several receive coils: sensitivity maps, and SENSE, what a multi-coil Cartesian scanner measures."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from mrisps.operators.cartesian import FourierSubsampling
+from mrisps.operators.fourier import fft2c, ifft2c
+from mrisps.operators.linear import LinearOperator, complex_dtype
+from mrisps.operators.sampling import SamplingMask
+
+__all__ = ["Sense", "SensitivityMaps"]
+
+CHUNK_BYTES = 16 * 2**20
+"""Coil images that are worked on at a time: what does not fit is done in several chunks of coils."""
+
+
+class SensitivityMaps(LinearOperator):
+    """``(S x)_c = sum_s S_sc x_s``: what each coil sees of an image.
+
+    One set of maps is the usual model. With two sets (soft SENSE) the image has two components, of which the second holds what
+    a single set cannot explain, for example an object that is larger than the field of view.
+
+    Parameters
+    ----------
+    maps
+        Complex, ``(coil, y, x)`` for one set, or ``(set, coil, y, x)``.
+    domain_dtype
+        Data type of the images: complex, or real for real images (the adjoint then ends with the real part). By default that of
+        the maps.
+    device
+        Device of images and coil images.
+
+    Raises
+    ------
+    ValueError
+        If the maps are not complex, not finite, or zero everywhere, or have another number of axes.
+
+    Source
+    ------
+    Pruessmann et al., Magn. Reson. Med. 42 (1999) 952-962; soft SENSE: Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001.
+    """
+
+    def __init__(
+        self, maps: torch.Tensor, domain_dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        sets = checked_maps(maps)
+        domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
+        n_sets, n_coils, n_y, n_x = sets.shape
+        super().__init__(
+            domain_shape=(n_sets, n_y, n_x),
+            range_shape=(n_coils, n_y, n_x),
+            domain_dtype=domain_dtype,
+            range_dtype=complex_dtype(domain_dtype),
+            device=device,
+        )
+        self._maps_by_coil = _by_coil(sets, self._range_dtype, self._device)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _weigh(self._maps_by_coil, x)
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        image = _combine(self._maps_by_coil, y)
+        return image if self._domain_dtype.is_complex else image.real.clone()
+
+    def normal_transfer_function(self) -> torch.Tensor | None:
+        """A constant where sum |S|^2 is one, the same at every pixel, for one set; else None."""
+        power = self._maps_by_coil.abs().square().sum(dim=0)
+        if power.shape[0] > 1 or not bool((power == power.flatten()[0]).all()):
+            return None
+        return power[0].clone()
+
+
+class Sense(LinearOperator):
+    """``A x = M F S x``: Cartesian k-space of every coil; `FourierSubsampling` after `SensitivityMaps`, in one piece.
+
+    The normal operator goes through the coils in chunks and needs no k-space of all of them; where whole columns are acquired,
+    the transforms along y cancel and are left out.
+
+    Parameters
+    ----------
+    mask
+        A `SamplingMask`, or a bool tensor: ``(x,)`` for columns or ``(y, x)``; centred, True where acquired.
+    maps
+        Complex, ``(coil, y, x)`` or ``(set, coil, y, x)``.
+    domain_dtype
+        Data type of the images, by default that of the maps; real for real images.
+    device
+        Device of images and k-space.
+
+    Raises
+    ------
+    ValueError
+        As `FourierSubsampling` and `SensitivityMaps`.
+
+    Source
+    ------
+    Pruessmann et al., Magn. Reson. Med. 42 (1999) 952-962.
+    """
+
+    def __init__(
+        self,
+        mask: SamplingMask | torch.Tensor,
+        maps: torch.Tensor,
+        domain_dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        sets = checked_maps(maps)
+        domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
+        n_sets, n_coils, n_y, n_x = sets.shape
+        super().__init__(
+            domain_shape=(n_sets, n_y, n_x),
+            range_shape=(n_coils, n_y, n_x),
+            domain_dtype=domain_dtype,
+            range_dtype=complex_dtype(domain_dtype),
+            device=device,
+        )
+        # The mask is checked, and kept, by the operator that knows about masks.
+        sampling = FourierSubsampling(mask, (n_coils, n_y, n_x), self._range_dtype, self._device)
+        pattern = sampling.normal_transfer_function()
+        self._mask = torch.fft.fftshift(pattern)  # (y, x), centred
+        columns = bool((pattern == pattern[:1]).all())
+        self._transfer_function = pattern[:1] if columns else pattern  # (1, x) or (y, x), zero frequency at [0, 0]
+        self._n_acquired = int(pattern.sum())
+        self._maps_by_coil = _by_coil(sets, self._range_dtype, self._device)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.empty((x.shape[0], *self._range_shape), dtype=self._range_dtype, device=self._device)
+        for coils in self._chunks(x.shape[0]):
+            torch.mul(fft2c(_weigh(self._maps_by_coil[coils], x)), self._mask, out=y[:, coils])
+        return y
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        image = torch.zeros((y.shape[0], *self._domain_shape), dtype=self._range_dtype, device=self._device)
+        for coils in self._chunks(y.shape[0]):
+            image += _combine(self._maps_by_coil[coils], ifft2c(self._mask * y[:, coils]))
+        return image if self._domain_dtype.is_complex else image.real.clone()
+
+    def _normal(self, x: torch.Tensor) -> torch.Tensor:
+        # F_c^H M F_c is a circular convolution: its shifts cancel, and so does the transform along y of a mask of columns.
+        axes = (-1,) if self._transfer_function.shape[0] == 1 else (-2, -1)
+        image = torch.zeros((x.shape[0], *self._domain_shape), dtype=self._range_dtype, device=self._device)
+        for coils in self._chunks(x.shape[0]):
+            spectrum = torch.fft.fftn(_weigh(self._maps_by_coil[coils], x), dim=axes)
+            image += _combine(
+                self._maps_by_coil[coils], torch.fft.ifftn(spectrum.mul_(self._transfer_function), dim=axes)
+            )
+        return image if self._domain_dtype.is_complex else image.real.clone()
+
+    def with_mask(self, mask: SamplingMask | torch.Tensor) -> "Sense":
+        """The same operator with another mask.
+
+        Raises
+        ------
+        ValueError
+            As the constructor.
+        """
+        return Sense(mask, self._maps_by_coil.movedim(0, 1), self._domain_dtype, self._device)
+
+    @property
+    def maps(self) -> torch.Tensor:
+        """Complex, ``(set, coil, y, x)``."""
+        return self._maps_by_coil.movedim(0, 1)
+
+    @property
+    def n_measurements(self) -> int:
+        """Twice the number of acquired samples of all coils: the zeros elsewhere are no measurements."""
+        return 2 * self._range_shape[0] * self._n_acquired
+
+    def normal_circulant(self) -> torch.Tensor:
+        """The circulant nearest to ``A^H A``: the mask, blurred by the power spectrum of the maps.
+
+        The diagonal of ``F A^H A F^H`` is ``d(f) = sum_c sum_g |S_c(g)|^2 m(f + g)`` with S_c the orthonormal spectrum of a map
+        over the number of pixels; one transform of each map and one convolution, no probing.
+        """
+        n_pixels = math.prod(self._domain_shape[-2:])
+        power = torch.zeros(self._domain_shape, dtype=self._transfer_function.dtype, device=self._device)
+        for coils in self._chunks(self._domain_shape[0]):
+            spectrum = torch.fft.fft2(self._maps_by_coil[coils]).abs().square_()
+            power += spectrum.sum(dim=0)
+        full = self._transfer_function.expand(self._domain_shape[-2:])
+        blurred = torch.fft.ifft2(torch.fft.fft2(power).conj() * torch.fft.fft2(full)).real
+        diagonal: torch.Tensor = (blurred / n_pixels**2).clamp_(min=0)
+        if not self._domain_dtype.is_complex:  # of Re A^H A: the mean of f and -f
+            diagonal = 0.5 * (diagonal + diagonal.flip(-2, -1).roll((1, 1), (-2, -1)))
+        return diagonal
+
+    def restricted(self, y: torch.Tensor, shape: tuple[int, int]) -> tuple["Sense", torch.Tensor]:
+        """The same measurements on a coarser grid: centre of k-space, mask and maps.
+
+        Parameters
+        ----------
+        y
+            ``(batch, *range_shape)``.
+        shape
+            ``(y, x)`` of the coarser grid, not larger than the present one.
+
+        Returns
+        -------
+        tuple
+            The operator on that grid, whose images have the intensities of the finer grid's, and its k-space. The highest
+            frequencies of even sizes, which have no mirror image, are left out.
+        """
+        pattern = self._mask
+        mask = _centre(pattern, shape)
+        spectrum = _centre(fft2c(self._maps_by_coil), shape)  # (coil, set, y, x)
+        scale = math.sqrt(math.prod(shape) / math.prod(self._domain_shape[-2:]))
+        maps = (ifft2c(spectrum) * scale).movedim(0, 1)
+        operator = Sense(mask > 0, maps, self._domain_dtype, self._device)
+        return operator, _centre(y, shape) * operator._mask * scale
+
+    def _chunks(self, batch: int) -> Iterator[slice]:
+        n_coils, n_y, n_x = self._range_shape
+        item = 8 if self._range_dtype == torch.complex64 else 16
+        step = max(1, CHUNK_BYTES // (batch * n_y * n_x * item))
+        for first in range(0, n_coils, step):
+            yield slice(first, min(first + step, n_coils))
+
+    def __repr__(self) -> str:
+        acceleration = math.prod(self._domain_shape[-2:]) / self._n_acquired
+        return f"{type(self).__name__}({self._maps()}, acceleration={acceleration:.3g})"
+
+
+def checked_maps(maps: torch.Tensor) -> torch.Tensor:
+    """Maps as ``(set, coil, y, x)``; ValueError for what no map can be."""
+    if not isinstance(maps, torch.Tensor):
+        raise TypeError(f"maps: expected a torch.Tensor, got {type(maps).__name__}")
+    if maps.ndim not in (3, 4) or maps.numel() == 0:
+        raise ValueError(f"maps: expected (coil, y, x) or (set, coil, y, x), got {tuple(maps.shape)}")
+    if not maps.is_complex():
+        raise ValueError(f"maps: expected complex numbers, got {maps.dtype}")
+    if not bool(torch.isfinite(torch.view_as_real(maps)).all()):
+        raise ValueError("maps: expected finite numbers, got NaN or infinity")
+    if not bool((maps != 0).any()):
+        raise ValueError("maps: are zero everywhere: no coil sees anything")
+    return maps.detach() if maps.ndim == 4 else maps.detach()[None]
+
+
+def _by_coil(sets: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(set, coil, y, x) -> (coil, set, y, x), a copy."""
+    return sets.movedim(0, 1).to(device=device, dtype=dtype, copy=True).contiguous()
+
+
+def _weigh(maps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(coil, set, y, x), (batch, set, y, x) -> coil images (batch, coil, y, x)."""
+    if maps.shape[1] == 1:
+        return maps[None, :, 0] * x
+    return (maps * x[:, None]).sum(dim=2)
+
+
+def _combine(maps: torch.Tensor, coil_images: torch.Tensor) -> torch.Tensor:
+    """(coil, set, y, x), (batch, coil, y, x) -> (batch, set, y, x)."""
+    if maps.shape[1] == 1:
+        return (maps[None, :, 0].conj() * coil_images).sum(dim=1, keepdim=True)
+    return (maps.conj() * coil_images[:, :, None]).sum(dim=1)
+
+
+def _centre(spectrum: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """The centre of a centred spectrum, without the frequency at minus half the sampling rate of an even size."""
+    centred = spectrum
+    for axis, size in zip((-2, -1), shape, strict=True):
+        old = centred.shape[axis]
+        if size > old:
+            raise ValueError(f"shape: expected at most {tuple(spectrum.shape[-2:])}, got {shape}")
+        first = old // 2 - size // 2
+        centred = centred.narrow(axis, first, size)
+        if size % 2 == 0 and size < old:
+            centred = centred.clone()
+            centred.narrow(axis, 0, 1).zero_()
+    return centred

@@ -1,1 +1,0 @@
-"""From files and a recipe to a reconstruction and its quality."""

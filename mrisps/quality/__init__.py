@@ -1,0 +1,1 @@
+"""How good an image is: metrics, scores, and the methods to compare with."""

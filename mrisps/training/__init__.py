@@ -1,0 +1,1 @@
+"""Learning weights: recipes, data, the run."""

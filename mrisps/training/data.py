@@ -1,0 +1,274 @@
+"""Clean images in, batches of measurements out: what the trainer learns from.
+
+A batch depends on the seed, the number of the step and the number of the entry alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrisps.bilevel import Batch
+from mrisps.errors import FileError, MrispsError
+from mrisps.io.fastmri import FastmriFile
+from mrisps.io.images import IMAGE_SUFFIXES, read_image
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, ifft2c, make_mask
+from mrisps.quality.metrics import center_crop
+from mrisps.reconstruction.recipe import BlurRule, MaskRule
+
+__all__ = ["CropSamples", "Measurement", "TrainingImage", "read_training_images", "validation_batches"]
+
+KSPACE_SUFFIXES = (".h5", ".hdf5")
+TRAINING_SUFFIXES = (*IMAGE_SUFFIXES, *KSPACE_SUFFIXES)
+
+Normalisation = Literal["none", "maximum"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImage:
+    """One clean image.
+
+    Parameters
+    ----------
+    name
+        Of its file, with the slice where there are several.
+    pixels
+        float32 (y, x), maximum about 1.
+    """
+
+    name: str
+    pixels: NDArray[np.float32]
+
+
+def read_training_images(
+    paths: Sequence[Path], smallest: tuple[int, int], normalisation: Normalisation = "none"
+) -> tuple[list[TrainingImage], list[FileError]]:
+    """Read image files, and fully sampled k-space as its images.
+
+    Parameters
+    ----------
+    paths
+        Files, and folders whose files are taken (also those in subfolders): PNG, TIFF, NPY (colour is turned into grey), and
+        fastMRI HDF5, of which each slice is an image: the file's reference where it holds one; else, of its k-space, the real
+        part where the file says that the image is real, and the root-sum-of-squares magnitude otherwise.
+    smallest
+        (y, x): smaller images are skipped.
+    normalisation
+        ``"maximum"`` divides each image by its largest pixel.
+
+    Returns
+    -------
+    images
+        In the order of the names of the files.
+    skipped
+        One error for each file or slice that could not be used; it names the file.
+
+    Raises
+    ------
+    MrispsError
+        There is no usable image, or a path does not exist.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise MrispsError(f"{path}: does not exist")
+        if path.is_dir():
+            files.extend(sorted(p for p in path.rglob("*") if p.suffix.lower() in TRAINING_SUFFIXES and p.is_file()))
+        else:
+            files.append(path)
+    images: list[TrainingImage] = []
+    skipped: list[FileError] = []
+    for path in files:
+        try:
+            if path.suffix.lower() in KSPACE_SUFFIXES:
+                found = _slices(path, skipped)
+            else:
+                found = [(path.name, read_image(path, color_to_grey=True))]
+        except FileError as error:
+            skipped.append(error)
+            continue
+        for name, pixels in found:
+            if pixels.shape[0] < smallest[0] or pixels.shape[1] < smallest[1]:
+                skipped.append(FileError(path, f"{name}: {pixels.shape} is smaller than the crop {smallest}"))
+                continue
+            largest = float(pixels.max())
+            if normalisation == "maximum":
+                if not largest > 0:
+                    skipped.append(FileError(path, f"{name}: has no pixel above 0"))
+                    continue
+                pixels = pixels / np.float32(largest)
+            images.append(TrainingImage(name, pixels))
+    if not images:
+        where = ", ".join(map(str, paths))
+        if not files:
+            raise MrispsError(f"no image in {where}: expected files ending in {', '.join(TRAINING_SUFFIXES)}")
+        raise MrispsError(
+            f"no usable image in {where} ({len(skipped)} files or slices skipped; the first: {skipped[0]})"
+        )
+    return images, skipped
+
+
+def digest(images: Sequence[TrainingImage]) -> str:
+    """SHA-256 of the pixels of all images: what a model was trained on."""
+    total = hashlib.sha256()
+    for image in images:
+        total.update(repr(image.pixels.shape).encode())
+        total.update(np.ascontiguousarray(image.pixels).tobytes())
+    return total.hexdigest()
+
+
+def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.float32]]]:
+    """The images of a file; a slice that cannot be read is left out, as an empty one at the end of a volume."""
+    found = []
+    with FastmriFile(path) as file:
+        if file.target_name is None and file.mask is not None and not file.mask.all():
+            raise FileError(path, "expected fully sampled k-space for training, or a reference image", field="mask")
+        for index in range(file.n_slices):
+            try:
+                acquisition = file.read_slice(index)
+            except FileError as error:
+                skipped.append(FileError(path, f"slice {index}: {error.message}", field=error.field))
+                continue
+            name = path.name if file.n_slices == 1 else f"{path.name} slice {acquisition.slice_index}"
+            if acquisition.target is not None:
+                found.append((name, acquisition.target))
+                continue
+            coils = ifft2c(torch.from_numpy(acquisition.kspace))
+            real = acquisition.image_is_real and acquisition.n_coils == 1
+            image = coils[0].real if real else coils.abs().square().sum(0).sqrt()
+            found.append((name, image.numpy().astype(np.float32)))
+    return found
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How an image is measured: the operator and the noise.
+
+    Parameters
+    ----------
+    task
+        ``"denoise"``, ``"mri"`` (real images, random masks) or ``"superres"``.
+    noise_std
+        Standard deviation of the noise (of real and imaginary part each, for k-space).
+    mask
+        MRI: the rule; in training every step draws a mask of its own.
+    blur
+        Super-resolution: the operator.
+    """
+
+    task: Literal["denoise", "mri", "superres"]
+    noise_std: float
+    mask: MaskRule | None = None
+    blur: BlurRule | None = None
+
+    def operator(self, shape: tuple[int, int], seed: int, device: torch.device) -> LinearOperator:
+        """For images of this size (y, x)."""
+        if self.task == "mri" and self.mask is not None:
+            mask = make_mask(
+                self.mask.kind, shape, self.mask.acceleration, self.mask.center_fraction, seed=seed % 2**32
+            )
+            return FourierSubsampling(mask, shape, torch.float32, device)
+        if self.task == "superres" and self.blur is not None:
+            return BlurDownsample(
+                shape, self.blur.kernel_size, self.blur.sigma, self.blur.stride, torch.float32, device
+            )
+        return Identity(shape, torch.float32, device)
+
+    def measure(self, operator: LinearOperator, target: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """A x + noise, (batch, *range); the noise of each entry comes from its own generator."""
+        clean = operator.forward(target)
+        noise = torch.stack(
+            [torch.randn(clean.shape[1:], dtype=clean.dtype, generator=generator) for generator in generators]
+        )
+        if clean.is_complex():
+            noise = noise * 2**0.5  # torch's complex normal numbers have variance 1 in all
+        noisy = clean + self.noise_std * noise.to(clean.device)
+        return noisy * operator.mask if isinstance(operator, FourierSubsampling) else noisy
+
+
+def seeded(seed: int, *place: int | str) -> torch.Generator:
+    """A generator for one place in the training: the same numbers whenever it is asked for."""
+    return torch.Generator().manual_seed(seed_of(seed, *place))
+
+
+def seed_of(seed: int, *place: int | str) -> int:
+    """A 63-bit seed from the training's seed and a place."""
+    text = ":".join(map(str, (seed, *place)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class CropSamples:
+    """Random crops of the images, mirrored and turned, measured anew in every step. A :class:`mrisps.bilevel.Samples`.
+
+    Parameters
+    ----------
+    images
+        Each at least as large as the crop.
+    measurement
+        Operator and noise.
+    crop
+        (y, x) in pixels.
+    seed
+        Of crops, noise and masks.
+    augment
+        Use the eight symmetries of the square (the four that keep the axes where the crop is not square).
+    device
+        Where the batches are to live.
+    """
+
+    images: Sequence[TrainingImage]
+    measurement: Measurement
+    crop: tuple[int, int]
+    seed: int
+    augment: bool
+    device: torch.device
+
+    def batch(self, step: int, first: int, count: int) -> Batch:
+        """Entries ``first`` to ``first + count - 1`` of the batch of a step."""
+        generators = [seeded(self.seed, step, entry) for entry in range(first, first + count)]
+        target = torch.stack([self._crop(generator) for generator in generators])[:, None].to(self.device)
+        operator = self.measurement.operator(self.crop, seed_of(self.seed, step, "operator"), self.device)
+        return Batch(operator, self.measurement.measure(operator, target, generators), target)
+
+    def _crop(self, generator: torch.Generator) -> Tensor:
+        def draw(n: int) -> int:
+            return int(torch.randint(n, (1,), generator=generator))
+
+        pixels = self.images[draw(len(self.images))].pixels
+        height, width = self.crop
+        y, x = draw(pixels.shape[0] - height + 1), draw(pixels.shape[1] - width + 1)
+        piece = torch.from_numpy(pixels[y : y + height, x : x + width].copy())
+        if self.augment:
+            turns, mirror = draw(4), draw(2)
+            piece = torch.rot90(piece, turns if height == width else 2 * (turns % 2), (0, 1))
+            piece = piece.flip(0) if mirror else piece
+        return piece
+
+
+def validation_batches(
+    images: Sequence[TrainingImage],
+    measurement: Measurement,
+    crop: tuple[int, int],
+    seed: int,
+    device: torch.device,
+    batch_size: int = 16,
+) -> list[Batch]:
+    """The centre of every image, measured once and for all; under a mask of its own, for MRI: a single one can be a lucky one."""
+    if measurement.task == "mri":
+        batch_size = 1
+    batches = []
+    for first in range(0, len(images), batch_size):
+        chosen = images[first : first + batch_size]
+        target = torch.stack([torch.from_numpy(center_crop(image.pixels, crop).copy()) for image in chosen])[:, None]
+        target = target.to(device)
+        generators = [seeded(seed, "validation", first + k) for k in range(len(chosen))]
+        operator = measurement.operator(crop, seed_of(seed, "validation operator", first), device)
+        batches.append(Batch(operator, measurement.measure(operator, target, generators), target))
+    return batches

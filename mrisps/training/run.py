@@ -1,0 +1,276 @@
+"""Training recipes: everything that learned weights depend on besides the images, in one frozen object.
+
+A training recipe is a short Python file that defines one :class:`TrainRecipe` named ``recipe``, as for reconstructions
+(:mod:`mrisps.reconstruction.recipe`); those that come with the package are called ``train_*``.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
+from mrisps.bilevel.losses import SSIM_WINDOW
+from mrisps.errors import FileError, MrispsError, RecipeError
+from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.model.derived_weights import localised, random_atoms
+from mrisps.reconstruction.recipe import BlurRule, MaskRule, check_types, load_recipe_of, recipe_folder
+from mrisps.training.data import (
+    CropSamples,
+    Measurement,
+    Normalisation,
+    TrainingImage,
+    digest,
+    read_training_images,
+    validation_batches,
+)
+
+__all__ = ["Prepared", "TrainRecipe", "builtin_train_recipes", "load_train_recipe", "prepare", "run_training"]
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """One training with every number explicit.
+
+    Parameters
+    ----------
+    name
+        Short name; the weights are called NAME.safetensors.
+    task
+        ``"denoise"``, ``"mri"`` or ``"superres"``: the operator that the model is trained on.
+    model
+        Sizes and regulariser.
+    start
+        Where the first atoms come from: ``"data"`` (localised patches, :func:`mrisps.model.derived_weights.localised`),
+        ``"random"``, or ``"weights"``: those that the caller hands over.
+    beta, lam
+        At the start; None with ``start="weights"`` keeps those of the weights. beta is learned, lam is the unit of the thresholds.
+    noise_std
+        Of the measurements, for images whose maximum is about 1.
+    crop
+        (y, x) of the pieces that are trained on.
+    validation_crop
+        (y, x) of the central piece of each validation image.
+    train
+        The outer problem.
+    augment
+        Mirror and turn the crops.
+    normalise
+        ``"maximum"`` divides every image by its largest pixel; ``"none"`` takes it as it is.
+    mask, blur
+        Of the operator; see :class:`mrisps.Recipe`. The seed of the mask is not used: each step draws its own.
+    description
+        One line for listings.
+    source
+        Where the numbers come from.
+    """
+
+    name: str
+    task: Literal["denoise", "mri", "superres"]
+    noise_std: float
+    train: TrainSettings
+    model: ModelConfig = field(default_factory=ModelConfig)
+    start: Literal["data", "random", "weights"] = "data"
+    beta: float | None = 1.0
+    lam: float | None = 0.008
+    crop: tuple[int, int] = (48, 48)
+    validation_crop: tuple[int, int] = (96, 96)
+    augment: bool = True
+    normalise: Normalisation = "none"
+    mask: MaskRule | None = None
+    blur: BlurRule | None = None
+    description: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self, "")
+        if not self.name or not self.name.isidentifier():
+            raise RecipeError("name", f"expected letters, digits and underscores, got {self.name!r}")
+        for key in ("beta", "lam"):
+            value = getattr(self, key)
+            if value is None and self.start != "weights":
+                raise RecipeError(key, f"expected a number > 0 with start {self.start!r}")
+            if value is not None and not 0 < value < math.inf:
+                raise RecipeError(key, f"expected a number > 0, got {value}")
+        if not 0 <= self.noise_std < math.inf:
+            raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
+        if (self.mask is not None) != (self.task == "mri"):
+            raise RecipeError("mask", "recipes for MRI need one, others have none")
+        if (self.blur is not None) != (self.task == "superres"):
+            raise RecipeError("blur", "recipes for super-resolution need one, others have none")
+        multiple = self.model.group_size if self.model.regulariser == "CPR" else 1
+        for key in ("crop", "validation_crop"):
+            size = getattr(self, key)
+            if min(size) < self.model.patch_size:
+                raise RecipeError(key, f"expected at least a patch, {self.model.patch_size} pixels, got {size}")
+            if any(n % multiple for n in size):
+                raise RecipeError(key, f"expected multiples of the group size {multiple}, got {size}")
+            if self.blur is not None and (min(size) < self.blur.kernel_size):
+                raise RecipeError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
+        if self.train.loss == "SSIM" and min(self.crop) < SSIM_WINDOW:
+            raise RecipeError("crop", f"expected at least the window of SSIM, {SSIM_WINDOW} pixels, got {self.crop}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    def sha256(self) -> str:
+        """Hash of every value in the recipe."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def measurement(self) -> Measurement:
+        """How images are measured."""
+        return Measurement(self.task, self.noise_std, self.mask, self.blur)
+
+
+def builtin_train_recipes() -> dict[str, Path]:
+    """Name -> file of every training recipe that comes with the package."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("train_*.py"))}
+
+
+def load_train_recipe(name_or_path: str | Path) -> TrainRecipe:
+    """Load a training recipe by name or from a Python file; errors as :func:`mrisps.reconstruction.recipe.load_recipe`."""
+    return load_recipe_of(TrainRecipe, name_or_path, builtin_train_recipes())
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A training that can begin.
+
+    Parameters
+    ----------
+    recipe
+        What is to be done.
+    model
+        The start.
+    images, validation
+        What is trained on, and what is not.
+    skipped
+        Why files or slices were left out.
+    start_sha256
+        Fingerprint of the weights to start from, where they were handed over.
+    """
+
+    recipe: TrainRecipe
+    model: SmoothPlusSparse
+    images: tuple[TrainingImage, ...]
+    validation: tuple[TrainingImage, ...]
+    skipped: tuple[FileError, ...]
+    start_sha256: str | None
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells this training from another: recipe, data, and the start where it was handed over."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "training_images_sha256": digest(self.images),
+            "validation_images_sha256": digest(self.validation),
+            "start_sha256": self.start_sha256,  # the model itself changes as training goes
+        }
+
+
+def prepare(
+    recipe: TrainRecipe,
+    data: Sequence[Path],
+    validation: Sequence[Path],
+    *,
+    start: SmoothPlusSparse | None = None,
+    exclude: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """Read the images and make the first model.
+
+    Parameters
+    ----------
+    recipe
+        What is to be done.
+    data, validation
+        Files and folders; without validation the last parameters count as the best.
+    start
+        Weights to start from, with ``start="weights"``.
+    exclude
+        Texts: images whose name contains one of them are not trained on (cross-validation).
+    device
+        Where to train.
+
+    Raises
+    ------
+    MrispsError
+        There is no usable image, an image is in both sets, or the start does not fit the recipe.
+    RecipeError
+        The operator cannot be made for images of the size of a crop.
+    """
+    for key, size in (("crop", recipe.crop), ("validation_crop", recipe.validation_crop)):
+        try:
+            recipe.measurement.operator(size, 0, torch.device("cpu"))
+        except ValueError as error:
+            raise RecipeError(key, f"there is no operator for images {size}: {error}") from error
+    images, skipped = read_training_images(data, recipe.crop, recipe.normalise)
+    images = [image for image in images if not any(text in image.name for text in exclude)]
+    if not images:
+        raise MrispsError("every training image is excluded")
+    kept: list[TrainingImage] = []
+    if validation:
+        kept, more = read_training_images(validation, recipe.validation_crop, recipe.normalise)
+        skipped = [*skipped, *more]
+        known = {digest([image]) for image in images}
+        for image in kept:
+            if digest([image]) in known:
+                raise MrispsError(f"{image.name}: is among the training images and the validation images")
+    if (recipe.start == "weights") != (start is not None):
+        raise RecipeError(
+            "start", f"is {recipe.start!r}: weights to start from are {'missing' if start is None else 'not used'}"
+        )
+    if start is not None and start.config != recipe.model:
+        raise RecipeError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
+    if start is not None:
+        model = start.with_regularisation(beta=recipe.beta, lam=recipe.lam)
+        try:
+            model.prior(torch.float32, "cpu")
+        except ValueError as error:
+            raise MrispsError(f"the weights to start from have no admissible prior: {error}") from error
+    else:
+        assert recipe.beta is not None
+        assert recipe.lam is not None
+        make = localised if recipe.start == "data" else random_atoms
+        model = make(
+            [image.pixels for image in images], recipe.model, beta=recipe.beta, lam=recipe.lam, seed=recipe.train.seed
+        )
+    start_sha256 = None if start is None else model.fingerprint()
+    return Prepared(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped), start_sha256)
+
+
+def run_training(
+    prepared: Prepared,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    world: World | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_validation: Callable[[ValidationReport], None] | None = None,
+    on_checkpoint: Callable[[TrainingState], object] | None = None,
+) -> TrainingState:
+    """Train: see :func:`mrisps.bilevel.train`."""
+    recipe, device = prepared.recipe, prepared.model.beta.device
+    seed = recipe.train.seed
+    samples = CropSamples(prepared.images, recipe.measurement, recipe.crop, seed, recipe.augment, device)
+    return train(
+        prepared.model,
+        samples,
+        validation_batches(prepared.validation, recipe.measurement, recipe.validation_crop, seed, device),
+        recipe.train,
+        checkpoint=checkpoint,
+        resume=resume,
+        identity=prepared.identity,
+        world=world,
+        on_step=on_step,
+        on_validation=on_validation,
+        on_checkpoint=on_checkpoint,
+    )

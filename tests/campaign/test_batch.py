@@ -1,0 +1,397 @@
+"""What a batch does, does not do again, and survives."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from batch_files import (
+    RECIPE,
+    Quiet,
+    data_sets,
+    ledger_path,
+    made,
+    make_job,
+    partial_files,
+    run,
+    small_model,
+    write_input,
+    write_inputs,
+)
+
+from mrisps.campaign import batch as module
+from mrisps.campaign.batch import (
+    Item,
+    Job,
+    WatchedFolder,
+    items_of_folder,
+    items_of_manifest,
+    peak_memory,
+    remove_partial_files,
+)
+from mrisps.campaign.ledger import Entry, Ledger
+from mrisps.errors import FileError
+from mrisps.io.manifest import Manifest, sha256_of
+from mrisps.reconstruction.reconstruct import FileResult, reconstruct_file
+
+Disk = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    write_inputs(tmp_path / "in", 3)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return make_job(tmp_path / "out")
+
+
+def test_every_file_is_what_recon_makes_of_it(inputs: Path, job: Job, tmp_path: Path) -> None:
+    result = run(inputs, job)
+    assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
+    assert not result.failed
+    for name in made(result):
+        reconstruct_file(inputs / name, tmp_path / name, RECIPE, small_model(), weights="small")
+        assert data_sets(job.folder / name) == data_sets(tmp_path / name)
+        beside = json.loads((job.folder / name).with_suffix(".json").read_text())
+        assert beside["provenance"]["input"]["sha256"] == sha256_of(inputs / name)
+        assert beside["provenance"]["recipe"]["sha256"] == RECIPE.sha256()
+        assert beside["output"]["sha256"] == sha256_of(job.folder / name)
+        assert beside["certificates"][0]["status"] == "converged"
+        assert beside["certificates"][0]["image"]["edge_energy"] < 0.1
+        assert beside["provenance"]["times"]["seconds"] > 0
+        log = (job.folder / "_batch" / "logs" / f"{name}.log").read_text()
+        assert "iterations" in log
+        assert "done: " in log
+
+
+def test_nothing_is_done_twice(inputs: Path, job: Job) -> None:
+    run(inputs, job)
+    again = run(inputs, job)
+    assert again.outcomes == ()
+    assert again.n_skipped == 3
+    assert made(run(inputs, job, redo=True)) == ["v00.h5", "v01.h5", "v02.h5"]
+
+
+def test_only_what_changed_is_done_again(inputs: Path, job: Job) -> None:
+    run(inputs, job)
+    write_input(inputs / "v01.h5", 77)
+    write_input(inputs / "v03.h5", 3)
+    assert made(run(inputs, job)) == ["v01.h5", "v03.h5"]
+    other = replace(job, recipe=replace(RECIPE, lam=0.02))
+    assert made(run(inputs, other)) == ["v00.h5", "v01.h5", "v02.h5", "v03.h5"]
+    assert run(inputs, other).outcomes == ()
+    weights = replace(make_job(job.folder, other.recipe, small_model(1)))
+    assert len(made(run(inputs, weights))) == 4
+    assert len(made(run(inputs, replace(weights, crop=False)))) == 4
+
+
+def test_new_time_with_the_same_content_is_not_a_change(inputs: Path, job: Job) -> None:
+    """Size and time are the quick look, the hash is the truth; then the quick look suffices again."""
+    run(inputs, job)
+    before = data_sets(job.folder / "v00.h5")
+    os.utime(inputs / "v00.h5", (1e9, 1e9))
+    again = run(inputs, job)
+    assert [outcome.reused for outcome in again.outcomes] == [True]
+    assert again.n_skipped == 2
+    assert data_sets(job.folder / "v00.h5") == before
+    assert run(inputs, job).outcomes == ()
+
+
+def test_clock_that_goes_backwards(inputs: Path, job: Job) -> None:
+    """A change counts however old it claims to be, and what was done in the future stays done."""
+    for path in inputs.iterdir():
+        os.utime(path, (4e9, 4e9))
+    run(inputs, job)
+    with Ledger(ledger_path(job)) as ledger:
+        for entry in list(ledger.entries.values()):
+            ledger.append(replace(entry, finished="2099-01-01T00:00:00+00:00"))
+    assert run(inputs, job).outcomes == ()
+    write_input(inputs / "v02.h5", 99)
+    os.utime(inputs / "v02.h5", (1e6, 1e6))
+    assert made(run(inputs, job)) == ["v02.h5"]
+    assert run(inputs, job).outcomes == ()
+
+
+def test_lost_and_damaged_outputs_are_made_again(inputs: Path, job: Job) -> None:
+    run(inputs, job)
+    before = data_sets(job.folder / "v01.h5")
+    (job.folder / "v00.h5").unlink()
+    (job.folder / "v01.h5").write_bytes((job.folder / "v01.h5").read_bytes()[:5000])
+    (job.folder / "v02.json").unlink()
+    again = run(inputs, job)
+    assert made(again) == ["v00.h5", "v01.h5"]
+    assert [outcome.entry.name for outcome in again.outcomes if outcome.reused] == ["v02.h5"]
+    assert (job.folder / "v02.json").is_file()
+    assert data_sets(job.folder / "v01.h5") == before
+
+
+def test_killed_between_output_and_ledger(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output says itself what it was made from: it is taken, not made again."""
+    run(inputs, job)
+    with Ledger(ledger_path(job)) as ledger:
+        ledger.append(Entry("v01.h5", "started", str(inputs / "v01.h5")))
+    (job.folder / "v01.json").unlink()
+    monkeypatch.setattr(module, "reconstruct_file", None)
+    again = run(inputs, job)
+    assert [(outcome.entry.name, outcome.reused) for outcome in again.outcomes] == [("v01.h5", True)]
+    ledger_path(job).unlink()
+    assert [outcome.reused for outcome in run(inputs, job).outcomes] == [True, True, True]
+
+
+def test_one_failure_does_not_stop_the_others(inputs: Path, job: Job) -> None:
+    (inputs / "a_text.h5").write_text("this is no HDF5")
+    (inputs / "b_cut.h5").write_bytes((inputs / "v00.h5").read_bytes()[:3000])
+    (inputs / "c_empty.h5").write_bytes(b"")
+    result = run(inputs, job)
+    assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
+    assert [outcome.entry.name for outcome in result.failed] == ["a_text.h5", "b_cut.h5", "c_empty.h5"]
+    assert result.failed[0].entry.error == f"{inputs / 'a_text.h5'}: is not an HDF5 file"
+    assert "Traceback" in (job.folder / "_batch/logs/a_text.h5.log").read_text()
+    assert not (job.folder / "a_text.h5").exists()
+    write_input(inputs / "a_text.h5", 5)
+    again = run(inputs, job)
+    assert made(again) == ["a_text.h5"]
+    assert len(again.failed) == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_input(inputs: Path, job: Job) -> None:
+    (inputs / "v00.h5").chmod(0)
+    result = run(inputs, job)
+    assert [outcome.entry.name for outcome in result.failed] == ["v00.h5"]
+    assert "Permission denied" in result.failed[0].entry.error
+
+
+def test_surprises_of_one_file_do_not_stop_the_others(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(source: Path, *arguments: object, **options: object) -> FileResult:
+        if source.name == "v01.h5":
+            raise RuntimeError("a bug\nin two lines")
+        result: FileResult = reconstruct_file(source, *arguments, **options)  # type: ignore[arg-type]  # passed on
+        return result
+
+    monkeypatch.setattr(module, "reconstruct_file", broken)
+    result = run(inputs, job)
+    assert made(result) == ["v00.h5", "v02.h5"]
+    assert result.failed[0].entry.error == f"{inputs / 'v01.h5'}: RuntimeError: a bug in two lines"
+
+
+def test_input_that_changes_while_it_is_read(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(source: Path, *arguments: object, **options: object) -> FileResult:
+        result: FileResult = reconstruct_file(source, *arguments, **options)  # type: ignore[arg-type]  # passed on
+        if source.name == "v01.h5":
+            write_input(source, 42)
+        return result
+
+    monkeypatch.setattr(module, "reconstruct_file", slow)
+    result = run(inputs, job)
+    assert "changed while it was being read" in result.failed[0].entry.error
+    assert not (job.folder / "v01.h5").exists()
+    monkeypatch.undo()
+    assert made(run(inputs, job)) == ["v01.h5"]
+
+
+def test_outputs_of_others_are_not_replaced(inputs: Path, job: Job) -> None:
+    (job.folder / "v00.h5").write_text("precious")
+    result = run(inputs, job)
+    assert [outcome.entry.name for outcome in result.failed] == ["v00.h5"]
+    assert "use --overwrite" in result.failed[0].entry.error
+    assert (job.folder / "v00.h5").read_text() == "precious"
+    # having failed on it does not make it ours
+    assert "use --overwrite" in run(inputs, job).failed[0].entry.error
+    assert (job.folder / "v00.h5").read_text() == "precious"
+    assert made(run(inputs, job, overwrite=True)) == ["v00.h5"]
+
+
+def test_full_disk(inputs: Path, job: Job, small_disk: Disk) -> None:
+    run(items_of_folder(inputs)[:1], job)
+    with small_disk((job.folder / "v00.h5").stat().st_size // 2):
+        result = run(inputs, job)
+    assert result.disk_full.startswith(f"stopped, the disk is full: {job.folder / 'v01.h5'}: cannot be written")
+    assert result.n_left == 1  # v02 was not even tried
+    assert result.n_skipped == 1
+    assert not (job.folder / "v01.h5").exists()
+    assert partial_files(job.folder) == []
+    assert made(run(inputs, job)) == ["v01.h5", "v02.h5"]
+
+
+def test_full_disk_when_the_ledger_is_written(inputs: Path, job: Job, small_disk: Disk) -> None:
+    with Ledger(ledger_path(job)) as ledger:
+        for index in range(500):
+            ledger.append(Entry(f"other{index}.h5", "failed", "in", error="x" * 200), sync=False)
+    with (
+        small_disk(ledger_path(job).stat().st_size + 10),
+        pytest.raises(FileError, match=r"ledger.jsonl: cannot be written: File too large"),
+    ):
+        run(inputs, job)
+    assert made(run(inputs, job)) == ["v00.h5", "v01.h5", "v02.h5"]
+
+
+def test_leftovers_of_killed_processes(inputs: Path, job: Job) -> None:
+    (job.folder / ".v00.h5.0123abcd.partial").write_text("half")
+    (job.folder / "deep").mkdir()
+    (job.folder / "deep" / ".v01.h5.0123abcd.partial").write_text("half")
+    assert remove_partial_files(job.folder) == 2
+    assert partial_files(job.folder) == []
+
+
+def test_stop_begins_no_more(inputs: Path, job: Job) -> None:
+    result = run(inputs, job, listener=Quiet(stop_after=1))
+    assert made(result) == ["v00.h5"]
+    assert result.n_left == 2
+    assert made(run(inputs, job)) == ["v01.h5", "v02.h5"]
+
+
+def test_clashing_names_are_refused(inputs: Path, job: Job) -> None:
+    (inputs / "v00.mrd").write_bytes((inputs / "v00.h5").read_bytes())
+    result = run(inputs, job)
+    assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
+    assert "would have the output of" in result.failed[0].entry.error
+    assert str(inputs / "v00.mrd") in result.failed[0].entry.error
+
+
+def test_manifest(tmp_path: Path, job: Job) -> None:
+    root = tmp_path / "data"
+    for split in ("train", "val", "test"):
+        write_inputs(root / split, 1)
+    manifest = Manifest.from_folder(
+        root, name="n", description="d", url="", licence="l", split_of=lambda path: path.parts[0]
+    )
+    result = run(items_of_manifest(manifest, root, include_test=False), job)
+    assert made(result) == ["train/v00.h5", "val/v00.h5"]
+    assert (job.folder / "val" / "v00.json").is_file()
+    write_input(root / "val" / "v00.h5", 3)
+    result = run(items_of_manifest(manifest, root, include_test=True), job)
+    assert made(result) == ["test/v00.h5"]
+    assert "the manifest says" in result.failed[0].entry.error
+
+
+def test_watched_folder(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is taken when it has not grown for a while, by a clock that nobody sets."""
+    folder = tmp_path / "in"
+    write_inputs(folder, 1)
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: 1e9 - clock[0])
+    watched = WatchedFolder(folder, settle_seconds=5)
+
+    def at(seconds: float) -> list[str]:
+        clock[0] = seconds
+        return [item.name for item in watched.poll()]
+
+    assert at(0) == []
+    assert at(4) == []
+    whole = (folder / "v00.h5").read_bytes()
+    (folder / "v01.h5").write_bytes(whole[:1000])
+    assert at(6) == ["v00.h5"]
+    assert at(7) == []
+    (folder / "v01.h5").write_bytes(whole)
+    os.utime(folder / "v01.h5", (1e6, 1e6))
+    assert at(12) == []
+    assert at(16) == []
+    assert at(18) == ["v01.h5"]
+    write_input(folder / "v00.h5", 9)
+    assert at(19) == []
+    assert at(25) == ["v00.h5"]
+    (folder / "v00.mrd").write_bytes(whole)
+    assert at(30) == []
+    clock[0] = 40
+    (clash,) = watched.poll()
+    assert "would have the output of" in clash.refused
+
+
+def test_watching_batch(inputs: Path, job: Job) -> None:
+    result = run([], job, watched=WatchedFolder(inputs, 0), listener=Quiet(stop_after=3))
+    assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
+    assert result.n_left == 0
+
+
+def test_missing_input(job: Job, tmp_path: Path) -> None:
+    result = run([Item("gone.h5", tmp_path / "gone.h5")], job)
+    assert "gone.h5: cannot be read: No such file" in result.failed[0].entry.error
+
+
+def test_mask_options_are_those_of_recon(tmp_path: Path, job: Job) -> None:
+    """The mask from zeros is known again; another mask is another output."""
+    import numpy as np
+    from batch_files import COLUMNS
+
+    from mrisps.io.fastmri import FastmriFile, write_kspace
+
+    with FastmriFile(write_input(tmp_path / "stated.h5", 0)) as file:
+        kspace = np.stack([record.kspace[0] for record in file.slices()])
+    (tmp_path / "in").mkdir()
+    write_kspace(tmp_path / "in" / "v00.h5", kspace)
+    assert "the file states no mask" in run(tmp_path / "in", job).failed[0].entry.error
+    from_zeros = replace(job, zeros_are_unacquired=True)
+    assert made(run(tmp_path / "in", from_zeros)) == ["v00.h5"]
+    mask = np.zeros(24, dtype=np.bool_)
+    mask[list(COLUMNS)] = True
+    np.save(tmp_path / "mask.npy", mask)
+    # the same mask, said in another way: the output is what it would be
+    (outcome,) = run(tmp_path / "in", replace(job, mask_file=tmp_path / "mask.npy")).outcomes
+    assert outcome.reused
+    mask[0] = False
+    np.save(tmp_path / "mask.npy", mask)
+    assert made(run(tmp_path / "in", replace(job, mask_file=tmp_path / "mask.npy"))) == ["v00.h5"]
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    before = peak_memory()
+    block = bytearray(64 << 20)
+    block[:: 1 << 12] = b"x" * (len(block) >> 12)  # every page is used
+    assert peak_memory() >= before
+    assert peak_memory() >= len(block)
+    program = "from mrisps.campaign.batch import peak_memory; x = bytearray(1); print(peak_memory())"
+    assert block
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    block = bytearray(600 << 20)
+    block[:: 1 << 12] = b"x" * (len(block) >> 12)
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(again.stdout) < 1.3 * int(child.stdout)  # what the parent has is not counted
+
+
+def test_full_file_system(inputs: Path, tmp_path: Path) -> None:
+    """A real one, where one may be mounted: two volumes fit."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=148k", "tmpfs", str(place)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        job = make_job(place)
+        result = run(inputs, job)
+        assert len(made(result)) == 2
+        assert "No space left on device" in result.disk_full
+        assert partial_files(place) == []
+        assert not (place / "v02.h5").exists()
+        subprocess.run(["mount", "-o", "remount,size=1m", str(place)], check=True)
+        assert made(run(inputs, job)) == ["v02.h5"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_way_of_having_no_room(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def no_room(output: Path, source: Path) -> Path:
+        raise FileError(output, "cannot be written") from OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "write_record_file", no_room)
+    result = run(inputs, job)
+    assert result.disk_full
+    assert result.n_left == 2
+    monkeypatch.undo()
+    again = run(inputs, job)
+    assert len(again.outcomes) == 3
+    assert again.outcomes[0].reused  # the output was there already, only the JSON was missing

@@ -1,0 +1,525 @@
+"""Tuning: what is measured, the two searches, the journal, and a search that goes on after a crash."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from mrisps.campaign.tune import (
+    Case,
+    Evaluation,
+    Journal,
+    Offset,
+    TuneSettings,
+    digest,
+    grid_search,
+    measure,
+    model_search,
+    read_cases,
+    tune,
+)
+from mrisps.errors import FileError, MrispsError
+from mrisps.io.fastmri import write_kspace
+from mrisps.io.images import write_image
+from mrisps.kspace.preparation import CoilMaps, Preparation
+from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
+from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.solvers import FastSettings
+
+SHAPE = (32, 24)
+
+
+@pytest.fixture
+def model() -> SmoothPlusSparse:
+    generator = torch.Generator().manual_seed(0)
+    config = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=24)
+    return SmoothPlusSparse(
+        config,
+        torch.randn(6, 5, 5, generator=generator),
+        torch.randn(24, 5, 5, generator=generator),
+        torch.zeros(24),
+        beta=0.5,
+        lam=0.02,
+    )
+
+
+SOLVER = FastSettings(tolerance=5e-2, max_iterations=60, image_change=0.5, trace_interval=0)
+
+
+@pytest.fixture
+def denoising() -> Recipe:
+    return Recipe("test", "denoise", beta=0.5, lam=0.02, source="a test", noise_std=0.05, solver=SOLVER)
+
+
+@pytest.fixture
+def mri() -> Recipe:
+    mask = MaskRule("random", 2, 0.2, seed=3)
+    return Recipe("test", "mri", beta=0.05, lam=0.01, source="a test", mask=mask, solver=SOLVER)
+
+
+@pytest.fixture
+def image() -> NDArray[np.float32]:
+    y, x = np.mgrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
+    shapes = 0.8 * (x**2 + y**2 < 0.5) - 0.4 * ((np.abs(x) < 0.2) & (np.abs(y) < 0.5)) + 0.1
+    return np.asarray(shapes, dtype=np.float32)
+
+
+def to_kspace(image: NDArray[np.float32]) -> NDArray[np.complex64]:
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho")).astype(np.complex64)
+
+
+def columns() -> NDArray[np.bool_]:
+    mask = np.zeros(SHAPE[1], dtype=np.bool_)
+    mask[[0, 1, 3, 5, 7, 10, 11, 12, 13, 16, 17, 19, 22]] = True
+    return mask
+
+
+# --------------------------------------------------------------------------------------------------------------- search
+
+
+class Surface:
+    """A score with its maximum somewhere else, and a count of how often it was asked."""
+
+    def __init__(self, top: Offset, *, skew: float = 0.0) -> None:
+        self.top, self.skew = top, skew
+        self.asked: list[Offset] = []
+
+    def __call__(self, place: Offset) -> float:
+        assert place not in self.asked, "asked twice for the same"
+        self.asked.append(place)
+        u, v = place[0] - self.top[0], place[1] - self.top[1]
+        return 30 - 0.3 * u * u - 0.8 * v * v - 0.4 * u * v - self.skew * u**3
+
+    @property
+    def lost(self) -> float:
+        asked, self.asked = self.asked, []
+        value = 30 - max(self(place) for place in asked)
+        self.asked = asked
+        return value
+
+
+@pytest.mark.parametrize("top", [(0.0, 0.0), (0.9, -0.5), (-1.6, 1.1), (0.3, 0.2)])
+@pytest.mark.parametrize("skew", [0.0, 0.03])
+def test_the_model_needs_fewer_measurements_than_the_grid(top: Offset, skew: float) -> None:
+    by_grid, by_model = Surface(top, skew=skew), Surface(top, skew=skew)
+    grid_search(by_grid)
+    model_search(by_model)
+    assert by_grid.lost < 0.02
+    assert by_model.lost < 0.03
+    assert len(by_model.asked) * 2 < len(by_grid.asked)
+
+
+def test_an_early_stop() -> None:
+    surface = Surface((0.0, 0.0))
+    model_search(surface)
+    assert len(surface.asked) <= 7  # six for a quadratic, whose top is then known
+    coarse, fine = Surface((0.9, -0.7), skew=0.05), Surface((0.9, -0.7), skew=0.05)
+    model_search(coarse, tolerance=0.5)
+    model_search(fine, tolerance=1e-4)
+    assert len(coarse.asked) < len(fine.asked)
+    assert fine.lost < coarse.lost
+
+
+@pytest.mark.parametrize("search", [grid_search, model_search])
+def test_a_cap_on_measurements(search: object) -> None:
+    surface = Surface((3.0, 2.0))
+    assert callable(search)
+    search(surface, max_evaluations=7)
+    assert len(surface.asked) == 7
+
+
+def test_a_solver_that_breaks_down_in_a_corner() -> None:
+    surface = Surface((-0.6, 0.4))
+
+    def broken(place: Offset) -> float:
+        value = surface(place)
+        return -math.inf if place[0] > 0.3 else value
+
+    model_search(broken)
+    assert surface.lost < 0.05
+
+
+# ---------------------------------------------------------------------------------------------------------------- cases
+
+
+def test_noise_is_drawn_once(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe) -> None:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    for path in paths:
+        write_image(path, image)
+    first, second = (read_cases(paths, denoising, TuneSettings(seed=5)) for _ in range(2))
+    assert digest(first) == digest(second)
+    assert not torch.equal(first[0].problem.y, first[1].problem.y)  # each image has noise of its own
+    assert digest(read_cases(paths, denoising, TuneSettings(seed=6))) != digest(first)
+    noise = first[0].problem.y[0, 0].numpy() - image
+    assert noise.std() == pytest.approx(0.05, rel=0.1)
+    clean = torch.from_numpy(image)[None, None]
+    assert first[0].judge(clean + 0.1) == pytest.approx(20.0, abs=1e-4)
+    cropped = read_cases(paths, denoising, TuneSettings(crop=(16, 100), border=2))[0]
+    assert cropped.problem.y.shape == (1, 1, 16, 24)
+    part = clean[..., 8:24, :].clone()
+    part[..., :2, :] += 5  # in the border
+    assert cropped.judge(part + 0.1) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_super_resolution_takes_a_size_that_fits(tmp_path: Path, image: NDArray[np.float32]) -> None:
+    path = tmp_path / "a.npy"
+    write_image(path, image)
+    blur = BlurRule(kernel_size=4, sigma=1.0, stride=3)
+    recipe = Recipe("x", "superres", 0.05, 0.01, "a test", blur=blur, noise_std=0.01, solver=SOLVER)
+    (case,) = read_cases([path], recipe, TuneSettings())
+    assert case.problem.operator.domain_shape == (1, 31, 22)  # (n - 4) is a multiple of 3
+    exact = torch.from_numpy(image[:31, 1:23].copy())[None, None]  # the centre
+    residual = case.problem.operator.forward(exact) - case.problem.y
+    assert float(residual.std()) == pytest.approx(0.01, rel=0.3)
+    assert case.judge(exact) == math.inf
+
+
+def test_full_kspace_is_undersampled_by_the_rule(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
+    path = tmp_path / "full.h5"
+    write_kspace(path, np.stack([to_kspace(image)] * 3))
+    (middle,) = read_cases([path], mri, TuneSettings())
+    assert middle.name == "full.h5 slice 1"
+    both = read_cases([path], mri, TuneSettings(), slices=lambda _, n: range(n - 2, n))
+    masks = [case.problem.mask for case in both]
+    assert masks[0] is not None
+    assert masks[0].realised_acceleration == pytest.approx(2, rel=0.2)
+    assert masks[0] != masks[1]  # one seed more
+    assert both[0].judge(torch.from_numpy(image)[None, None].to(torch.complex64)) > 100  # the image of all of k-space
+    with pytest.raises(MrispsError, match="no mask rule"):
+        read_cases([path], replace(mri, mask=None), TuneSettings())
+
+
+def test_undersampled_kspace_needs_a_reference(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
+    path = tmp_path / "under.h5"
+    write_kspace(path, to_kspace(image)[None] * columns(), mask=columns(), image_is_real=True)
+    with pytest.raises(FileError, match=r"under.h5: target: .* no reference image"):
+        read_cases([path], mri, TuneSettings())
+    write_kspace(
+        path, to_kspace(image)[None] * columns(), mask=columns(), target=image[None, 6:26, 2:22], image_is_real=True
+    )
+    (case,) = read_cases([path], mri, TuneSettings())
+    assert case.judge(torch.from_numpy(image)[None, None]) == math.inf
+    cut = read_cases([path], mri, TuneSettings(crop=(16, 24)))[0]
+    assert cut.problem.y.shape == (1, 1, 16, 24)
+    # A crop along the readout is exact: the same columns of the image's central rows.
+    assert torch.allclose(
+        cut.problem.operator.forward(torch.from_numpy(image[8:24].copy())[None, None]), cut.problem.y, atol=1e-5
+    )
+    assert cut.judge(torch.from_numpy(image[8:24].copy())[None, None]) == math.inf
+    with pytest.raises(FileError, match="cropped along y only, to 16x24"):
+        read_cases([path], mri, TuneSettings(crop=(16, 16)))
+
+
+def test_several_coils(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
+    ramp = np.linspace(0.3, 1, SHAPE[1])
+    coils = np.stack([image * ramp, image * ramp[::-1] * 1j])
+    kspace = np.stack([to_kspace(coil.real) + 1j * to_kspace(coil.imag) for coil in coils])
+    path = tmp_path / "coils.h5"
+    write_kspace(path, kspace[None].astype(np.complex64))
+    recipe = replace(
+        mri,
+        image="complex",
+        mask=MaskRule("random", 1.5, 0.35),
+        scale=ScaleRule(99.5, 1.0),
+        preparation=Preparation(compression=None, maps=CoilMaps(method="walsh", calibration_width=8), phase=None),
+    )
+    for criterion in ("reference", "held-out"):
+        (case,) = read_cases([path], recipe, TuneSettings(criterion=criterion))
+        assert case.problem.mask is not None
+        assert not case.problem.mask.is_fully_sampled
+        rss = np.sqrt(np.square(np.abs(coils)).sum(axis=0)).astype(np.float32)
+        right, wrong = (
+            torch.from_numpy(rss)[None, None].to(torch.complex64),
+            torch.ones(1, 1, *SHAPE).to(torch.complex64),
+        )
+        if criterion == "held-out":  # the phase of the first coil is that of the image
+            assert case.judge(right) > case.judge(wrong) + 6
+        else:
+            assert case.judge(right) > 25 > case.judge(wrong)
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_held_out_kspace(tmp_path: Path, image: NDArray[np.float32], mri: Recipe, real: bool) -> None:
+    path = tmp_path / "under.h5"
+    mask = columns()
+    kspace = to_kspace(image) * mask
+    kspace[:, 22] = 0  # acquired, and silent
+    write_kspace(path, kspace[None], mask=mask, image_is_real=real)
+    settings = TuneSettings(criterion="held-out", held_out_fraction=0.3)
+    (case,) = read_cases([path], mri, settings)
+    assert case.problem.mask is not None
+    kept = case.problem.mask.pattern
+    hidden = mask & ~kept
+    assert 2 <= hidden.sum() <= 5
+    assert not (kept & ~mask).any()
+    assert kept[[10, 11, 12, 13]].all()  # the centre
+    assert kept[22]
+    assert not case.problem.y[..., torch.from_numpy(hidden)].any()
+    if real:  # what is hidden is not known from its mirror image either, unless that is in the centre
+        for column in np.flatnonzero(hidden):
+            mirror = (2 * (SHAPE[1] // 2) - column) % SHAPE[1]
+            assert hidden[mirror] or not mask[mirror] or mirror in (10, 11, 12, 13)
+    dtype = torch.float32 if real else torch.complex64
+    assert case.judge(torch.from_numpy(image)[None, None].to(dtype)) > 80
+    assert case.judge(torch.zeros(1, 1, *SHAPE, dtype=dtype)) == pytest.approx(0, abs=1e-6)  # nothing is predicted
+    other = read_cases([path], mri, replace(settings, seed=1))
+    assert digest(other) != digest([case])
+
+
+def test_held_out_kspace_is_for_mri(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe, mri: Recipe) -> None:
+    write_image(tmp_path / "a.npy", image)
+    with pytest.raises(MrispsError, match="held-out k-space is for MRI, this one is for denoise"):
+        read_cases([tmp_path / "a.npy"], denoising, TuneSettings(criterion="held-out"))
+    few = np.zeros(SHAPE[1], dtype=np.bool_)
+    few[[9, 10, 11, 12, 13, 14, 20]] = True
+    write_kspace(tmp_path / "few.h5", to_kspace(image)[None] * few, mask=few)
+    with pytest.raises(FileError, match="has 1 acquired columns outside the centre"):
+        read_cases([tmp_path / "few.h5"], mri, TuneSettings(criterion="held-out"))
+
+
+def test_files_of_another_task(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe, mri: Recipe) -> None:
+    write_image(tmp_path / "a.png", image)
+    write_kspace(tmp_path / "a.h5", to_kspace(image)[None])
+    with pytest.raises(FileError, match=r"a.png: is an image; recipe test is for MRI"):
+        read_cases([tmp_path / "a.png"], mri, TuneSettings())
+    with pytest.raises(FileError, match=r"a.h5: is no image .*; recipe test is for denoise"):
+        read_cases([tmp_path / "a.h5"], denoising, TuneSettings())
+    with pytest.raises(MrispsError, match="no files to tune on"):
+        read_cases([], mri, TuneSettings())
+    with pytest.raises(MrispsError, match="noise_std: needed"):
+        read_cases([tmp_path / "a.png"], replace(denoising, noise_std=None), TuneSettings())
+    with pytest.raises(FileError, match="too few to compare with a border of 13"):
+        read_cases([tmp_path / "a.png"], denoising, TuneSettings(border=13))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": (4, 40)}, "crop: expected at least 8 x 8"),
+        ({"border": -1}, "border"),
+        ({"held_out_fraction": 1.0}, "held_out_fraction"),
+        ({"seed": -1}, "seed"),
+        ({"criterion": "ssim"}, "criterion"),
+    ],
+)
+def test_wrong_settings(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TuneSettings(**change)  # type: ignore[arg-type]  # wrong on purpose
+
+
+# -------------------------------------------------------------------------------------------------------------- measure
+
+
+@pytest.fixture
+def cases(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe) -> list[Case]:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    write_image(paths[0], image)
+    write_image(paths[1], image[::-1].copy())
+    return read_cases(paths, denoising, TuneSettings(crop=(16, 16)))
+
+
+def test_measure(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+    seen: list[int] = []
+    evaluation = measure(cases, model, denoising, progress=lambda case, n, iteration, residual: seen.append(case))
+    assert set(seen) == {0, 1}
+    assert evaluation.n_iterations == len(seen)
+    solved = [reconstruct(case.problem, model, denoising) for case in cases]
+    assert evaluation.scores == tuple(case.judge(one.image) for case, one in zip(cases, solved, strict=True))
+    assert evaluation.n_converged == sum(one.converged for one in solved)
+    capped = measure(cases, model, replace(denoising, solver=replace(SOLVER, max_iterations=3)))
+    assert (capped.n_converged, capped.converged, capped.n_iterations) == (0, False, 6)
+
+
+def test_infinity_is_no_score(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+    broken = [cases[0], replace(cases[1], judge=lambda image: math.nan)]
+    evaluation = measure(broken, model, denoising)
+    assert evaluation.scores[1] is None
+    assert evaluation.score == -math.inf
+
+
+def test_warm_starts_go_on_from_coefficients(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+    denoising = replace(denoising, solver=replace(SOLVER, tolerance=1e-2, image_change=0.02, max_iterations=300))
+    starts: list[torch.Tensor | None] = [None, None]
+    cold = measure(cases, model, denoising, starts=starts)
+    assert all(start is not None and start.dtype == torch.float16 for start in starts)
+    warm = measure(cases, model, denoising, starts=starts)
+    assert warm.n_iterations < cold.n_iterations
+    assert warm.score == pytest.approx(cold.score, abs=0.5)
+
+
+# -------------------------------------------------------------------------------------------------------------- journal
+
+
+EVALUATION = Evaluation(0.5, 0.02, (30.0, None), 1, 12, 0.5)
+
+
+def test_journal(tmp_path: Path) -> None:
+    path = tmp_path / "a.tune.jsonl"
+    journal = Journal(path, {"recipe": "r", "data": "d"}, resume=False)
+    journal.add(EVALUATION)
+    other = replace(EVALUATION, beta=0.25, warm=True, scores=(1.0, 2.0))
+    journal.add(other)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"beta": 0.1, "la')  # the process was killed here
+    again = Journal(path, {"recipe": "r", "data": "d"}, resume=True)
+    assert again.evaluations == [EVALUATION, other]
+    assert path.read_bytes() == whole
+    assert again.find(0.25, 0.02, True) == other
+    assert again.find(0.25, 0.02, False) is None
+    with pytest.raises(FileError, match=r"belongs to another tuning: data differ"):
+        Journal(path, {"recipe": "r", "data": "other"}, resume=True)
+    assert path.read_bytes() == whole
+    assert Journal(path, {"recipe": "r", "data": "other"}, resume=False).evaluations == []
+
+
+def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "a.tune.jsonl"
+    program = (
+        "import sys; from pathlib import Path; from mrisps.errors import FileError; from mrisps.campaign.tune import Journal\n"
+        "try: Journal(Path(sys.argv[1]), {}, resume=False)\n"
+        "except FileError as error: sys.exit(str(error))\n"
+    )
+    with Journal(path, {"recipe": "r"}, resume=False):
+        other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert "another process is tuning into this file" in other.stderr
+    assert len(path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: is not JSON"),
+        ("[" * 100_000, "line 2: is not JSON"),
+        ("3", "line 2: expected a JSON object"),
+        ('{"beta": "1"}', "line 2.beta: expected a number, got '1'"),
+        ('{"beta": true}', "line 2.beta"),
+        (json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": [], "n_converged": 1, "n_iterations": 1}), "scores"),
+        (
+            json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": ["1"], "n_converged": 1, "n_iterations": 1}),
+            "scores",
+        ),
+        ('{"beta": 1, "lam": 1, "seconds": 1, "scores": [NaN], "n_converged": 1, "n_iterations": 1}', "scores"),
+        (json.dumps({"beta": -1, "lam": 1, "seconds": 1, "scores": [1.0], "n_converged": 1, "n_iterations": 1}), "> 0"),
+        (
+            json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": [1.0], "n_converged": 1.5, "n_iterations": 1}),
+            "n_conv",
+        ),
+    ],
+)
+def test_damaged_journal(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "a.tune.jsonl"
+    Journal(path, {"recipe": "r"}, resume=False)
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(FileError, match=message):
+        Journal(path, {"recipe": "r"}, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"x\n", b"{}\n"])
+def test_what_is_no_journal(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.tune.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(FileError):
+        Journal(path, {"recipe": "r"}, resume=True)
+    assert path.read_bytes() == content
+
+
+# ----------------------------------------------------------------------------------------------------------------- tune
+
+
+def journal(path: Path, *, resume: bool = False) -> Journal:
+    return Journal(path, {"recipe": "r"}, resume=resume)
+
+
+def test_tuning_beats_its_start(tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+    weak = replace(denoising, lam=0.002)
+    found = tune(cases, model, weak, journal(tmp_path / "j"), max_evaluations=8)
+    assert found.best.score > found.start.score + 0.3
+    assert found.n_solves == 2 * len(found.evaluations)
+    again = measure(cases, model, replace(weak, beta=found.best.beta, lam=found.best.lam))
+    assert again.scores == found.best.scores  # the score is that of the recipe as it runs
+
+
+def test_a_search_that_was_interrupted_goes_on(
+    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
+) -> None:
+    whole = tune(cases, model, denoising, journal(tmp_path / "whole"), max_evaluations=8)
+    part = journal(tmp_path / "part")
+
+    def stop(evaluation: Evaluation) -> None:
+        if len(part.evaluations) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(cases, model, denoising, part, report=stop, max_evaluations=8)
+    resumed = journal(tmp_path / "part", resume=True)
+    assert len(resumed.evaluations) == 4
+    n_iterations = 0
+
+    def count(case: int, n: int, iteration: int, residual: float) -> None:
+        nonlocal n_iterations
+        n_iterations += 1
+
+    found = tune(cases, model, denoising, resumed, progress=count, max_evaluations=8)
+
+    def numbers(evaluations: tuple[Evaluation, ...]) -> list[Evaluation]:
+        return [replace(evaluation, seconds=0.0) for evaluation in evaluations]
+
+    assert numbers(found.evaluations) == numbers(whole.evaluations)
+    assert n_iterations == sum(evaluation.n_iterations for evaluation in found.evaluations[4:])
+
+
+def test_the_winner_of_warm_starts_is_solved_from_the_start(
+    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
+) -> None:
+    weak = replace(denoising, lam=0.004)
+    path = tmp_path / "j"
+    found = tune(cases, model, weak, journal(path), warm=True, max_evaluations=7)
+    warm = [evaluation for evaluation in found.evaluations if evaluation.warm]
+    assert len(warm) >= 5
+    assert not found.best.warm
+    assert not found.start.warm
+    assert found.best.scores == measure(cases, model, replace(weak, beta=found.best.beta, lam=found.best.lam)).scores
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:4]))
+    again = tune(cases, model, weak, journal(path, resume=True), warm=True, max_evaluations=7)
+    assert [e.scores for e in again.evaluations] == [e.scores for e in found.evaluations]
+
+
+def test_a_journal_of_other_cases(
+    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
+) -> None:
+    other = journal(tmp_path / "j")
+    other.add(replace(EVALUATION, beta=denoising.beta, lam=denoising.lam, scores=(30.0,)))
+    with pytest.raises(FileError, match="expected 2 scores, got 1"):
+        tune(cases, model, denoising, other)
+
+
+def test_nothing_finite(tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+    broken = [replace(case, judge=lambda image: math.nan) for case in cases]
+    with pytest.raises(MrispsError, match="every candidate led to NaN"):
+        tune(broken, model, replace(denoising, solver=replace(SOLVER, max_iterations=2)), journal(tmp_path / "j"))
+
+
+def test_held_out_lines_find_about_what_the_reference_finds(
+    tmp_path: Path, image: NDArray[np.float32], model: SmoothPlusSparse, mri: Recipe
+) -> None:
+    rng = np.random.default_rng(2)
+    noise = 0.03 * (rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE))
+    path = tmp_path / "under.h5"
+    kspace = ((to_kspace(image) + noise) * columns()).astype(np.complex64)
+    write_kspace(path, kspace[None], mask=columns(), target=image[None], image_is_real=True)
+    far = replace(mri, lam=0.3)  # everything is smooth
+    by_reference = read_cases([path], far, TuneSettings())
+    by_prediction = read_cases([path], far, TuneSettings(criterion="held-out", held_out_fraction=0.3))
+    chosen = tune(by_prediction, model, far, journal(tmp_path / "j"), max_evaluations=10).best
+    blind = measure(by_reference, model, replace(far, beta=chosen.beta, lam=chosen.lam))
+    assert blind.score > measure(by_reference, model, far).score + 0.5
