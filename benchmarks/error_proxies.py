@@ -32,8 +32,9 @@ from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.quality.error_proxies import error_proxies
 from mrisps.quality.metrics import center_crop, nmse
 from mrisps.quality.scores import spearman
+from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import load_recipe
-from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, to_array
+from mrisps.reconstruction.reconstruct import reconstruct
 
 PROXIES = ("held_out_kspace_error", "held_out_share", "spread")
 CENTRAL = 40

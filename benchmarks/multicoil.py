@@ -32,8 +32,9 @@ from mrisps.kspace.preparation import CoilCompression, PhaseRemoval
 from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.quality import baselines
 from mrisps.quality.metrics import psnr, ssim
+from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe, load_recipe
-from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, to_array
+from mrisps.reconstruction.reconstruct import reconstruct
 
 Complex = NDArray[np.complex64]
 ACS = 24

@@ -28,8 +28,9 @@ from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
 from mrisps.quality import baselines
 from mrisps.quality.metrics import center_crop, psnr, ssim
+from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import load_recipe, with_overrides
-from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
+from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
 from mrisps.solvers import PaperSettings, solve_paper
 
 AUTHORS_TUNED = {

@@ -22,6 +22,8 @@ reconstruction Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
 import importlib
 from typing import TYPE_CHECKING
 
+from mrisps._version import __version__
+
 if TYPE_CHECKING:
     from mrisps.bilevel import solve_with_gradient as solve_with_gradient
     from mrisps.io.acquisition import Acquisition as Acquisition
@@ -38,9 +40,9 @@ if TYPE_CHECKING:
     from mrisps.operators import LinearOperator as LinearOperator
     from mrisps.operators import SamplingMask as SamplingMask
     from mrisps.operators import make_mask as make_mask
+    from mrisps.reconstruction.problem import mri_problem as mri_problem
     from mrisps.reconstruction.recipe import Recipe as Recipe
     from mrisps.reconstruction.recipe import load_recipe as load_recipe
-    from mrisps.reconstruction.reconstruct import mri_problem as mri_problem
     from mrisps.reconstruction.reconstruct import reconstruct as reconstruct
     from mrisps.reconstruction.reconstruct import reconstruct_file as reconstruct_file
     from mrisps.solvers import Certificate as Certificate
@@ -49,8 +51,6 @@ if TYPE_CHECKING:
     from mrisps.solvers import Reconstruction as Reconstruction
     from mrisps.solvers import solve as solve
     from mrisps.solvers import solve_paper as solve_paper
-
-__version__ = "0.1.0"
 
 _HOME = {
     "mrisps.operators": (
@@ -70,7 +70,8 @@ _HOME = {
     "mrisps.io.kspace_file": ("open_kspace",),
     "mrisps.io.manifest": ("Manifest",),
     "mrisps.reconstruction.recipe": ("Recipe", "load_recipe"),
-    "mrisps.reconstruction.reconstruct": ("mri_problem", "reconstruct", "reconstruct_file"),
+    "mrisps.reconstruction.problem": ("mri_problem",),
+    "mrisps.reconstruction.reconstruct": ("reconstruct", "reconstruct_file"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -34,8 +34,9 @@ from mrisps.quality.baselines import BASELINES, Baseline
 from mrisps.quality.error_proxies import error_proxies
 from mrisps.quality.metrics import DataRange, center_crop, ssim
 from mrisps.quality.scores import Setting, SliceScore
+from mrisps.reconstruction.problem import Problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import Problem, mri_problem, reconstruct, to_array
+from mrisps.reconstruction.reconstruct import reconstruct
 
 __all__ = [
     "Candidate",

@@ -42,16 +42,9 @@ from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import BlurDownsample, FourierSubsampling, Sense, mask_from_array
 from mrisps.quality.metrics import center_crop, psnr
+from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import (
-    Problem,
-    UnusableResultError,
-    denoising_problem,
-    mri_problem,
-    reconstruct,
-    super_resolution_problem,
-    to_array,
-)
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
 
 __all__ = [
     "Case",

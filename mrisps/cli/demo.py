@@ -96,7 +96,7 @@ def _weights_words(name: str) -> str:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    from mrisps import __version__
+    from mrisps._version import __version__
 
     packages = {name: version(name) for name in ("torch", "numpy", "sigpy", "matplotlib")}
     return {"mrisps": __version__, **packages, "python": platform.python_version(), "system": platform.system()}

@@ -221,7 +221,7 @@ def _content(
     import numpy
     import torch
 
-    from mrisps import __version__
+    from mrisps._version import __version__
     from mrisps.quality.scores import METRICS, complete_slices, score_volumes
     from mrisps.reports.evaluation import Boxes, EvaluationContent, WorstImage
 

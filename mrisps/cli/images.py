@@ -149,14 +149,8 @@ def _run_file(
 
     from mrisps.atomic import write_text
     from mrisps.io.images import read_image, write_image
-    from mrisps.reconstruction.reconstruct import (
-        denoising_problem,
-        provenance,
-        reconstruct,
-        slice_certificate,
-        super_resolution_problem,
-        to_array,
-    )
+    from mrisps.reconstruction.problem import denoising_problem, super_resolution_problem, to_array
+    from mrisps.reconstruction.reconstruct import provenance, reconstruct, slice_certificate
 
     image = read_image(source, color_to_grey=colour_to_grey)
     make = denoising_problem if recipe.task == "denoise" else super_resolution_problem

@@ -41,7 +41,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from mrisps import __version__
+        from mrisps._version import __version__
 
         typer.echo(f"mrisps {__version__}")
         raise typer.Exit

@@ -323,7 +323,7 @@ def _write_report(
     from mrisps.io.hdf5 import Hdf5Reader
     from mrisps.io.volume import open_slices
     from mrisps.quality.metrics import center_crop
-    from mrisps.reconstruction.reconstruct import mri_problem, to_array
+    from mrisps.reconstruction.problem import mri_problem, to_array
     from mrisps.reports.html import render
     from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
 

@@ -195,7 +195,7 @@ def _not_carried(record: Acquisition, carries: frozenset[str]) -> Iterator[str]:
 
 
 def _provenance(source: KspaceFile) -> dict[str, JsonValue]:
-    from mrisps import __version__
+    from mrisps._version import __version__
 
     return {
         "made_by": f"mrisps {__version__} convert",

@@ -526,7 +526,7 @@ class ReconstructionWriter:
         if len(self._certificates) < self.n_slices:
             missing = [index for index in range(self.n_slices) if index not in self._certificates]
             raise ValueError(f"slices not written: {missing}")
-        from mrisps import __version__
+        from mrisps._version import __version__
 
         self._file.set_attributes({**self._attributes, "mrisps_format": FORMAT_VERSION, "mrisps_version": __version__})
         if self._provenance is not None:

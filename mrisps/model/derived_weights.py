@@ -261,6 +261,6 @@ def _images() -> list[NDArray[np.float32]]:
 def _cache_file() -> Path:
     import pooch
 
-    from mrisps import __version__
+    from mrisps._version import __version__
 
     return Path(pooch.os_cache("mrisps")) / f"derived-{__version__}.safetensors"

@@ -25,8 +25,9 @@ from mrisps.errors import MrispsError
 from mrisps.kspace.coil_maps import calibration_shape
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, LinearOperator, SamplingMask, Sense, mask_from_array
+from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import Problem, reconstruct
+from mrisps.reconstruction.reconstruct import reconstruct
 
 __all__ = ["ErrorProxies", "error_proxies", "held_out_parts"]
 

@@ -21,8 +21,9 @@ from mrisps.model import SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, SamplingMask, make_mask
 from mrisps.quality import baselines
 from mrisps.quality.metrics import nmse, psnr, ssim
+from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe, load_recipe
-from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, slice_certificate, to_array
+from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
 
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
 

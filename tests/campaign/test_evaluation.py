@@ -24,8 +24,9 @@ from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.quality.baselines import BASELINES
 from mrisps.quality.metrics import evaluate_files
 from mrisps.quality.scores import score_settings, score_volumes
+from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import Problem, reconstruct, reconstruct_file
+from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_file
 from mrisps.solvers import FastSettings, Reconstruction
 
 SHAPE = (32, 24)

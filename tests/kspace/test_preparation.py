@@ -23,8 +23,9 @@ from mrisps.kspace.preparation import (
 )
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import Sense
+from mrisps.reconstruction.problem import mri_problem
 from mrisps.reconstruction.recipe import Recipe, ScaleRule, builtin_recipes, load_recipe, with_overrides
-from mrisps.reconstruction.reconstruct import mri_problem, reconstruct, reconstruct_file
+from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_file
 from mrisps.solvers import FastSettings
 
 from raw_files import header, lines_of, write_mrd  # isort: skip

@@ -15,8 +15,9 @@ from mrisps.kspace.preparation import Preparation
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.operators import mask_from_array
 from mrisps.quality.error_proxies import error_proxies, held_out_parts
+from mrisps.reconstruction.problem import Problem, mri_problem
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import Problem, mri_problem, reconstruct
+from mrisps.reconstruction.reconstruct import reconstruct
 from mrisps.solvers import FastSettings, Reconstruction
 
 SHAPE = (32, 24)

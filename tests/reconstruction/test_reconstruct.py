@@ -16,16 +16,9 @@ from mrisps.io.fastmri import write_kspace
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity, make_mask, mask_from_array
 from mrisps.reconstruction import reconstruct as module
+from mrisps.reconstruction.problem import denoising_problem, estimate_noise_std, mri_problem, super_resolution_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import (
-    UnusableResultError,
-    denoising_problem,
-    estimate_noise_std,
-    mri_problem,
-    reconstruct,
-    reconstruct_file,
-    super_resolution_problem,
-)
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, reconstruct_file
 from mrisps.solvers import FastSettings, Reconstruction, solve
 from mrisps.solvers.result import Status
 
