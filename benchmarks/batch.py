@@ -36,9 +36,9 @@ from mrisps.campaign.ledger import Ledger
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import make_mask
 from mrisps.reconstruction.recipe import load_recipe
 from mrisps.reconstruction.record import read_record
+from mrisps.sampling import make_mask
 
 
 class Silent:

@@ -25,9 +25,10 @@ from validation import AUTHORS_TUNED
 
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import Energy, PriorUse, SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, Identity, mask_from_array
+from mrisps.operators import FourierSubsampling, Identity
 from mrisps.quality.metrics import center_crop, psnr
 from mrisps.reconstruction.recipe import load_recipe
+from mrisps.sampling import SamplingMask
 from mrisps.solvers import FastSettings, Iterate, PaperSettings, solve, solve_paper
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,7 +77,7 @@ WORKS = {
 def problem(work: Work, data: Path, checkpoints: Path) -> tuple[FourierSubsampling, Tensor, SmoothPlusSparse, Quality]:
     """Operator, measurements, model, and the PSNR of an image (data range 1, clipped at 0, central 320 x 320)."""
     paper_slice = read_paper_slice(data / work.contrast / f"{work.slice_name}.npz")
-    mask = mask_from_array(paper_slice.masks[work.acceleration], paper_slice.kspace.shape)
+    mask = SamplingMask.from_array(paper_slice.masks[work.acceleration], paper_slice.kspace.shape)
     operator = FourierSubsampling(mask, domain_dtype=torch.float32)
     y = (torch.from_numpy(paper_slice.kspace) * mask.tensor())[None, None].to(torch.complex64)
     beta, lam = AUTHORS_TUNED[work.contrast, work.acceleration]

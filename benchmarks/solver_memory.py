@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from mrisps.model import PriorUse, SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, make_mask
+from mrisps.operators import FourierSubsampling
 from mrisps.reconstruction.recipe import load_recipe
+from mrisps.sampling import make_mask
 from mrisps.solvers import solve
 
 

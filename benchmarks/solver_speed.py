@@ -18,10 +18,11 @@ import torch
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
 from mrisps.model.derived_weights import derived_weights
-from mrisps.operators import FourierSubsampling, SamplingMask, make_mask, mask_from_array
+from mrisps.operators import FourierSubsampling
 from mrisps.quality.metrics import center_crop, psnr
 from mrisps.reconstruction.demo import head_slice
 from mrisps.reconstruction.recipe import load_recipe
+from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import PaperSettings, Reconstruction, solve, solve_paper
 
 
@@ -30,7 +31,7 @@ def problem(arguments: argparse.Namespace) -> tuple[FourierSubsampling, torch.Te
     mask: SamplingMask
     if arguments.data is not None:
         paper_slice = read_paper_slice(arguments.data)
-        mask = mask_from_array(paper_slice.masks[8], paper_slice.kspace.shape)
+        mask = SamplingMask.from_array(paper_slice.masks[8], paper_slice.kspace.shape)
         kspace, target = torch.from_numpy(paper_slice.kspace), paper_slice.target
         model = SmoothPlusSparse.load(arguments.weights)
         recipe = load_recipe("knee_pd_acc8")

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from mrisps.operators import FourierSubsampling as FourierSubsampling
     from mrisps.operators import Identity as Identity
     from mrisps.operators import LinearOperator as LinearOperator
-    from mrisps.operators import SamplingMask as SamplingMask
-    from mrisps.operators import make_mask as make_mask
     from mrisps.reconstruction.problem import mri_problem as mri_problem
     from mrisps.reconstruction.recipe import Recipe as Recipe
     from mrisps.reconstruction.recipe import load_recipe as load_recipe
     from mrisps.reconstruction.reconstruct import reconstruct as reconstruct
     from mrisps.reconstruction.reconstruct import reconstruct_file as reconstruct_file
+    from mrisps.sampling import SamplingMask as SamplingMask
+    from mrisps.sampling import make_mask as make_mask
     from mrisps.solvers import Certificate as Certificate
     from mrisps.solvers import FastSettings as FastSettings
     from mrisps.solvers import PaperSettings as PaperSettings
@@ -59,9 +59,8 @@ _HOME = {
         "FourierSubsampling",
         "Identity",
         "LinearOperator",
-        "SamplingMask",
-        "make_mask",
     ),
+    "mrisps.sampling": ("SamplingMask", "make_mask"),
     "mrisps.model": ("ModelConfig", "SmoothPlusSparse"),
     "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
     "mrisps.bilevel": ("solve_with_gradient",),

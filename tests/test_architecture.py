@@ -19,17 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 MATHEMATICS = ("operators", "model", "solvers", "bilevel")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "operators": (),
+    "sampling": (),
     "io": (),
     "model": MATHEMATICS[:1],
     "solvers": MATHEMATICS[:2],
     "bilevel": MATHEMATICS[:3],
-    "quality": (*MATHEMATICS, "io", "kspace", "reconstruction"),  # the error proxies, until they go
-    "kspace": (*MATHEMATICS, "io"),
-    "reconstruction": (*MATHEMATICS, "io", "kspace", "quality"),
-    "training": (*MATHEMATICS, "io", "quality", "reconstruction"),
-    "campaign": (*MATHEMATICS, "io", "kspace", "quality", "reconstruction"),
-    "reports": (*MATHEMATICS, "io"),
-    "cli": (*MATHEMATICS, "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
+    "quality": (*MATHEMATICS, "sampling", "io", "kspace", "reconstruction"),  # the error proxies, until they go
+    "kspace": (*MATHEMATICS, "sampling", "io"),
+    "reconstruction": (*MATHEMATICS, "sampling", "io", "kspace", "quality"),
+    "training": (*MATHEMATICS, "sampling", "io", "quality", "reconstruction"),
+    "campaign": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction"),
+    "reports": (*MATHEMATICS, "sampling", "io"),
+    "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
 }
 HEAVY = {"torch", "sigpy", "matplotlib", "h5py", "scipy", "skimage"}
 

@@ -34,10 +34,10 @@ from mrisps.io.fastmri import JsonValue
 from mrisps.io.manifest import Manifest, sha256_of
 from mrisps.io.volume import open_slices
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import SamplingMask, mask_from_file
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file
 from mrisps.reconstruction.record import read_record, record_file, write_record_file
+from mrisps.sampling import SamplingMask, read_mask
 
 __all__ = [
     "BATCH_FOLDER",
@@ -130,7 +130,7 @@ class Job:
         with open_slices(source) as file:
             n_slices, shape = file.n_slices, file.shape
         if self.mask_file is not None:
-            return mask_from_file(self.mask_file, shape)
+            return read_mask(self.mask_file, shape)
         return mask_from_zeros(source, range(n_slices))
 
 

@@ -40,11 +40,12 @@ from mrisps.io.images import IMAGE_SUFFIXES, read_image
 from mrisps.io.volume import open_slices
 from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import BlurDownsample, FourierSubsampling, Sense, mask_from_array
+from mrisps.operators import BlurDownsample, FourierSubsampling, Sense
 from mrisps.quality.metrics import center_crop, psnr
 from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
+from mrisps.sampling import SamplingMask
 
 __all__ = [
     "Case",
@@ -400,7 +401,7 @@ def _held_out(source: Path, name: str, problem: Problem, settings: TuneSettings,
         problem,
         operator=operator.with_mask(torch.from_numpy(kept)),
         y=problem.y * torch.from_numpy(kept).to(problem.y.device),
-        mask=mask_from_array(kept, mask.shape),
+        mask=SamplingMask.from_array(kept, mask.shape),
     )
 
     def judge(image: Tensor) -> float:

@@ -313,10 +313,10 @@ def _npy(path: Path) -> "NDArray[np.generic]":
 
 def _as_mask(path: Path, shape: tuple[int, ...]) -> Facts:
     """How it would sample, if it is a mask."""
-    from mrisps.operators import mask_from_file
+    from mrisps.sampling import read_mask
 
     try:
-        mask = mask_from_file(path, (1, shape[0]) if len(shape) == 1 else None)
+        mask = read_mask(path, (1, shape[0]) if len(shape) == 1 else None)
     except FileError:
         return {}
     unit = "columns" if mask.is_columns else "samples"
@@ -343,6 +343,6 @@ def _paper_slice(path: Path) -> Facts:
 
 
 def _mask(path: Path) -> Facts:
-    from mrisps.operators import mask_from_file
+    from mrisps.sampling import read_mask
 
-    return {"content": "sampling mask", "mask": mask_from_file(path).summary()}
+    return {"content": "sampling mask", "mask": read_mask(path).summary()}

@@ -10,7 +10,7 @@ from mrisps.cli.common import UsageError, new_file, note, parse_size, usage_erro
 from mrisps.cli.options import Overwrite
 
 if TYPE_CHECKING:
-    from mrisps.operators import SamplingMask
+    from mrisps.sampling import SamplingMask
 
 __all__ = ["KINDS", "mask"]
 
@@ -63,7 +63,7 @@ def mask(
     The first five kinds are those of fastMRI, bit for bit, for the same seed. In the drawing a character stands for some
     neighbouring columns: `.` none acquired, `:` less than half, `|` half or more, `#` all.
     """
-    from mrisps.operators import make_mask
+    from mrisps.sampling import make_mask
 
     size = parse_size(shape, "--shape")
     if output is not None:

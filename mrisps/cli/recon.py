@@ -43,9 +43,9 @@ from mrisps.errors import FileError, MrispsError
 if TYPE_CHECKING:
     from mrisps.io.arrays import ArrayLayout
     from mrisps.model import SmoothPlusSparse
-    from mrisps.operators import SamplingMask
     from mrisps.reconstruction.recipe import Recipe
     from mrisps.reconstruction.reconstruct import FileResult
+    from mrisps.sampling import SamplingMask
 
 __all__ = ["check_mask_option", "recon"]
 
@@ -234,8 +234,8 @@ def _reconstruct(
     maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
     from mrisps.io.volume import open_slices
-    from mrisps.operators import mask_from_file
     from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file
+    from mrisps.sampling import read_mask
 
     with open_slices(source, layout) as file:
         n_slices, shape = file.n_slices, file.shape
@@ -244,7 +244,7 @@ def _reconstruct(
     if mask == FROM_ZEROS:
         given = mask_from_zeros(source, slices, layout)
     elif mask is not None:
-        given = mask_from_file(Path(mask), shape)
+        given = read_mask(Path(mask), shape)
     with memory_errors(device), SolverProgress(source.name, recipe.solver.tolerance) as progress:
         done = reconstruct_file(
             source,

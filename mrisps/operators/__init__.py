@@ -17,31 +17,23 @@ operator                ``A x``                                  images         
 ``A @ B``, ``c * A``    composition, scaling                     as ``B``, ``A``    a convolution where known
 ======================= ======================================== ================== ==============================
 
-`SamplingMask` says which part of k-space is acquired; `make_mask` makes one of `MASK_KINDS`, `mask_from_array` and
-`mask_from_file` take one from elsewhere. A new operator is a subclass of `LinearOperator` with `_forward` and
-`_adjoint`.
+A new operator is a subclass of `LinearOperator` with `_forward` and `_adjoint`.
 """
 
 from mrisps.operators.blur import BlurDownsample
 from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.linear import Identity, LinearOperator
-from mrisps.operators.sampling import MASK_KINDS, SamplingMask, make_mask, mask_from_array, mask_from_file
 from mrisps.operators.sense import Sense, SensitivityMaps
 
 __all__ = [
-    "MASK_KINDS",
     "BlurDownsample",
     "Fourier",
     "FourierSubsampling",
     "Identity",
     "LinearOperator",
-    "SamplingMask",
     "Sense",
     "SensitivityMaps",
     "fft2c",
     "ifft2c",
-    "make_mask",
-    "mask_from_array",
-    "mask_from_file",
 ]

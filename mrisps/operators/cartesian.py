@@ -1,12 +1,30 @@
 """Cartesian sampling of k-space: Fourier transform and mask."""
 
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from mrisps.operators.fourier import fft2c, ifft2c
 from mrisps.operators.linear import LinearOperator, complex_dtype, image_shape, real_dtype
-from mrisps.operators.sampling import SamplingMask
 
-__all__ = ["FourierSubsampling"]
+__all__ = ["FourierSubsampling", "Mask"]
+
+
+class KnowsMask(Protocol):
+    """An object that knows the mask of a k-space, as `mrisps.SamplingMask` does."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(y, x)`` of the k-space."""
+
+    def tensor(self, device: torch.device | str | None = None) -> torch.Tensor:
+        """The pattern, bool: ``(x,)`` for columns or ``(y, x)``; centred, True where acquired."""
+
+
+Mask = torch.Tensor | npt.NDArray[np.bool_] | KnowsMask
+"""What operators take as a mask."""
 
 
 class FourierSubsampling(LinearOperator):
@@ -19,13 +37,13 @@ class FourierSubsampling(LinearOperator):
     Parameters
     ----------
     mask
-        A `SamplingMask`, or a bool tensor: ``(x,)`` for columns or ``(y, x)``; centred, True where acquired.
+        Bool tensor or array, ``(x,)`` for columns or ``(y, x)``, centred, True where acquired; or a `mrisps.SamplingMask`.
     shape
         ``(y, x)`` of the images ``(batch, 1, y, x)``, or ``(coil, y, x)``; None takes it from a mask that knows it.
     domain_dtype
         Data type of the images: ``complex64``, ``complex128``, or ``float32``, ``float64`` for real images.
     device
-        Device of images and k-space.
+        Device of images and k-space; None takes that of the mask.
 
     Raises
     ------
@@ -35,26 +53,19 @@ class FourierSubsampling(LinearOperator):
 
     def __init__(
         self,
-        mask: SamplingMask | torch.Tensor,
+        mask: Mask,
         shape: tuple[int, ...] | None = None,
         domain_dtype: torch.dtype = torch.complex64,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
-        if isinstance(mask, SamplingMask):
-            shape = mask.shape if shape is None else shape
-            if tuple(shape[-2:]) != mask.shape:
-                raise ValueError(f"mask: expected (y, x) = {tuple(shape[-2:])}, got {mask.shape}")
-            pattern = mask.tensor()
-        elif isinstance(mask, torch.Tensor):
-            pattern = mask.detach()
-            if pattern.dtype != torch.bool:
-                raise ValueError(f"mask: expected dtype torch.bool, got {pattern.dtype}")
-            if shape is None:
-                if pattern.ndim != 2:
-                    raise ValueError(f"shape: needed with a mask that is not (y, x), got mask {tuple(pattern.shape)}")
-                shape = tuple(pattern.shape)
-        else:
-            raise TypeError(f"mask: expected a SamplingMask or a torch.Tensor, got {type(mask).__name__}")
+        pattern = _mask_tensor(mask, device)
+        known = tuple(mask.shape)
+        if shape is None:
+            if len(known) != 2:
+                raise ValueError(f"shape: needed with a mask that is not (y, x), got mask {known}")
+            shape = known
+        elif not isinstance(mask, torch.Tensor | np.ndarray) and known != tuple(shape[-2:]):
+            raise ValueError(f"mask: expected (y, x) = {tuple(shape[-2:])}, got {known}")
         full = image_shape(shape)
         n_y, n_x = full[1:]
         if tuple(pattern.shape) not in ((n_y, n_x), (n_x,)):
@@ -68,7 +79,7 @@ class FourierSubsampling(LinearOperator):
             range_shape=full,
             domain_dtype=domain_dtype,
             range_dtype=complex_dtype(domain_dtype),
-            device=device,
+            device=pattern.device,
         )
         precision = real_dtype(domain_dtype)
         transfer_function: torch.Tensor = torch.fft.ifftshift(pattern.to(precision).expand(n_y, n_x))
@@ -95,7 +106,7 @@ class FourierSubsampling(LinearOperator):
             image = torch.fft.irfft2(half * torch.fft.rfft2(x), s=x.shape[-2:])
         return image
 
-    def with_mask(self, mask: SamplingMask | torch.Tensor) -> "FourierSubsampling":
+    def with_mask(self, mask: Mask) -> "FourierSubsampling":
         """The same operator with another mask.
 
         Raises
@@ -122,3 +133,20 @@ class FourierSubsampling(LinearOperator):
     def __repr__(self) -> str:
         acquired = self._mask.expand(self._domain_shape[-2:])
         return f"{type(self).__name__}({self._maps()}, acceleration={acquired.numel() / float(acquired.sum()):.3g})"
+
+
+def _mask_tensor(mask: Mask, device: torch.device | str | None) -> torch.Tensor:
+    """The pattern as a bool tensor on the device, or on the mask's own."""
+    if isinstance(mask, np.ndarray):
+        if mask.dtype != np.bool_:
+            raise ValueError(f"mask: expected dtype bool, got {mask.dtype}")
+        return torch.tensor(mask, device=device)
+    if isinstance(mask, torch.Tensor):
+        pattern = mask.detach()
+    elif hasattr(mask, "tensor"):
+        pattern = mask.tensor(device)
+    else:
+        raise TypeError(f"mask: expected a SamplingMask, a tensor or an array, got {type(mask).__name__}")
+    if pattern.dtype != torch.bool:
+        raise ValueError(f"mask: expected dtype torch.bool, got {pattern.dtype}")
+    return pattern if device is None else pattern.to(device)

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
-from mrisps.operators.cartesian import FourierSubsampling
+from mrisps.operators.cartesian import FourierSubsampling, Mask
 from mrisps.operators.fourier import fft2c, ifft2c
 from mrisps.operators.linear import LinearOperator, complex_dtype
-from mrisps.operators.sampling import SamplingMask
 
 __all__ = ["Sense", "SensitivityMaps"]
 
@@ -81,7 +80,7 @@ class Sense(LinearOperator):
     Parameters
     ----------
     mask
-        A `SamplingMask`, or a bool tensor: ``(x,)`` for columns or ``(y, x)``; centred, True where acquired.
+        As for `FourierSubsampling`.
     maps
         Complex, ``(coil, y, x)`` or ``(set, coil, y, x)``.
     domain_dtype
@@ -101,7 +100,7 @@ class Sense(LinearOperator):
 
     def __init__(
         self,
-        mask: SamplingMask | torch.Tensor,
+        mask: Mask,
         maps: torch.Tensor,
         domain_dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
@@ -148,7 +147,7 @@ class Sense(LinearOperator):
             )
         return image if self._domain_dtype.is_complex else image.real.clone()
 
-    def with_mask(self, mask: SamplingMask | torch.Tensor) -> "Sense":
+    def with_mask(self, mask: Mask) -> "Sense":
         """The same operator with another mask.
 
         Raises

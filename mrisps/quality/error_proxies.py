@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from mrisps.errors import MrispsError
 from mrisps.kspace.coil_maps import calibration_shape
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, LinearOperator, SamplingMask, Sense, mask_from_array
+from mrisps.operators import FourierSubsampling, LinearOperator, Sense
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.sampling import SamplingMask
 
 __all__ = ["ErrorProxies", "error_proxies", "held_out_parts"]
 
@@ -154,7 +155,7 @@ def error_proxies(
     images, missed, energy, n_converged = [], 0.0, 0.0, 0
     for part in held_out_parts(mask, measured, n_parts, mirrored=mirrored, seed=seed):
         left_out = torch.from_numpy(part).to(operator.device)
-        rest = mask_from_array(mask.pattern & ~part, mask.shape)
+        rest = SamplingMask.from_array(mask.pattern & ~part, mask.shape)
         result = reconstruct(
             replace(problem, operator=_with_mask(operator, rest), y=problem.y * ~left_out, mask=rest), model, recipe
         )

@@ -18,12 +18,13 @@ from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import JsonValue
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, SamplingMask, make_mask
+from mrisps.operators import FourierSubsampling
 from mrisps.quality import baselines
 from mrisps.quality.metrics import nmse, psnr, ssim
 from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe, load_recipe
 from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
+from mrisps.sampling import SamplingMask, make_mask
 
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
 

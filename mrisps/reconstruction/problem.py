@@ -20,18 +20,10 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
 from mrisps.kspace.coil_maps import SMALLEST_CALIBRATION, calibration_shape
 from mrisps.kspace.preparation import Preparation, Step, prepare
-from mrisps.operators import (
-    BlurDownsample,
-    FourierSubsampling,
-    Identity,
-    LinearOperator,
-    SamplingMask,
-    Sense,
-    make_mask,
-    mask_from_array,
-)
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, Sense
 from mrisps.quality.metrics import center_crop
 from mrisps.reconstruction.recipe import Recipe
+from mrisps.sampling import SamplingMask, make_mask
 
 __all__ = [
     "Problem",
@@ -351,9 +343,9 @@ def _acquired(acquisition: Acquisition, given: SamplingMask | None) -> tuple[Sam
             )
         return given, None
     if stated is not None:
-        return mask_from_array(stated, acquisition.shape), None
+        return SamplingMask.from_array(stated, acquisition.shape), None
     sampling = sampling_from_zeros(acquisition.kspace)
-    everything = mask_from_array(np.ones(acquisition.shape[1], dtype=np.bool_), acquisition.shape)
+    everything = SamplingMask.from_array(np.ones(acquisition.shape[1], dtype=np.bool_), acquisition.shape)
     if sampling.is_full:
         return everything, None
     if sampling.n_center == sampling.n_acquired:  # one run of columns through the centre: a zero-padded matrix

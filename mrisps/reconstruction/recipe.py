@@ -49,12 +49,12 @@ DESCRIPTIVE = ("name", "source", "card", "description")
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How fully sampled k-space is undersampled when that is asked for (retrospectively); see :func:`mrisps.operators.make_mask`.
+    """How fully sampled k-space is undersampled when that is asked for (retrospectively); see :func:`mrisps.sampling.make_mask`.
 
     Parameters
     ----------
     kind
-        One of :data:`mrisps.operators.MASK_KINDS`.
+        One of :data:`mrisps.sampling.MASK_KINDS`.
     acceleration
         Nominal acceleration >= 1: columns over acquired columns, the centre included.
     center_fraction
@@ -69,7 +69,7 @@ class MaskRule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from mrisps.operators import MASK_KINDS
+        from mrisps.sampling import MASK_KINDS
 
         check_types(self, "mask.")
         if self.kind not in MASK_KINDS:

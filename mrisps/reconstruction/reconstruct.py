@@ -26,12 +26,9 @@ from mrisps.io.fastmri import JsonValue, ReconstructionWriter
 from mrisps.io.manifest import sha256_of
 from mrisps.io.volume import open_slices
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import (
-    SamplingMask,
-    mask_from_array,
-)
 from mrisps.reconstruction.problem import Problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
+from mrisps.sampling import SamplingMask
 from mrisps.solvers import Reconstruction, solve
 
 __all__ = ["UnusableResultError", "mask_from_zeros", "reconstruct", "reconstruct_file"]
@@ -345,4 +342,4 @@ def mask_from_zeros(source: Path, slices: Sequence[int], layout: ArrayLayout | N
         columns = samples.any(axis=0)
         # A sample of several coils is not zero in all of them by chance.
         two_dimensional = file.n_coils > 1 and not (samples == columns).all()
-        return mask_from_array(samples if two_dimensional else columns, file.shape)
+        return SamplingMask.from_array(samples if two_dimensional else columns, file.shape)

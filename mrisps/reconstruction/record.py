@@ -23,9 +23,9 @@ from mrisps.io.fastmri import JsonValue
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.manifest import sha256_of
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import SamplingMask
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import provenance, reconstruct_file
+from mrisps.sampling import SamplingMask
 
 __all__ = [
     "DATA_SETS",

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mrisps.operators import make_mask
 from mrisps.reconstruction.demo import DemoResult, Method
 from mrisps.reconstruction.recipe import load_recipe
+from mrisps.sampling import make_mask
 
 from .helpers import SHAPE, Cli
 

@@ -9,7 +9,7 @@ import pytest
 from raw_files import CALIBRATION, N_COILS, N_X, N_Y, NOISE, RawLine, header, lines_of, normal, write_mrd
 
 from mrisps.io.images import write_image
-from mrisps.operators import make_mask
+from mrisps.sampling import make_mask
 
 from .helpers import Cli
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mrisps.cli.mask import KINDS
-from mrisps.operators import MASK_KINDS, SamplingMask, make_mask
+from mrisps.sampling import MASK_KINDS, SamplingMask, make_mask
 
 from .helpers import Cli
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mrisps.io.fastmri import write_kspace
-from mrisps.operators import make_mask
+from mrisps.sampling import make_mask
 
 from .helpers import SHAPE, Cli, recipe_text, to_kspace
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, fft2c, make_mask, mask_from_array
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, fft2c
+from mrisps.sampling import SamplingMask, make_mask
 
 from .helpers import check_gradients_by_differences, check_operator, random_tensor
 
@@ -97,7 +98,7 @@ def test_sampling_mask_brings_its_shape() -> None:
     operator = FourierSubsampling(mask, domain_dtype=torch.complex128)
     assert operator.domain_shape == (1, 10, 12)
     image = random_tensor((1, 1, 10, 12), torch.complex128)
-    for same in (mask.tensor(), torch.from_numpy(mask.array2d().copy()), mask_from_array(mask.array2d())):
+    for same in (mask.tensor(), mask.pattern, mask.array2d(), SamplingMask.from_array(mask.array2d())):
         assert torch.equal(FourierSubsampling(same, (10, 12), torch.complex128)(image), operator(image))
     coils = FourierSubsampling(mask, (4, 10, 12))
     assert coils.domain_shape == (4, 10, 12)
@@ -129,8 +130,10 @@ def test_wrong_mask_values() -> None:
         FourierSubsampling(torch.zeros(4, 6, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"mask: expected dtype torch.bool, got torch.float32"):
         FourierSubsampling(torch.ones(4, 6))
-    with pytest.raises(TypeError, match=r"mask: expected a SamplingMask or a torch\.Tensor, got ndarray"):
-        FourierSubsampling(np.ones((4, 6), dtype=bool))  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(ValueError, match=r"mask: expected dtype bool, got float64"):
+        FourierSubsampling(np.ones((4, 6)))
+    with pytest.raises(TypeError, match="mask: expected a SamplingMask, a tensor or an array, got list"):
+        FourierSubsampling([True, False])  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match=r"dtype: expected one of .*, got torch.float16"):
         FourierSubsampling(torch.ones(4, 6, dtype=torch.bool), domain_dtype=torch.float16)
 

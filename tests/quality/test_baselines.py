@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mrisps.operators import Sense, mask_from_array
+from mrisps.operators import Sense
 from mrisps.quality.baselines import BASELINES, Baseline, cg_sense, zero_filled
+from mrisps.sampling import SamplingMask
 
 SHAPE = (24, 20)
 Complex = NDArray[np.complex64]
@@ -21,14 +22,14 @@ def coils(rng: np.random.Generator) -> tuple[Complex, NDArray[np.bool_], Complex
     maps = (maps / np.linalg.norm(maps, axis=0)).astype(np.complex64)
     mask = np.zeros(SHAPE[1], dtype=np.bool_)
     mask[::2] = mask[7:13] = True
-    operator = Sense(mask_from_array(mask, SHAPE), torch.from_numpy(maps))
+    operator = Sense(SamplingMask.from_array(mask, SHAPE), torch.from_numpy(maps))
     kspace = operator.forward(torch.from_numpy(image)[None, None])[0].numpy()
     return kspace, mask, maps, image
 
 
 def test_zero_filled_is_the_adjoint(coils: tuple[Complex, NDArray[np.bool_], Complex, Complex]) -> None:
     kspace, mask, maps, _ = coils
-    operator = Sense(mask_from_array(mask, SHAPE), torch.from_numpy(maps))
+    operator = Sense(SamplingMask.from_array(mask, SHAPE), torch.from_numpy(maps))
     expected = operator.adjoint(torch.from_numpy(kspace)[None])[0, 0].numpy()
     np.testing.assert_allclose(zero_filled(kspace, maps), expected, atol=1e-5)
     assert torch.equal(operator.maps[0], torch.from_numpy(maps))

@@ -13,11 +13,11 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.coil_maps import to_kspace
 from mrisps.kspace.preparation import Preparation
 from mrisps.model import ModelConfig, SmoothPlusSparse
-from mrisps.operators import mask_from_array
 from mrisps.quality.error_proxies import error_proxies, held_out_parts
 from mrisps.reconstruction.problem import Problem, mri_problem
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.sampling import SamplingMask
 from mrisps.solvers import FastSettings, Reconstruction
 
 SHAPE = (32, 24)
@@ -56,7 +56,7 @@ def problem_of(noise: float, real: bool = True, coils: bool = False) -> Problem:
 
 
 def test_parts_are_a_division_of_what_is_outside_the_centre() -> None:
-    mask = mask_from_array(columns(), SHAPE)
+    mask = SamplingMask.from_array(columns(), SHAPE)
     measured = np.ones(SHAPE, np.bool_)
     measured[:, 1] = False
     parts = held_out_parts(mask, measured, 3, mirrored=False, seed=1)
@@ -73,7 +73,7 @@ def test_parts_are_a_division_of_what_is_outside_the_centre() -> None:
 
 
 def test_mirrored_lines_stay_together() -> None:
-    mask = mask_from_array(columns(), SHAPE)
+    mask = SamplingMask.from_array(columns(), SHAPE)
     for part in held_out_parts(mask, np.ones(SHAPE, np.bool_), 2, mirrored=True, seed=0):
         mirror = part[(2 * 12 - np.arange(24)) % 24]
         assert part[(mirror & columns())].all()
@@ -82,7 +82,7 @@ def test_mirrored_lines_stay_together() -> None:
 def test_samples_in_two_dimensions() -> None:
     pattern = np.random.default_rng(0).random(SHAPE) < 0.3
     pattern[12:20, 8:16] = True
-    parts = held_out_parts(mask_from_array(pattern), np.ones(SHAPE, np.bool_), 4, mirrored=True, seed=0)
+    parts = held_out_parts(SamplingMask.from_array(pattern), np.ones(SHAPE, np.bool_), 4, mirrored=True, seed=0)
     together = np.sum(parts, axis=0)
     assert together.max() == 1
     assert not together[12:20, 8:16].any()
@@ -93,7 +93,7 @@ def test_too_few_lines() -> None:
     mask = np.zeros(24, np.bool_)
     mask[[3, 10, 11, 12, 13]] = True
     with pytest.raises(MrispsError, match="1 lines outside the fully sampled centre cannot be divided into 2 parts"):
-        held_out_parts(mask_from_array(mask, SHAPE), np.ones(SHAPE, np.bool_), 2, mirrored=False, seed=0)
+        held_out_parts(SamplingMask.from_array(mask, SHAPE), np.ones(SHAPE, np.bool_), 2, mirrored=False, seed=0)
 
 
 def test_more_noise_more_of_both(model: SmoothPlusSparse) -> None:

@@ -14,11 +14,12 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, Identity, make_mask, mask_from_array
+from mrisps.operators import FourierSubsampling, Identity
 from mrisps.reconstruction import reconstruct as module
 from mrisps.reconstruction.problem import denoising_problem, estimate_noise_std, mri_problem, super_resolution_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, reconstruct_file
+from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import FastSettings, Reconstruction, solve
 from mrisps.solvers.result import Status
 
@@ -108,7 +109,7 @@ def test_unstated_mask_is_not_guessed(recipe: Recipe) -> None:
     record = replace(acquisition(columns()), mask=None)
     with pytest.raises(FileError, match=r"a.h5: mask: .*--mask"):
         mri_problem(record, recipe)
-    given = mri_problem(record, recipe, mask=mask_from_array(columns(), SHAPE))
+    given = mri_problem(record, recipe, mask=SamplingMask.from_array(columns(), SHAPE))
     assert given.mask is not None
     np.testing.assert_array_equal(given.mask.pattern, columns())
 
@@ -116,7 +117,7 @@ def test_unstated_mask_is_not_guessed(recipe: Recipe) -> None:
 def test_given_mask_has_to_fit(recipe: Recipe) -> None:
     with pytest.raises(FileError, match=r"mask: expected a mask for \(y, x\) = \(24, 20\)"):
         mri_problem(acquisition(), recipe, mask=make_mask("random", (24, 18), 2, 0.2))
-    everything = mask_from_array(np.ones(SHAPE[1], dtype=np.bool_), SHAPE)
+    everything = SamplingMask.from_array(np.ones(SHAPE[1], dtype=np.bool_), SHAPE)
     with pytest.raises(FileError, match="mask says were not acquired"):
         mri_problem(acquisition(columns()), recipe, mask=everything)
 
@@ -124,7 +125,7 @@ def test_given_mask_has_to_fit(recipe: Recipe) -> None:
 def test_given_mask_may_leave_out_more(recipe: Recipe) -> None:
     fewer = columns()
     fewer[np.flatnonzero(fewer)[0]] = False
-    problem = mri_problem(acquisition(columns()), recipe, mask=mask_from_array(fewer, SHAPE))
+    problem = mri_problem(acquisition(columns()), recipe, mask=SamplingMask.from_array(fewer, SHAPE))
     assert not problem.y[..., ~torch.from_numpy(fewer)].abs().any()
 
 
@@ -311,7 +312,7 @@ def test_file_in_file_out(tmp_path: Path, model: SmoothPlusSparse, recipe: Recip
     assert record["recipe"]["sha256"] == recipe.sha256()
     assert record["weights"] == {"name": "test", "sha256": model.fingerprint()}
     assert [entry["status"] for entry in certificates] == ["converged", "converged"]
-    assert certificates[0]["mask"]["sha256"] == mask_from_array(mask, SHAPE).sha256
+    assert certificates[0]["mask"]["sha256"] == SamplingMask.from_array(mask, SHAPE).sha256
     assert certificates[1]["scale"] == pytest.approx(2 * certificates[0]["scale"], rel=1e-5)
 
 
@@ -351,7 +352,7 @@ def test_facts_of_rows_count_with_a_two_dimensional_mask(recipe: Recipe, model: 
     folded = replace(record, kspace=(record.kspace * shift).astype(np.complex64))
     pattern = np.ones(SHAPE, dtype=np.bool_)
     energies = []
-    for mask in (mask_from_array(pattern[0], SHAPE), mask_from_array(pattern, SHAPE)):
+    for mask in (SamplingMask.from_array(pattern[0], SHAPE), SamplingMask.from_array(pattern, SHAPE)):
         problem = mri_problem(folded, recipe, mask=mask)
         energies.append(module.image_facts(problem, reconstruct(problem, model, recipe))["edge_energy"])
     assert energies[0] < 0.1

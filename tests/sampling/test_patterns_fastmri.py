@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from mrisps.operators import make_mask
+from mrisps.sampling import make_mask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs, at import

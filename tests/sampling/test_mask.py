@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mrisps.errors import FileError
-from mrisps.operators import MASK_KINDS, SamplingMask, make_mask, mask_from_array, mask_from_file
+from mrisps.sampling import MASK_KINDS, SamplingMask, make_mask, read_mask
 
 COLUMN_KINDS = tuple(kind for kind in MASK_KINDS if kind != "poisson")
 # Kinds that make up for the centre, up to one column.
@@ -291,7 +291,9 @@ def test_a_mask_that_misses_its_acceleration_says_so(mask: SamplingMask) -> None
 def test_tolerance_is_relative_and_included() -> None:
     pattern = np.arange(8) % 2 == 0
     for nominal, tolerance, misses in ((2.5, 0.2, False), (2.5, 0.19, True), (1.6, 0.25, False), (1.6, 0.24, True)):
-        assert mask_from_array(pattern, (3, 8), acceleration=nominal, tolerance=tolerance).misses_nominal == misses
+        assert (
+            SamplingMask.from_array(pattern, (3, 8), acceleration=nominal, tolerance=tolerance).misses_nominal == misses
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- the object
@@ -310,7 +312,7 @@ def test_frozen(mask: SamplingMask) -> None:
 
 def test_the_array_is_copied() -> None:
     array = np.eye(4, dtype=bool)
-    mask = mask_from_array(array)
+    mask = SamplingMask.from_array(array)
     array[:] = True
     assert mask.n_acquired == 4
 
@@ -324,7 +326,7 @@ def test_copies_and_pickles_stay_read_only(mask: SamplingMask) -> None:
 
 def test_equality(mask: SamplingMask) -> None:
     assert mask != make_mask("equispaced", (640, 368), 8, 0.04, seed=2)
-    assert mask != mask_from_array(mask.pattern, mask.shape)
+    assert mask != SamplingMask.from_array(mask.pattern, mask.shape)
     assert mask != mask.to_json()
     assert len({mask, make_mask("equispaced", (640, 368), 8, 0.04, seed=1)}) == 1
 
@@ -343,11 +345,11 @@ def test_two_dimensional_and_tensor_forms(mask: SamplingMask) -> None:
 
 def test_sha256_is_of_sizes_and_bytes() -> None:
     pattern = np.arange(6) % 2 == 0
-    columns = mask_from_array(pattern, (2, 6))
+    columns = SamplingMask.from_array(pattern, (2, 6))
     assert columns.sha256 == hashlib.sha256(b"6\n\x01\x00\x01\x00\x01\x00").hexdigest()
-    full = mask_from_array(columns.array2d())
+    full = SamplingMask.from_array(columns.array2d())
     assert full.sha256 == hashlib.sha256(b"2x6\n" + b"\x01\x00\x01\x00\x01\x00" * 2).hexdigest()
-    assert mask_from_array(full.pattern.reshape(3, 4)).sha256 != full.sha256
+    assert SamplingMask.from_array(full.pattern.reshape(3, 4)).sha256 != full.sha256
 
 
 def test_constructor_checks() -> None:
@@ -378,10 +380,10 @@ def test_constructor_checks() -> None:
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])
 def test_from_array(dtype: npt.DTypeLike) -> None:
     array = np.array([[1, 0, 1], [0, 0, 1]], dtype=dtype)
-    mask = mask_from_array(array, acceleration=2, center_fraction=0.0, seed=5)
+    mask = SamplingMask.from_array(array, acceleration=2, center_fraction=0.0, seed=5)
     assert (mask.kind, mask.shape, mask.acceleration, mask.seed) == ("array", (2, 3), 2, 5)
     assert np.array_equal(mask.pattern, array.astype(bool))
-    assert mask == mask_from_array(torch.from_numpy(array.copy()), acceleration=2, center_fraction=0.0, seed=5)
+    assert mask == SamplingMask.from_array(torch.from_numpy(array.copy()), acceleration=2, center_fraction=0.0, seed=5)
     assert not mask.is_columns
 
 
@@ -391,8 +393,8 @@ def test_from_array(dtype: npt.DTypeLike) -> None:
 )
 def test_acs_lines_of_an_array_are_counted(columns: str, expected: int) -> None:
     pattern = np.array([character == "1" for character in columns])
-    assert mask_from_array(pattern, (2, len(columns))).n_acs_lines == expected
-    assert mask_from_array(np.stack((~pattern, pattern, ~pattern))).n_acs_lines == expected
+    assert SamplingMask.from_array(pattern, (2, len(columns))).n_acs_lines == expected
+    assert SamplingMask.from_array(np.stack((~pattern, pattern, ~pattern))).n_acs_lines == expected
 
 
 @pytest.mark.parametrize(
@@ -413,44 +415,44 @@ def test_acs_lines_of_an_array_are_counted(columns: str, expected: int) -> None:
 )
 def test_wrong_array(array: npt.NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mask_from_array(array)
+        SamplingMask.from_array(array)
 
 
 def test_array_of_another_shape() -> None:
     with pytest.raises(
         ValueError, match=r"pattern: expected \(y, x\) = \(640, 368\), or \(368,\) for columns, got \(640,\)"
     ):
-        mask_from_array(np.ones(640), (640, 368))
+        SamplingMask.from_array(np.ones(640), (640, 368))
 
 
 def test_from_npy(tmp_path: Path) -> None:
     columns = np.arange(12) % 3 == 0
     np.save(tmp_path / "columns.npy", columns.astype(np.uint8))
     np.save(tmp_path / "full.npy", np.stack((columns, ~columns)))
-    mask = mask_from_file(tmp_path / "columns.npy", (5, 12))
+    mask = read_mask(tmp_path / "columns.npy", (5, 12))
     assert (mask.kind, mask.shape, mask.is_columns) == ("file", (5, 12), True)
     assert np.array_equal(mask.pattern, columns)
-    assert mask_from_file(str(tmp_path / "full.npy")).shape == (2, 12)
+    assert read_mask(str(tmp_path / "full.npy")).shape == (2, 12)
     with pytest.raises(FileError, match=r"columns.npy: mask: shape: needed for an array that is not \(y, x\)"):
-        mask_from_file(tmp_path / "columns.npy")
+        read_mask(tmp_path / "columns.npy")
     with pytest.raises(FileError, match=r"columns.npy: mask: pattern: expected \(y, x\) = \(5, 13\)"):
-        mask_from_file(tmp_path / "columns.npy", (5, 13))
+        read_mask(tmp_path / "columns.npy", (5, 13))
 
 
 def test_from_json_file(tmp_path: Path, mask: SamplingMask) -> None:
     path = tmp_path / "mask.json"
     path.write_text(mask.to_json(), encoding="utf-8")
-    assert mask_from_file(path) == mask
-    assert mask_from_file(path, (640, 368)) == mask
+    assert read_mask(path) == mask
+    assert read_mask(path, (640, 368)) == mask
     with pytest.raises(FileError, match=r"mask.json: mask: expected \(y, x\) = \(320, 320\), got \(640, 368\)"):
-        mask_from_file(path, (320, 320))
+        read_mask(path, (320, 320))
 
 
 @pytest.mark.parametrize("name", ["mask.npy", "mask.json"])
 def test_broken_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(FileError, match=f"{name}: mask: No such file"):
-        mask_from_file(path)
+        read_mask(path)
     contents = [b"", b"{", b"\x93NUMPY", b"\xff\xfe", b"PK\x03\x04", b"null", b"[1]"]
     np.save(tmp_path / "good.npy", np.ones((4, 4)))
     contents.append((tmp_path / "good.npy").read_bytes()[:-8])
@@ -458,23 +460,23 @@ def test_broken_files(tmp_path: Path, name: str) -> None:
     for content in contents:
         path.write_bytes(content)
         with pytest.raises(FileError) as caught:
-            mask_from_file(path)
+            read_mask(path)
         assert (caught.value.path, caught.value.field) == (path, "mask")
     path.unlink()
     path.mkdir()
     with pytest.raises(FileError):
-        mask_from_file(path)
+        read_mask(path)
 
 
 def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([[True, None]], dtype=object), allow_pickle=True)
     with pytest.raises(FileError, match="allow_pickle=False"):
-        mask_from_file(tmp_path / "objects.npy")
+        read_mask(tmp_path / "objects.npy")
 
 
 def test_other_suffixes(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"expected a mask as .npy or .json, got suffix '.png'"):
-        mask_from_file(tmp_path / "mask.png")
+        read_mask(tmp_path / "mask.png")
 
 
 # ---------------------------------------------------------------------------------------------------- JSON
@@ -592,7 +594,7 @@ equispaced mask, 640 x 368 (y, x)
   NOTE: the realised acceleration {mask.realised_acceleration:.2f} misses the nominal 8"""
     assert mask.summary().startswith(expected)
     assert mask.summary().isascii()
-    unknown = mask_from_array(np.eye(3)).summary()
+    unknown = SamplingMask.from_array(np.eye(3)).summary()
     assert "acceleration  3.00, 3 of 9 samples" in unknown
     assert "1 samples along x, fully sampled" in unknown
     assert "made with" not in unknown
@@ -600,12 +602,12 @@ equispaced mask, 640 x 368 (y, x)
 
 def test_drawing() -> None:
     columns = np.array([1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1], dtype=bool)
-    mask = mask_from_array(columns, (5, 11))
+    mask = SamplingMask.from_array(columns, (5, 11))
     assert mask.drawing() == "##...###..#"
     assert mask.drawing(width=6) == "#.|#.#"
     assert mask.drawing(width=4) == "|:||"
     assert mask.drawing(width=1) == "|"
-    assert mask_from_array(np.array([[1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]])).drawing() == ":.#|"
+    assert SamplingMask.from_array(np.array([[1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1]])).drawing() == ":.#|"
     with pytest.raises(ValueError, match="width: expected at least 1"):
         mask.drawing(0)
 
@@ -615,7 +617,7 @@ def test_repr(mask: SamplingMask) -> None:
         f"SamplingMask(equispaced, shape=(640, 368), acceleration=8, realised={mask.realised_acceleration:.3f}, "
         f"n_acs_lines=15, seed=1, sha256={mask.sha256[:12]})"
     )
-    assert "acceleration=unknown" in repr(mask_from_array(np.eye(3)))
+    assert "acceleration=unknown" in repr(SamplingMask.from_array(np.eye(3)))
 
 
 def test_plot(mask: SamplingMask) -> None:
