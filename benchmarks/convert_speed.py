@@ -21,7 +21,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.conversion import KSPACE_FORMATS, convert_kspace
 from mrisps.io.fastmri import KspaceWriter
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 N_COILS, N_Y, N_X = 16, 640, 368
 SLICE_BYTES = 8 * N_COILS * N_Y * N_X

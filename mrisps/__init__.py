@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mrisps.io.acquisition import Acquisition as Acquisition
     from mrisps.io.fastmri import FastmriFile as FastmriFile
     from mrisps.io.fastmri import ReconstructionWriter as ReconstructionWriter
-    from mrisps.io.kspace_file import open_kspace as open_kspace
     from mrisps.io.manifest import Manifest as Manifest
+    from mrisps.io.open import open_kspace as open_kspace
     from mrisps.model import ModelConfig as ModelConfig
     from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
     from mrisps.operators import BlurDownsample as BlurDownsample
@@ -66,7 +66,7 @@ _HOME = {
     "mrisps.bilevel": ("solve_with_gradient",),
     "mrisps.io.acquisition": ("Acquisition",),
     "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
-    "mrisps.io.kspace_file": ("open_kspace",),
+    "mrisps.io.open": ("open_kspace",),
     "mrisps.io.manifest": ("Manifest",),
     "mrisps.reconstruction.recipe": ("Recipe", "load_recipe"),
     "mrisps.reconstruction.problem": ("mri_problem",),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mrisps.errors import MrispsError
 from mrisps.io.conversion import convert_kspace
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 
 def main(source: Path, destination: Path) -> int:

@@ -32,7 +32,7 @@ from mrisps.campaign.ledger import Entry, Ledger
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import JsonValue
 from mrisps.io.manifest import Manifest, sha256_of
-from mrisps.io.volume import open_slices
+from mrisps.io.open import open_slices
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file

@@ -25,7 +25,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.manifest import sha256_of
-from mrisps.io.volume import open_slices
+from mrisps.io.open import open_slices
 from mrisps.journal import Journal
 from mrisps.kspace.coil_maps import to_image
 from mrisps.model import SmoothPlusSparse

@@ -37,7 +37,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
 from mrisps.io.images import IMAGE_SUFFIXES, read_image
-from mrisps.io.volume import open_slices
+from mrisps.io.open import open_slices
 from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import BlurDownsample, FourierSubsampling, Sense

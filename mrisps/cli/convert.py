@@ -78,7 +78,7 @@ def _convert_kspace(
     source: Path, destination: Path, to: str | None, layout: "ArrayLayout | None", overwrite: bool
 ) -> None:
     from mrisps.io.conversion import KSPACE_FORMATS, convert_kspace
-    from mrisps.io.kspace_file import open_kspace
+    from mrisps.io.open import open_kspace
 
     name = to or _KSPACE.get(destination.suffix.lower())
     chosen = next((known for known in KSPACE_FORMATS if known == name), None)
@@ -109,7 +109,7 @@ def _convert_images(
         raise UsageError(_unknown(destination, to, "images", _IMAGE_FORMATS, _KSPACE_FORMATS))
     if place_from is not None:
         from mrisps.io.image_volume import geometries_of
-        from mrisps.io.kspace_file import open_kspace
+        from mrisps.io.open import open_kspace
 
         n_slices, n_y, n_x = volume.pixels.shape
         with open_kspace(place_from) as raw:

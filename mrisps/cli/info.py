@@ -102,7 +102,7 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
 
     from mrisps.io.fastmri import sampling_of
     from mrisps.io.ismrmrd import IsmrmrdFile
-    from mrisps.io.kspace_file import open_kspace
+    from mrisps.io.open import open_kspace
 
     with open_kspace(path, layout) as file:
         n_z = file.n_z if isinstance(file, IsmrmrdFile) else 1

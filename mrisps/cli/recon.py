@@ -233,7 +233,7 @@ def _reconstruct(
     device: str,
     maps_folder: Path | None,
 ) -> "tuple[FileResult, SamplingMask | None]":
-    from mrisps.io.volume import open_slices
+    from mrisps.io.open import open_slices
     from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file
     from mrisps.sampling import read_mask
 
@@ -321,7 +321,7 @@ def _write_report(
 
     from mrisps.atomic import write_text
     from mrisps.io.hdf5 import Hdf5Reader
-    from mrisps.io.volume import open_slices
+    from mrisps.io.open import open_slices
     from mrisps.quality.metrics import center_crop
     from mrisps.reconstruction.problem import mri_problem, to_array
     from mrisps.reports.html import render

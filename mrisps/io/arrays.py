@@ -14,17 +14,14 @@ import tomllib
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Scalar
-from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.acquisition import Acquisition
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
 from mrisps.io.matlab import chosen, read_mat
@@ -148,11 +145,6 @@ class ArrayFile(KspaceFile):
         self.shape = (n_y, n_x)
         self.n_coils = n_coils
         self.n_slices = int(np.prod(counts))
-        self.recon_shape: tuple[int, int] | None = None
-        self.contrast: str | None = None
-        self.header: IsmrmrdHeader | None = None
-        self.header_xml: bytes | None = None
-        self.attributes: Mapping[str, Scalar] = MappingProxyType({})
         notes = ["no header: field of view and crop are unknown", "no mask"]
         if not layout.centred:
             notes.append("the zero frequency was moved to the centre")

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Scalar
-from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.acquisition import Acquisition
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
 
@@ -130,11 +129,6 @@ class BartFile(KspaceFile):
         self.n_slices = math.prod(self._counts.values())
         self.n_coils = array.shape[_COIL]
         self.shape = (array.shape[_READOUT], array.shape[_PHASE_1])
-        self.recon_shape: tuple[int, int] | None = None
-        self.contrast: str | None = None
-        self.header: IsmrmrdHeader | None = None
-        self.header_xml: bytes | None = None
-        self.attributes: Mapping[str, Scalar] = MappingProxyType({})
         self.notes = tuple(notes)
 
     def close(self) -> None:

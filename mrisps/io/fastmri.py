@@ -286,13 +286,12 @@ class FastmriFile(KspaceFile):
         self.shape = (shape[-2], shape[-1])
         self.mask = self._read_mask()
         attributes, others = file.attributes()
-        self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
-        self.contrast: str | None = _text(attributes.get("acquisition"))
+        self.attributes = MappingProxyType(attributes)
+        self.contrast = _text(attributes.get("acquisition"))
         self.image_is_real = _flag(self.path, "image_is_real", attributes.get("image_is_real", False))
         notes = [f"attribute {name} is neither text nor a number, left out" for name in others]
-        self.header_xml: bytes | None = _read_header_xml(file)
-        self.header: IsmrmrdHeader | None = _parsed_header(file.path, self.header_xml)
-        self.recon_shape: tuple[int, int] | None = None
+        self.header_xml = _read_header_xml(file)
+        self.header = _parsed_header(file.path, self.header_xml)
         if self.header is None:
             notes.append("no ismrmrd_header: encoding, field of view and crop are unknown")
         else:

@@ -224,17 +224,17 @@ class IsmrmrdFile(KspaceFile):
         self.n_slices = len(self.images.images)
         self.n_coils = self.images.n_coils
         self.shape = (header.encoded_matrix[0], header.encoded_matrix[1])
-        self.recon_shape: tuple[int, int] | None = header.crop
+        self.recon_shape = header.crop
         attributes: dict[str, Scalar] = dict(header.user_parameters)
         acquisition = attributes.get("acquisition")  # what fastMRI's files call the contrast; our writer keeps it
-        self.contrast: str | None = acquisition if isinstance(acquisition, str) else header.protocol_name
+        self.contrast = acquisition if isinstance(acquisition, str) else header.protocol_name
         self.image_is_real = attributes.get("image_is_real") == 1
         if header.patient_id is not None:
             attributes["patient_id"] = header.patient_id
         dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
         if dwell > 0:
             attributes["sample_time_us"] = dwell
-        self.attributes: Mapping[str, Scalar] = MappingProxyType(attributes)
+        self.attributes = MappingProxyType(attributes)
         self.notes = (*self._notes(header, encoding), *self.images.notes)
         if header.n_coils not in (None, self.n_coils):
             message = f"the header says {header.n_coils}, the acquisitions have {self.n_coils}"

@@ -5,7 +5,6 @@ Files of the split ``"test"`` are held out: nothing touches them unless the call
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -18,6 +17,7 @@ from typing import Literal, TypeVar
 
 from mrisps.atomic import atomic_path, write_text
 from mrisps.errors import FileError
+from mrisps.io.files import sha256_of
 
 __all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests", "sha256_of"]
 
@@ -358,21 +358,6 @@ def builtin_manifests() -> dict[str, Path]:
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.toml"))}
     return {}
-
-
-def sha256_of(path: Path | str) -> str:
-    """Compute the SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises
-    ------
-    FileError
-        The file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FileError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _state(file: ManifestFile, path: Path) -> Literal["ok", "missing", "wrong size", "wrong checksum"]:

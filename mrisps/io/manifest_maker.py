@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from mrisps.errors import FileError
 from mrisps.io.fastmri import sampling_of
-from mrisps.io.kspace_file import KSPACE_SUFFIXES, KspaceFile, open_kspace
+from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
+from mrisps.io.open import KSPACE_SUFFIXES, open_kspace
 
 __all__ = ["SplitRule", "make_manifest"]
 

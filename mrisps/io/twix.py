@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Acquisition, Scalar
+from mrisps.io.acquisition import Acquisition
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
@@ -140,14 +140,13 @@ class TwixFile(KspaceFile):
         if self.header.encoded_matrix[2] > 1:
             message = f"is three-dimensional ({self.header.encoded_matrix[2]} partitions), which is not supported for twix files"
             raise FileError(self.path, message, field="Par")
-        self.header_xml: bytes | None = None
         self.n_slices = len(self.images.images)
         self.n_coils = self.images.n_coils
         self.shape = (self.header.encoded_matrix[0], self.header.encoded_matrix[1])
-        self.recon_shape: tuple[int, int] | None = self.header.crop
-        self.contrast: str | None = self.header.protocol_name
+        self.recon_shape = self.header.crop
+        self.contrast = self.header.protocol_name
         dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
-        self.attributes: Mapping[str, Scalar] = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
+        self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
         notes = [
             f"software line {'VB' if is_vb else 'VD or later'}, measurement {len(measurements)} of {len(measurements)}"
         ]

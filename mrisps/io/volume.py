@@ -6,36 +6,20 @@ are slices.
 """
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Geometry, Scalar
-from mrisps.io.arrays import ArrayLayout
+from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.ismrmrd import IsmrmrdFile, Volume
-from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import KspaceFile, open_kspace
+from mrisps.io.kspace_file import KspaceFile
 
-__all__ = ["VolumeSlices", "open_slices"]
+__all__ = ["VolumeSlices"]
 
 _IN_MEMORY_BYTES = 1 << 30
-
-
-def open_slices(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFile:
-    """Open k-space as `mrisps.io.kspace_file.open_kspace` does, and give three-dimensional measurements as slices, too.
-
-    Raises
-    ------
-    FileError
-        As `open_kspace`.
-    """
-    file = open_kspace(path, layout)
-    return VolumeSlices(file) if isinstance(file, IsmrmrdFile) and file.n_z > 1 else file
 
 
 class VolumeSlices(KspaceFile):
@@ -58,11 +42,11 @@ class VolumeSlices(KspaceFile):
         self.n_slices = file.n_slices * len(self._rows)
         self.n_coils = file.n_coils
         self.shape = (n_z, n_x)
-        self.recon_shape: tuple[int, int] | None = (min(n_z, file.header.recon_matrix[2]), crop[1])
-        self.contrast: str | None = file.contrast
-        self.header: IsmrmrdHeader | None = file.header
-        self.header_xml: bytes | None = file.header_xml
-        self.attributes: Mapping[str, Scalar] = file.attributes
+        self.recon_shape = (min(n_z, file.header.recon_matrix[2]), crop[1])
+        self.contrast = file.contrast
+        self.header = file.header
+        self.header_xml = file.header_xml
+        self.attributes = file.attributes
         self.notes = (
             *file.notes,
             f"three-dimensional: {len(self._rows)} positions along the readout are slices of {n_z} partitions x {n_x} lines",

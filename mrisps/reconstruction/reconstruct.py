@@ -24,7 +24,7 @@ from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.arrays import ArrayLayout
 from mrisps.io.fastmri import JsonValue, ReconstructionWriter
 from mrisps.io.manifest import sha256_of
-from mrisps.io.volume import open_slices
+from mrisps.io.open import open_slices
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.problem import Problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
@@ -186,7 +186,7 @@ def reconstruct_file(
     mask, undersample, scale, device, maps_folder
         See :func:`mri_problem`.
     layout
-        What the axes of an array file are; see :func:`mrisps.io.volume.open_slices`.
+        What the axes of an array file are; see :func:`mrisps.io.open.open_slices`.
     crop
         Cut the images to the size that the file's header asks for.
     slices

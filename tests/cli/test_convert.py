@@ -9,7 +9,7 @@ from raw_files import N_COILS, N_X, N_Y, lines_of, normal, write_mrd
 from mrisps.io.fastmri import ReconstructionWriter, write_kspace
 from mrisps.io.images import read_image
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 from .helpers import Cli
 

@@ -10,7 +10,7 @@ from scipy.io import savemat
 
 from mrisps.errors import FileError
 from mrisps.io.arrays import ArrayFile, ArrayLayout, centered
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 KSPACE = normal((2, 3, 10, 8))  # (slice, coil, y, x)
 LAYOUT = ArrayLayout.parse("slice, coil, y, x")

@@ -11,7 +11,7 @@ from raw_files import normal
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.bart import BartFile, CflWriter, read_cfl, read_hdr
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 KSPACE = normal((2, 3, 10, 8))  # (slice, coil, y, x)
 

@@ -16,8 +16,8 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.conversion import KSPACE_FORMATS, KspaceFormat, convert_kspace
 from mrisps.io.fastmri import FastmriFile, KspaceWriter, write_kspace
-from mrisps.io.kspace_file import open_kspace
 from mrisps.io.manifest import sha256_of
+from mrisps.io.open import open_kspace
 
 KSPACE = normal((3, N_COILS, N_Y, N_X))
 MASK = np.isin(np.arange(N_X), (0, 2, 5, 6, 7, 9))
@@ -229,7 +229,7 @@ def test_a_file_larger_than_the_memory_it_takes(tmp_path: Path, source_format: K
     program = """
 import sys
 from mrisps.io.conversion import convert_kspace
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 with open_kspace(sys.argv[1]) as file:
     convert_kspace(file, sys.argv[2], sys.argv[3])
 lines = open("/proc/self/status").read().splitlines()

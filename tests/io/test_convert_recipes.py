@@ -9,7 +9,7 @@ import pytest
 from raw_files import normal, write_twix
 
 from mrisps.io.fastmri import write_kspace
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 from mrisps.reconstruction.recipe import builtin_recipes
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -18,7 +18,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout
 from mrisps.io.bart import CflWriter
 from mrisps.io.fastmri import write_kspace
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 KSPACE = normal((2, 3, 16, 12))  # (slice, coil, y, x)
 SECONDS = 20

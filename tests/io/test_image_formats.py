@@ -16,8 +16,8 @@ from mrisps.io.fastmri import ReconstructionWriter
 from mrisps.io.image_volume import ImageVolume, geometries_of, read_reconstruction
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.ismrmrd_writer import write_ismrmrd_images
-from mrisps.io.kspace_file import open_kspace
 from mrisps.io.nifti import affine_of, write_nifti
+from mrisps.io.open import open_kspace
 
 SHAPE = DICOM_SHAPE
 PIXELS = np.abs(normal((3, *SHAPE))).astype(np.float32)

@@ -12,7 +12,7 @@ from raw_files import BOTH, CALIBRATION, N_COILS, N_X, N_Y, NOISE, RawLine, head
 
 from mrisps.errors import FileError
 from mrisps.io.ismrmrd import IsmrmrdFile
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 
 KSPACE = normal((N_COILS, N_Y, N_X))
 

@@ -8,7 +8,7 @@ import pytest
 from raw_files import normal, write_twix
 
 from mrisps.errors import FileError
-from mrisps.io.kspace_file import open_kspace
+from mrisps.io.open import open_kspace
 from mrisps.io.twix import TwixFile
 
 pytest.importorskip("twixtools")

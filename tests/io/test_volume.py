@@ -8,7 +8,8 @@ from raw_files import CALIBRATION, N_COILS, N_X, N_Y, header, lines_of, normal, 
 
 from mrisps.errors import FileError
 from mrisps.io import volume
-from mrisps.io.volume import VolumeSlices, open_slices
+from mrisps.io.open import open_slices
+from mrisps.io.volume import VolumeSlices
 
 N_Z = 6
 

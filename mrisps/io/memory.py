@@ -1,0 +1,170 @@
+"""K-space in arrays of a running program: `MemoryKspace`, so that arrays and files take one path."""
+
+import hashlib
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition
+from mrisps.io.arrays import centered
+from mrisps.io.kspace_file import KspaceFile
+
+__all__ = ["ArrayOrTensor", "MemoryKspace"]
+
+
+@runtime_checkable
+class Tensor(Protocol):
+    """What is used of a PyTorch tensor."""
+
+    def detach(self) -> "Tensor": ...
+    def cpu(self) -> "Tensor": ...
+    def resolve_conj(self) -> "Tensor": ...
+    def resolve_neg(self) -> "Tensor": ...
+
+
+ArrayOrTensor: TypeAlias = NDArray[np.generic] | Tensor
+"""A NumPy array, or a PyTorch tensor on any device."""
+
+
+class MemoryKspace(KspaceFile):
+    """K-space in arrays, with what belongs to it; see `KspaceFile` for the attributes. The arrays are not changed.
+
+    Parameters
+    ----------
+    kspace
+        complex64 or complex128, (y, x), (coil, y, x) or (slice, coil, y, x), NumPy or PyTorch; zero where nothing was
+        acquired. Rows are the readout direction. complex128 is rounded to complex64.
+    mask
+        What was acquired: bool, or numbers 0 and 1, (x,) for whole columns, (y, x), or (slice, y, x), with the zero
+        frequency where ``kspace`` has it. None: not stated.
+    maps
+        Coil sensitivities, complex, (coil, y, x), (set, coil, y, x), or (slice, set, coil, y, x).
+    noise
+        Samples without signal, complex, (coil, sample), scaled like ``kspace``.
+    centred
+        True: the zero frequency is at n // 2. False: it is at 0, as in the result of a plain fft2.
+    image_is_real
+        The underlying image is real.
+    name
+        Stands for a file name in messages and in results.
+
+    Raises
+    ------
+    ValueError
+        An argument is no array, or has another element type or shape. Samples that are NaN, infinite or all zero are found when
+        a slice is read, which also raises a ValueError.
+    """
+
+    format = "array"
+
+    def __init__(
+        self,
+        kspace: ArrayOrTensor,
+        *,
+        mask: ArrayOrTensor | None = None,
+        maps: ArrayOrTensor | None = None,
+        noise: ArrayOrTensor | None = None,
+        centred: bool = True,
+        image_is_real: bool = False,
+        name: str = "array",
+    ) -> None:
+        array = _numpy("kspace", kspace)
+        if array.ndim not in (2, 3, 4) or array.dtype.kind != "c" or array.size == 0:
+            message = "expected complex (y, x), (coil, y, x) or (slice, coil, y, x)"
+            raise ValueError(f"kspace: {message}, got {array.dtype} {array.shape}")
+        self._kspace = array.reshape((1,) * (4 - array.ndim) + array.shape)  # (slice, coil, y, x)
+        self.n_slices, self.n_coils, n_y, n_x = self._kspace.shape
+        self.shape = (n_y, n_x)
+        self.path = Path(name)
+        self._centred, self._image_is_real = centred, image_is_real
+        self._mask = None if mask is None else self._checked_mask(_numpy("mask", mask))
+        self._maps = None if maps is None else self._checked_maps(_numpy("maps", maps))
+        self._noise = None
+        if noise is not None:
+            samples = _numpy("noise", noise)
+            if samples.ndim != 2 or samples.dtype.kind != "c" or len(samples) != self.n_coils or samples.size == 0:
+                raise ValueError(f"noise: expected complex ({self.n_coils}, sample), got {_shown(samples)}")
+            self._noise = samples
+        notes = [] if self._mask is not None else ["no mask"]
+        if array.dtype != np.complex64:
+            notes.append(f"{array.dtype} is rounded to complex64")
+        self.notes = tuple(notes)
+
+    def close(self) -> None:
+        """Do nothing: the arrays belong to the caller."""
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of all arrays with their shapes and element types."""
+        digest = hashlib.sha256(f"{self._centred} {self._image_is_real}".encode())
+        for array in (self._kspace, self._mask, self._maps, self._noise):
+            digest.update(b"none" if array is None else _shown(array).encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Give one slice.
+
+        Raises
+        ------
+        ValueError
+            There is no such slice; samples are NaN or infinite, all zero, or not zero where the mask says that nothing was
+            acquired.
+        """
+        try:
+            self._check_index(index)
+            mask = None if self._mask is None else self._mask[0 if len(self._mask) == 1 else index]
+            maps = None if self._maps is None else self._maps[0 if len(self._maps) == 1 else index]
+            kspace = _complex64(self._kspace[index])
+            return Acquisition(
+                kspace=kspace if self._centred else centered(kspace),
+                source=self.path,
+                slice_index=index,
+                n_slices=self.n_slices,
+                mask=mask,
+                image_is_real=self._image_is_real,
+                sensitivity_maps=None if maps is None else _complex64(maps),
+                noise_scan=None if self._noise is None else _complex64(self._noise),
+            )
+        except FileError as error:
+            raise ValueError(f"{error.field}: {error.message}") from error
+
+    def _checked_mask(self, mask: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """As bool (slice or 1, x) or (slice or 1, y, x), centred."""
+        n_y, n_x = self.shape
+        known = ((n_x,), (n_y, n_x), (self.n_slices, n_y, n_x))
+        if mask.shape not in known or mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
+            raise ValueError(f"mask: expected 0 and 1, {known[0]}, {known[1]} or {known[2]}, got {_shown(mask)}")
+        acquired = mask.astype(np.bool_)
+        if not self._centred:
+            acquired = np.fft.fftshift(acquired, axes=(-1,) if acquired.ndim == 1 else (-2, -1))
+        return acquired if acquired.ndim == 3 else acquired[np.newaxis]
+
+    def _checked_maps(self, maps: NDArray[np.generic]) -> NDArray[np.generic]:
+        """As (slice or 1, set, coil, y, x)."""
+        image = (self.n_coils, *self.shape)
+        fits = maps.shape[-3:] == image and maps.ndim in (3, 4, 5) and maps.dtype.kind == "c" and maps.size > 0
+        if not fits or (maps.ndim == 5 and len(maps) != self.n_slices):
+            expected = f"{image}, (set, *{image}) or ({self.n_slices}, set, *{image})"
+            raise ValueError(f"maps: expected complex (coil, y, x) = {expected}, got {_shown(maps)}")
+        return maps.reshape((1,) * (5 - maps.ndim) + maps.shape)
+
+
+def _numpy(name: str, value: ArrayOrTensor) -> NDArray[np.generic]:
+    if isinstance(value, Tensor):
+        value = np.asarray(value.detach().cpu().resolve_conj().resolve_neg())
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name}: expected a NumPy array or a PyTorch tensor, got {type(value).__name__}")
+    return value
+
+
+def _complex64(array: NDArray[np.generic]) -> NDArray[np.complex64]:
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which Acquisition refuses
+        return np.array(array, np.complex64, order="C")
+
+
+def _shown(array: NDArray[np.generic]) -> str:
+    return f"{array.dtype} {array.shape}"
