@@ -158,7 +158,7 @@ def hypergradient(
     coefficients
         a*, (rows, y, x, n): the image is x(a*). The result is the derivative of the minimiser only as far as a* is stationary.
     image_gradient
-        dL/dx at x(a*), (batch, 1, y, x); for complex images dL/d(real part) + i dL/d(imaginary part), as torch has it.
+        dL/dx at x(a*), (batch, set, y, x); for complex images dL/d(real part) + i dL/d(imaginary part), as torch has it.
     settings
         Accuracy.
     start
@@ -245,7 +245,7 @@ class _AdjointSystem:
     def synthesise(self, prediction: Tensor) -> Tensor:
         """K^T q = beta sum P^T B^T c for c = C q."""
         patch_side = self.prior.transform.adjoint(prediction)
-        return self.prior.beta * to_images(patch_side, self.energy.operator.domain_dtype)
+        return self.prior.beta * to_images(patch_side, self.energy.operator.domain_dtype, self.energy.n_sets)
 
     def misfit_of(self, image: Tensor, prediction: Tensor) -> Tensor:
         """B P_k x - c_k."""
@@ -336,7 +336,7 @@ def solve_with_gradient(
     Returns
     -------
     Tensor
-        The image, (batch, 1, y, x).
+        The image, (batch, set, y, x).
 
     Raises
     ------

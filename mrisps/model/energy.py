@@ -6,8 +6,9 @@ where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every
 images under the constraint x >= 0 if the prior has it.
 
 With the patch basis B (see :mod:`mrisps.model.atoms`) the coupling is ``|B P_k x - C a_k|^2``, C = B D^T: everything here is
-in those r numbers a patch. Coefficients are (rows, y, x, n) where *rows* counts real images: the batch, or twice the batch
-for complex images (:func:`mrisps.model.patches.to_real_images`).
+in those r numbers a patch. The image x is (batch, set, y, x): usually one image for each entry of the batch, or one for each set
+of coil maps. The images of all sets share the data term, and each has the prior. Coefficients are (rows, y, x, n) where *rows*
+counts real images: batch * n_sets, or twice that for complex images (:func:`mrisps.model.patches.to_real_images`).
 """
 
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ class Energy:
     Parameters
     ----------
     operator
-        A; its domain is images (1, y, x), real or complex.
+        A; its domain is images (set, y, x), real or complex.
     y
         Measurements (batch, *operator.range_shape).
     prior
@@ -172,9 +173,14 @@ class Energy:
         return self.prior.transform.grid_shape(self.image_shape)
 
     @property
+    def n_sets(self) -> int:
+        """Images that share one set of measurements: 1, or the number of sets of coil maps."""
+        return self.operator.domain_shape[0]
+
+    @property
     def n_real_images(self) -> int:
-        """Batch, times two if the images are complex."""
-        return self.y.shape[0] * (2 if self.operator.domain_dtype.is_complex else 1)
+        """Batch times sets, times two if the images are complex."""
+        return self.y.shape[0] * self.n_sets * (2 if self.operator.domain_dtype.is_complex else 1)
 
     @property
     def _patch_weight(self) -> float:
@@ -203,7 +209,7 @@ class Energy:
     def gradient_image(self, image: Tensor, prediction: Tensor) -> Tensor:
         """dE/dx = A^H (A x - y) + beta sum_k P_k^T B^T (B P_k x - C a_k), for ``prediction`` = C a (rows, y, x, r)."""
         misfit = self.prior.transform.forward(to_real_images(image)) - prediction
-        smooth = to_images(self.prior.transform.adjoint(misfit), image.dtype)
+        smooth = to_images(self.prior.transform.adjoint(misfit), image.dtype, self.n_sets)
         return self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * smooth
 
     def coefficient_step(self, image: Tensor, coefficients: Tensor) -> Tensor:
@@ -243,7 +249,7 @@ class Energy:
         """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0 without constraint; float64 (batch,)."""
         if prediction is None:
             misfit = self.prior.transform.forward(to_real_images(image))
-            patch_side = to_images(self.prior.transform.adjoint(misfit), image.dtype)
+            patch_side = to_images(self.prior.transform.adjoint(misfit), image.dtype, self.n_sets)
             gradient = self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * patch_side
         else:
             gradient = self.gradient_image(image, prediction)
@@ -253,7 +259,7 @@ class Energy:
         return _norms(gradient, batch), _norms(self.operator.adjoint(self.y), batch)
 
     def cost_map(self, coefficients: Tensor) -> Tensor:
-        """sum over atoms (and over real and imaginary part) of R_i(a_k): (batch, 1, y, x), where the prior is surprised."""
+        """How much every pixel costs: sum over atoms, sets, real and imaginary part of R_i(a_k), (batch, 1, y, x)."""
         real = self.prior.basis.dtype
         cost = torch.empty(coefficients.shape[:-1], dtype=real, device=coefficients.device)
         for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):

@@ -25,35 +25,42 @@ def to_real_images(image: Tensor) -> Tensor:
     Parameters
     ----------
     image
-        (batch, 1, y, x), real or complex.
+        (batch, set, y, x), real or complex.
 
     Returns
     -------
     Tensor
-        (batch, 1, y, x) for a real image; (2 * batch, 1, y, x) for a complex one, in the order real part, imaginary part of
-        the first image, then of the second, and so on. Both parts share the dictionary, and the inner product of the
-        result is the real inner product Re<a, b> of the images.
+        (rows, 1, y, x): batch * n_sets rows for real images, twice that for complex ones. The set changes faster than the
+        batch, and real and imaginary part of one image stand side by side. All rows share the dictionary, and the inner
+        product of the result is the real inner product Re<a, b> of the images.
     """
+    height, width = image.shape[-2:]
     if not image.is_complex():
-        return image
-    batch, _, height, width = image.shape
-    return torch.view_as_real(image).movedim(-1, 1).reshape(2 * batch, 1, height, width)  # (batch, 2, 1, y, x) before
+        return image.reshape(-1, 1, height, width)
+    return torch.view_as_real(image).movedim(-1, 2).reshape(-1, 1, height, width)  # (batch, set, 2, y, x) before
 
 
-def to_images(real_images: Tensor, dtype: torch.dtype) -> Tensor:
+def to_images(real_images: Tensor, dtype: torch.dtype, n_sets: int = 1) -> Tensor:
     """Inverse of :func:`to_real_images`.
 
     Parameters
     ----------
     real_images
-        (batch, 1, y, x), or (2 * batch, 1, y, x) for a complex ``dtype``.
+        (rows, 1, y, x): batch * n_sets rows, or twice that for a complex ``dtype``.
     dtype
         The dtype of the images to be returned; its precision has to be that of ``real_images``.
+    n_sets
+        Number of images that share one set of measurements: the size of the second axis of the result.
+
+    Returns
+    -------
+    Tensor
+        (batch, n_sets, y, x).
     """
+    height, width = real_images.shape[-2:]
     if not dtype.is_complex:
-        return real_images
-    n, _, height, width = real_images.shape
-    pairs = real_images.reshape(n // 2, 2, 1, height, width).movedim(1, -1)
+        return real_images.reshape(-1, n_sets, height, width)
+    pairs = real_images.reshape(-1, n_sets, 2, height, width).movedim(2, -1)
     return torch.view_as_complex(pairs.contiguous())
 
 

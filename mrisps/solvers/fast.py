@@ -154,7 +154,7 @@ class Iterate:
     iteration
         Of this stage, from 1.
     image
-        (batch, 1, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 on the way.
+        (batch, set, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 on the way.
     coefficients
         (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
         x(a) for them; for CPR, solved by splitting, and under x >= 0 it only tends to that.
@@ -174,7 +174,7 @@ class Minimum:
     Parameters
     ----------
     image
-        x(a*), (batch, 1, y, x); where the iteration broke down, the last good image.
+        x(a*), (batch, set, y, x); where the iteration broke down, the last good image.
     coefficients
         a*, (rows, y / stride, x / stride, n).
     image_step
@@ -226,7 +226,7 @@ def solve(
     Parameters
     ----------
     operator
-        A, from images (1, y, x), real or complex, to measurements. Dtype and device of the computation are its own.
+        A, from images (set, y, x), real or complex, to measurements. Dtype and device of the computation are its own.
     y
         (batch, *operator.range_shape).
     model

@@ -42,9 +42,9 @@ class ConvolutionStep:
     Parameters
     ----------
     adjoint_y
-        A^H y, (batch, 1, y, x).
+        A^H y, (batch, set, y, x).
     transfer
-        Transfer function of A^H A, (y, x), DC at [0, 0].
+        Transfer function of A^H A, (y, x), DC at [0, 0]; the same for the image of every set.
     prior, transform
         The prior, and which of its patches count.
     ridge
@@ -89,7 +89,7 @@ class ConvolutionStep:
             self._correction = _Correction(lambda image, start: bounded(image), penalty, largest, tolerance)
 
     def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
-        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, 1, y, x); it needs no start.
+        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, set, y, x); it needs no start.
 
         ``exactly`` matters under x >= 0 alone: without it the image is that after one more iteration towards the constraint,
         and may be below 0.
@@ -99,8 +99,8 @@ class ConvolutionStep:
         return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
 
     def right_side(self, prediction: Tensor) -> Tensor:
-        """A^H y + beta sum_k P_k^T B^T c_k, (batch, 1, y, x)."""
-        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
+        """A^H y + beta sum_k P_k^T B^T c_k, (batch, set, y, x)."""
+        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.adjoint_y.shape[1])
         return torch.add(self.adjoint_y, patch_side, alpha=self._weight)
 
     def multiplier(self, image: Tensor) -> Tensor:
@@ -108,11 +108,11 @@ class ConvolutionStep:
         return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
 
     def smooth_image(self) -> Tensor:
-        """x for a = 0 without constraint, (batch, 1, y, x)."""
+        """x for a = 0 without constraint, (batch, set, y, x)."""
         return self.invert(self.adjoint_y)
 
     def invert(self, right_side: Tensor) -> Tensor:
-        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, 1, y, x)."""
+        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, set, y, x)."""
         return self._inverse(right_side)
 
 
@@ -153,7 +153,7 @@ class ImageStep:
             )
             return
         dtype, shape = self.adjoint_y.dtype, energy.image_shape
-        circulant = _nearest_circulant(operator).reshape(shape)
+        circulant = _nearest_circulant(operator)  # (set, y, x)
         self._patch_filter: _Filter | _AliasFilter
         preconditioner: Callable[[float], _Filter | _AliasFilter]
         if self._transform.stride == 1:
@@ -189,18 +189,18 @@ class ImageStep:
         prediction
             (rows, y, x, r).
         start
-            A guess (batch, 1, y, x) for the conjugate gradients; by default one application of the preconditioner.
+            A guess (batch, set, y, x) for the conjugate gradients; by default one application of the preconditioner.
         exactly
             Under x >= 0, meet the constraint; without it the image is that after one more iteration towards it, and may be below 0.
 
         Returns
         -------
         Tensor
-            (batch, 1, y, x).
+            (batch, set, y, x).
         """
         if self._closed_form is not None:
             return self._closed_form.solve(prediction, exactly=exactly)
-        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype)
+        patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.energy.n_sets)
         image = self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
         return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
 
@@ -211,13 +211,13 @@ class ImageStep:
         return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
 
     def smooth_image(self) -> Tensor:
-        """x for a = 0 without constraint, (batch, 1, y, x): what the smooth part of the prior gives alone, linear in y."""
+        """x for a = 0 without constraint, (batch, set, y, x): what the smooth part of the prior gives alone, linear in y."""
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
 
     def invert(self, right_side: Tensor) -> Tensor:
-        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, 1, y, x), to the tolerance."""
+        """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, set, y, x), to the tolerance."""
         if self._closed_form is not None:
             return self._closed_form.invert(right_side)
         return self._iterate(right_side, None, self.max_iterations)
@@ -257,7 +257,7 @@ class _Correction:
     Parameters
     ----------
     inverse
-        (H + m)^-1 applied to images (batch, 1, y, x); the second argument is a guess at the result, or None.
+        (H + m)^-1 applied to images (batch, set, y, x); the second argument is a guess at the result, or None.
     penalty
         m.
     largest
@@ -328,7 +328,7 @@ def _penalty(transfer: Tensor, patch_system: Tensor) -> tuple[float, float]:
 
 
 class _Filter:
-    """A circular convolution with a real transfer function, (y, x), symmetric for real images."""
+    """A circular convolution with a real transfer function, (y, x) or (set, y, x), symmetric for real images."""
 
     def __init__(self, transfer: Tensor, dtype: torch.dtype) -> None:
         self._real = not dtype.is_complex
@@ -344,7 +344,7 @@ class _Filter:
 
 
 class _AliasFilter:
-    """A map that mixes the aliases of each frequency by a small matrix, (y / s, x / s, s^2, s^2)."""
+    """A map that mixes the aliases of each frequency by a small matrix, (y / s, x / s, s^2, s^2) or one for each set."""
 
     def __init__(self, matrix: Tensor, dtype: torch.dtype) -> None:
         self._real = not dtype.is_complex
@@ -352,7 +352,7 @@ class _AliasFilter:
         self._matrix = matrix.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
 
     def __call__(self, image: Tensor) -> Tensor:
-        height, width = self._matrix.shape[:2]
+        height, width = self._matrix.shape[-4:-2]
         aliases = _by_alias(torch.fft.fft2(image), (height, width))
         solved = (self._matrix * aliases[..., None, :]).sum(dim=-1)
         s = self._stride
@@ -363,7 +363,7 @@ class _AliasFilter:
 
 def _alias_inverse(transfer: Tensor, matrix: Tensor) -> Tensor:
     """Of the convolution with this transfer function plus the map that mixes aliases: another such map."""
-    grid = (matrix.shape[0], matrix.shape[1])
+    grid = (matrix.shape[-4], matrix.shape[-3])
     system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
     # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
     ridge = 1e-10 * float(matrix.abs().max())
@@ -388,7 +388,9 @@ def _inverse(denominator: Tensor, patch_transfer: Tensor) -> Tensor:
 
 
 def _nearest_circulant(operator: LinearOperator) -> Tensor:
-    """Transfer function of the circulant nearest to A^H A, the diagonal of F A^H A F^H: what the operator knows, or about that.
+    """Transfer function of the circulant nearest to A^H A, the diagonal of F A^H A F^H, (set, y, x).
+
+    What the operator knows of it, or an estimate.
 
     From random probes: with z white noise and N = A^H A, the mean of Re(conj(F z) F N z) / |F z|^2 is that diagonal.
 
@@ -401,14 +403,13 @@ def _nearest_circulant(operator: LinearOperator) -> Tensor:
     if known is not None:
         return known
     generator = torch.Generator().manual_seed(0)
-    _, height, width = operator.domain_shape
-    probes = torch.randn((N_PROBES, 1, height, width), generator=generator, dtype=torch.float64)
+    probes = torch.randn((N_PROBES, *operator.domain_shape), generator=generator, dtype=torch.float64)
     probes = probes.to(device=operator.device, dtype=operator.domain_dtype)
     spectra = torch.fft.fft2(probes)
     images = torch.fft.fft2(operator.normal(probes))
-    cross: Tensor = (spectra.conj() * images).real.sum(dim=(0, 1))
-    diagonal: Tensor = cross / spectra.abs().square().sum(dim=(0, 1))
+    cross: Tensor = (spectra.conj() * images).real.sum(dim=0)
+    diagonal: Tensor = cross / spectra.abs().square().sum(dim=0)
     norm = operator.norm(tolerance=1e-2)
     diagonal = diagonal.clamp(min=0, max=norm**2)
     # Probing leaves noise, and a real image has a symmetric diagonal: average f with -f.
-    return 0.5 * (diagonal + diagonal.flip(0, 1).roll((1, 1), (0, 1)))
+    return 0.5 * (diagonal + diagonal.flip(-2, -1).roll((1, 1), (-2, -1)))

@@ -91,7 +91,7 @@ def solve_paper(
     Parameters
     ----------
     operator
-        A, from images (1, y, x) to measurements.
+        A, from images (set, y, x) to measurements.
     y
         (batch, *operator.range_shape). Every image of the batch is solved on its own, as if it came alone.
     model
@@ -194,7 +194,7 @@ def _dense(energy: Energy) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable
         return prior.regulariser.prox(coefficients - prior.beta * gradient)
 
     def synthesise(coefficients: Tensor) -> Tensor:
-        return to_images(transform.adjoint(coefficients), energy.operator.domain_dtype)
+        return to_images(transform.adjoint(coefficients), energy.operator.domain_dtype, energy.n_sets)
 
     return step, synthesise
 
@@ -204,6 +204,8 @@ def _factored(energy: Energy) -> tuple[Callable[[Tensor, Tensor], Tensor], Calla
     prior = energy.prior
 
     def synthesise(coefficients: Tensor) -> Tensor:
-        return to_images(prior.transform.adjoint(prior.predict(coefficients)), energy.operator.domain_dtype)
+        return to_images(
+            prior.transform.adjoint(prior.predict(coefficients)), energy.operator.domain_dtype, energy.n_sets
+        )
 
     return energy.coefficient_step, synthesise

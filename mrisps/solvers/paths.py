@@ -90,7 +90,7 @@ class Path(abc.ABC):
     Attributes
     ----------
     image
-        (batch, 1, y, x): near x(a), or x(a) itself. Under x >= 0 it is on its way there, and may be below 0.
+        (batch, set, y, x): near x(a), or x(a) itself. Under x >= 0 it is on its way there, and may be below 0.
     coefficients
         a, (rows, y / stride, x / stride, n). Not to be kept over an iteration.
     factor
@@ -166,7 +166,7 @@ def start_path(
     inertia
         Iterations that count as done when an inertial path starts from coefficients that are not 0.
     image
-        The image so far, (batch, 1, y, x): the path starts from coefficients found by matching pursuit of its patches. By
+        The image so far, (batch, set, y, x): the path starts from coefficients found by matching pursuit of its patches. By
         default it starts from a = 0.
     known
         A list that may hold coefficients of every ``STRIDE``-th patch of every ``STRIDE``-th row. They take the place of what the

@@ -18,7 +18,7 @@ def coarse_shape(shape: tuple[int, int], factor: int, multiple: int) -> tuple[in
 
 
 def restrict(image: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The frequencies of an image that a coarser grid carries, (batch, 1, y, x) -> (batch, 1, *shape), same intensities."""
+    """The frequencies of an image that a coarser grid carries, (batch, set, y, x) -> (batch, set, *shape), same intensities."""
     spectrum = torch.fft.fft2(image)
     kept = _transplant(spectrum, spectrum.new_zeros(*image.shape[:-2], *shape))
     return _back(kept * (shape[0] * shape[1] / (image.shape[-2] * image.shape[-1])), image)

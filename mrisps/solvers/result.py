@@ -104,13 +104,13 @@ class Reconstruction:
     Parameters
     ----------
     image
-        x*, (batch, 1, y, x).
+        x*, (batch, set, y, x).
     smooth
-        x_s, (batch, 1, y, x): the minimiser with a = 0, linear in the measurements.
+        x_s, (batch, set, y, x): the minimiser with a = 0, linear in the measurements.
     sparse
-        x* - x_s, (batch, 1, y, x).
+        x* - x_s, (batch, set, y, x).
     cost_map
-        (batch, 1, y, x): sum over atoms of R_i(a_k), where the prior is surprised.
+        (batch, 1, y, x): sum over atoms and sets of R_i(a_k), where the prior is surprised.
     coefficients
         a*, (rows, y / stride, x / stride, n), or None if they were not asked for (they take n times the memory of an image).
     certificates
@@ -250,11 +250,11 @@ def check_measurements(energy: Energy, noise_std: float | None) -> None:
     Raises
     ------
     ValueError
-        If the operator's domain is not one image, y is not finite, operator and prior do not fit together, or noise_std is not a
-        number >= 0.
+        If the operator's domain is not images (set, y, x), y is not finite, operator and prior do not fit together, or noise_std
+        is not a number >= 0.
     """
-    if len(energy.operator.domain_shape) != 3 or energy.operator.domain_shape[0] != 1:
-        raise ValueError(f"operator: expected the domain (1, y, x), got {energy.operator.domain_shape}")
+    if len(energy.operator.domain_shape) != 3:
+        raise ValueError(f"operator: expected the domain (set, y, x), got {energy.operator.domain_shape}")
     if noise_std is not None and not 0 <= noise_std < math.inf:
         raise ValueError(f"noise_std: expected a number >= 0, got {noise_std}")
     if not bool(torch.isfinite(energy.y).all()):

@@ -48,8 +48,10 @@ def make_operator(kind: str, shape: tuple[int, int], double: bool = True) -> Lin
 
 
 def measure(operator: LinearOperator, noise: float = 0.03, seed: int = 0) -> Tensor:
-    """Noisy measurements of the scene, one."""
-    image = scene(*operator.domain_shape[-2:], operator.domain_dtype)
+    """Noisy measurements of the scene; the images of further sets are shifted and fainter."""
+    n_sets, *shape = operator.domain_shape
+    first = scene(*shape, operator.domain_dtype)
+    image = torch.cat([first.roll(3 * number, -1) / (number + 1) for number in range(n_sets)], dim=1)
     y = operator.forward(image)
     disturbance = operator.forward(operator.adjoint(random_tensor(*y.shape, dtype=y.dtype, seed=seed)))
     return y + noise * disturbance
@@ -103,9 +105,10 @@ def real_vector(image: Tensor) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Dense:
-    """min over x and a of 1/2 |A x - y|^2 + beta/2 |H x - S^T a|^2 + R(a), everything real and written out.
+    """min over x and a of 1/2 |A x - y|^2 + s^2 (beta/2 |H x - S^T a|^2 + R(a)), everything real and written out.
 
-    H stacks Phat_k for all pixels and for the real and the imaginary part, S^T the dictionary at all of them.
+    H stacks Phat_k for the pixels of a grid with stride s, for all sets and for the real and the imaginary part; S^T is the
+    dictionary at all of them.
     """
 
     forward: NDArray[np.float64]
@@ -113,44 +116,66 @@ class Dense:
     analysis: NDArray[np.float64]
     synthesis: NDArray[np.float64]
     prior: Prior
-    shape: tuple[int, int, int]  # rows (1, or 2 for a complex image), y, x
+    shape: tuple[int, int, int]  # rows (one for each set, two for a complex image), y / s, x / s
 
     @classmethod
     def of(cls, operator: LinearOperator, y: Tensor, prior: Prior) -> "Dense":
-        height, width = operator.domain_shape[-2:]
-        n_pixels = height * width
-        basis = torch.eye(n_pixels, dtype=operator.domain_dtype).reshape(-1, 1, height, width)
+        n_sets, height, width = operator.domain_shape
+        n_pixels, stride = height * width, prior.stride
+        basis = torch.eye(n_sets * n_pixels, dtype=operator.domain_dtype).reshape(
+            n_sets, n_pixels, n_sets, height, width
+        )
         if operator.domain_dtype.is_complex:
-            basis = torch.cat([basis, 1j * basis])
+            basis = torch.cat([basis, 1j * basis], dim=1)
+        basis = basis.flatten(0, 1)
         forward = torch.stack([_parts(operator.forward(e[None])) for e in basis], dim=1).numpy()
         p2 = prior.free_atoms.shape[1]
         projector = torch.eye(p2, dtype=torch.float64) - prior.free_atoms.T @ prior.free_atoms - 1 / p2
-        patches = patch_matrix((height, width), round(p2**0.5)).reshape(n_pixels, p2, n_pixels)
+        patches = patch_matrix((height, width), round(p2**0.5)).reshape(height, width, p2, n_pixels)
+        patches = patches[::stride, ::stride].reshape(-1, p2, n_pixels)
         analysis = torch.einsum("qp,kpi->kqi", projector, patches).reshape(-1, n_pixels).numpy()
-        synthesis = np.kron(np.eye(n_pixels), prior.synthesis_atoms.T.numpy())  # a -> (D a_k)_k
-        rows = 2 if operator.domain_dtype.is_complex else 1
+        synthesis = np.kron(np.eye(len(patches)), prior.synthesis_atoms.T.numpy())  # a -> (D a_k)_k
+        rows = n_sets * (2 if operator.domain_dtype.is_complex else 1)
         return cls(
             forward,
             _parts(y).numpy(),
             np.kron(np.eye(rows), analysis),
             np.kron(np.eye(rows), synthesis),
             prior,
-            (rows, height, width),
+            (rows, height // stride, width // stride),
         )
 
     @property
     def system(self) -> NDArray[np.float64]:
-        """A^T A + beta H^T H."""
-        return self.forward.T @ self.forward + self.prior.beta * self.analysis.T @ self.analysis
+        """A^T A + s^2 beta H^T H."""
+        return self.forward.T @ self.forward + self.weight * self.analysis.T @ self.analysis
+
+    @property
+    def weight(self) -> float:
+        """s^2 beta."""
+        return self.prior.stride**2 * self.prior.beta
 
     def image(self, a: NDArray[np.float64]) -> NDArray[np.float64]:
         """x(a) of minimum norm."""
-        right = self.forward.T @ self.y + self.prior.beta * self.analysis.T @ (self.synthesis @ a)
+        right = self.forward.T @ self.y + self.weight * self.analysis.T @ (self.synthesis @ a)
         return np.linalg.lstsq(self.system, right, rcond=1e-12)[0]
 
     def gradient(self, x: NDArray[np.float64], a: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of the coupling, in a."""
         return -self.prior.beta * self.synthesis.T @ (self.analysis @ x - self.synthesis @ a)
+
+    def minimiser(self) -> NDArray[np.float64]:
+        """a* of a convex problem: proximal gradient, the image eliminated, until nothing moves any more."""
+        mixed = self.analysis.T @ self.synthesis
+        pseudo = np.linalg.pinv(self.system, rcond=1e-12)
+        hessian = self.prior.beta * (self.synthesis.T @ self.synthesis - self.weight * mixed.T @ pseudo @ mixed)
+        offset = self.prior.beta * mixed.T @ pseudo @ (self.forward.T @ self.y)
+        a = np.zeros(len(hessian))
+        for _ in range(200_000):
+            a_before, a = a, self.prox(a - (hessian @ a - offset))
+            if np.linalg.norm(a - a_before) <= 1e-12 * np.linalg.norm(a):
+                return a
+        raise AssertionError("the independent solution did not converge")
 
     def prox(self, v: NDArray[np.float64]) -> NDArray[np.float64]:
         """T, element by element or group by group."""

@@ -102,12 +102,6 @@ def test_coarse_to_fine() -> None:
     assert result.certificate.energy == pytest.approx(plain.certificate.energy, rel=0.05)
 
 
-def test_two_sets_of_maps_are_refused() -> None:
-    operator = Sense(columns(SHAPE[1]), maps(4, SHAPE, n_sets=2))
-    with pytest.raises(ValueError, match=r"operator: expected the domain \(1, y, x\), got \(2, 16, 12\)"):
-        solve(operator, torch.ones(1, 4, *SHAPE, dtype=torch.complex128), random_model(NCPR))
-
-
 def test_size_that_has_no_grid() -> None:
     operator = Sense(columns(21), maps(2, (24, 21)))
     with pytest.raises(ValueError, match="both sides have to be multiples of 2; got 24 x 21"):
