@@ -26,11 +26,12 @@ from validation import AUTHORS_TUNED
 
 from mrisps.atomic import write_text
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.images import center_crop
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.kspace.coil_maps import to_image, to_kspace
 from mrisps.model import PriorUse, SmoothPlusSparse
 from mrisps.quality.error_proxies import error_proxies
-from mrisps.quality.metrics import center_crop, nmse
+from mrisps.quality.metrics import nmse
 from mrisps.quality.scores import spearman
 from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import load_recipe

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 from validation import AUTHORS_TUNED
 
+from mrisps.io.images import center_crop
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import Energy, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity
-from mrisps.quality.metrics import center_crop, psnr
+from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.recipe import load_recipe
 from mrisps.sampling import SamplingMask
 from mrisps.solvers import FastSettings, Iterate, PaperSettings, solve, solve_paper

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mrisps.io.images import center_crop
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
 from mrisps.model.derived_weights import derived_weights
 from mrisps.operators import FourierSubsampling
-from mrisps.quality.metrics import center_crop, psnr
+from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.demo import head_slice
 from mrisps.reconstruction.recipe import load_recipe
 from mrisps.sampling import SamplingMask, make_mask

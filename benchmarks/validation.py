@@ -24,10 +24,11 @@ from multicoil import Clock, bart
 from numpy.typing import NDArray
 
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.images import center_crop
 from mrisps.io.paper_slices import read_paper_slice
 from mrisps.model import SmoothPlusSparse
 from mrisps.quality import baselines
-from mrisps.quality.metrics import center_crop, psnr, ssim
+from mrisps.quality.metrics import psnr, ssim
 from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import load_recipe, with_overrides
 from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate

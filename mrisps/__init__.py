@@ -1,22 +1,23 @@
 """MR image reconstruction with a learned patch-based smooth-plus-sparse prior.
 
 >>> import mrisps
->>> model = mrisps.SmoothPlusSparse.load("weights.safetensors")
->>> operator = mrisps.FourierSubsampling(mask)
->>> recipe = mrisps.load_recipe("knee_pd_acc8")
->>> result = mrisps.solve(operator, kspace, model, recipe.solver, use=recipe.prior)
+>>> result = mrisps.recon("scan.h5", recipe="multicoil")
 >>> result.image, result.smooth, result.sparse, result.cost_map, result.certificate
+>>> result.save("scan.nii.gz")
 
 The names below are loaded when they are first used: ``import mrisps`` itself is immediate.
 
-=============  ====================================================================================================
-operators      LinearOperator, Identity, Fourier, FourierSubsampling, BlurDownsample, SamplingMask, make_mask
-model          SmoothPlusSparse, ModelConfig
-solvers        solve, FastSettings, solve_paper, PaperSettings, Reconstruction, Certificate
-training       solve_with_gradient
-files          open_kspace, FastmriFile, Acquisition, ReconstructionWriter, Manifest
-reconstruction Recipe, load_recipe, mri_problem, reconstruct, reconstruct_file
-=============  ====================================================================================================
+==============  ===============================================================================================================
+one call        recon, denoise, superres, Result
+own problems    solve, FastSettings, PriorUse, Reconstruction, Certificate, solve_paper, PaperSettings, solve_with_gradient
+operators       LinearOperator, Identity, Fourier, FourierSubsampling, SensitivityMaps, Sense, BlurDownsample
+sampling        SamplingMask, make_mask, read_mask, MASK_KINDS
+model           SmoothPlusSparse, ModelConfig
+recipes         Recipe, load_recipe, builtin_recipes, Run, Problem, find_weights
+files           open_kspace, Acquisition, MemoryKspace, Manifest
+==============  ===============================================================================================================
+
+Subpackages such as ``mrisps.operators`` need no import of their own either.
 """
 
 import importlib
@@ -27,24 +28,33 @@ from mrisps._version import __version__
 if TYPE_CHECKING:
     from mrisps.bilevel import solve_with_gradient as solve_with_gradient
     from mrisps.io.acquisition import Acquisition as Acquisition
-    from mrisps.io.fastmri import FastmriFile as FastmriFile
-    from mrisps.io.fastmri import ReconstructionWriter as ReconstructionWriter
     from mrisps.io.manifest import Manifest as Manifest
+    from mrisps.io.memory import MemoryKspace as MemoryKspace
     from mrisps.io.open import open_kspace as open_kspace
     from mrisps.model import ModelConfig as ModelConfig
+    from mrisps.model import PriorUse as PriorUse
     from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
     from mrisps.operators import BlurDownsample as BlurDownsample
     from mrisps.operators import Fourier as Fourier
     from mrisps.operators import FourierSubsampling as FourierSubsampling
     from mrisps.operators import Identity as Identity
     from mrisps.operators import LinearOperator as LinearOperator
-    from mrisps.reconstruction.problem import mri_problem as mri_problem
+    from mrisps.operators import Sense as Sense
+    from mrisps.operators import SensitivityMaps as SensitivityMaps
+    from mrisps.reconstruction.api import denoise as denoise
+    from mrisps.reconstruction.api import recon as recon
+    from mrisps.reconstruction.api import superres as superres
+    from mrisps.reconstruction.problem import Problem as Problem
     from mrisps.reconstruction.recipe import Recipe as Recipe
+    from mrisps.reconstruction.recipe import builtin_recipes as builtin_recipes
     from mrisps.reconstruction.recipe import load_recipe as load_recipe
-    from mrisps.reconstruction.reconstruct import reconstruct as reconstruct
-    from mrisps.reconstruction.reconstruct import reconstruct_file as reconstruct_file
+    from mrisps.reconstruction.result import Result as Result
+    from mrisps.reconstruction.run import Run as Run
+    from mrisps.reconstruction.weights import find_weights as find_weights
+    from mrisps.sampling import MASK_KINDS as MASK_KINDS
     from mrisps.sampling import SamplingMask as SamplingMask
     from mrisps.sampling import make_mask as make_mask
+    from mrisps.sampling import read_mask as read_mask
     from mrisps.solvers import Certificate as Certificate
     from mrisps.solvers import FastSettings as FastSettings
     from mrisps.solvers import PaperSettings as PaperSettings
@@ -59,25 +69,33 @@ _HOME = {
         "FourierSubsampling",
         "Identity",
         "LinearOperator",
+        "Sense",
+        "SensitivityMaps",
     ),
-    "mrisps.sampling": ("SamplingMask", "make_mask"),
-    "mrisps.model": ("ModelConfig", "SmoothPlusSparse"),
+    "mrisps.sampling": ("MASK_KINDS", "SamplingMask", "make_mask", "read_mask"),
+    "mrisps.model": ("ModelConfig", "PriorUse", "SmoothPlusSparse"),
     "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
     "mrisps.bilevel": ("solve_with_gradient",),
     "mrisps.io.acquisition": ("Acquisition",),
-    "mrisps.io.fastmri": ("FastmriFile", "ReconstructionWriter"),
-    "mrisps.io.open": ("open_kspace",),
     "mrisps.io.manifest": ("Manifest",),
-    "mrisps.reconstruction.recipe": ("Recipe", "load_recipe"),
-    "mrisps.reconstruction.problem": ("mri_problem",),
-    "mrisps.reconstruction.reconstruct": ("reconstruct", "reconstruct_file"),
+    "mrisps.io.memory": ("MemoryKspace",),
+    "mrisps.io.open": ("open_kspace",),
+    "mrisps.reconstruction.api": ("denoise", "recon", "superres"),
+    "mrisps.reconstruction.problem": ("Problem",),
+    "mrisps.reconstruction.recipe": ("Recipe", "builtin_recipes", "load_recipe"),
+    "mrisps.reconstruction.result": ("Result",),
+    "mrisps.reconstruction.run": ("Run",),
+    "mrisps.reconstruction.weights": ("find_weights",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_PACKAGES = ("bilevel", "io", "kspace", "model", "operators", "quality", "reconstruction", "sampling", "solvers")
 
 __all__ = ["__version__", *_MODULE_OF]
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return importlib.import_module(f"mrisps.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mrisps' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
@@ -86,4 +104,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted([*globals(), *_MODULE_OF, *_PACKAGES])

@@ -26,9 +26,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bilevel": MATHEMATICS[:3],
     "quality": (*MATHEMATICS, "sampling", "io", "kspace", "reconstruction"),  # the error proxies, until they go
     "kspace": (*MATHEMATICS, "sampling", "io"),
-    "reconstruction": (*MATHEMATICS, "sampling", "io", "kspace", "quality"),
+    "reconstruction": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reports"),
     "training": (*MATHEMATICS, "sampling", "io", "quality", "reconstruction"),
-    "campaign": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction"),
+    "campaign": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reports", "reconstruction"),
     "reports": (*MATHEMATICS, "sampling", "io"),
     "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
 }

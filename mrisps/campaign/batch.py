@@ -1,6 +1,6 @@
 """Many files: what is to be done, the work on one of them, and the loop that keeps workers busy and writes the ledger.
 
-A batch is `reconstruct_file` for each input, in other processes. Every output says what it was made from (`provenance`), so the
+A batch is `Run.write` for each input, in other processes. Every output says what it was made from (`provenance`), so the
 output itself is the truth about what is done; the ledger is the index that spares opening it.
 
     Item --(a worker: reconstruct_item)--> DIR/NAME.h5, then DIR/NAME.json --> Outcome --(here)--> a line of the ledger
@@ -35,8 +35,9 @@ from mrisps.io.manifest import Manifest, sha256_of
 from mrisps.io.open import open_slices
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import mask_from_zeros, reconstruct_file
 from mrisps.reconstruction.record import read_record, record_file, write_record_file
+from mrisps.reconstruction.run import Run, mask_from_zeros
+from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, read_mask
 
 __all__ = [
@@ -84,7 +85,7 @@ class Job:
     Parameters
     ----------
     recipe
-        See :func:`mrisps.reconstruction.reconstruct.reconstruct_file`.
+        See :class:`mrisps.reconstruction.run.Run`.
     weights_file
         ``.safetensors``, where every worker can read it.
     weights_name, weights_sha256
@@ -94,7 +95,7 @@ class Job:
     mask_file, zeros_are_unacquired
         Where the mask comes from if not from the input: a file, or the zeros in the data.
     undersample, scale, crop, device
-        See :func:`mrisps.reconstruction.reconstruct.reconstruct_file`.
+        See :class:`mrisps.reconstruction.run.Run`.
     threads
         Of the processor, for one worker.
     """
@@ -125,13 +126,13 @@ class Job:
 
     def given_mask(self, source: Path) -> SamplingMask | None:
         """The mask for a file, as `mrisps recon` takes it."""
-        if self.mask_file is None and not self.zeros_are_unacquired:
-            return None
+        if self.mask_file is None:
+            if not self.zeros_are_unacquired:
+                return None
+            with open_slices(source) as file:
+                return mask_from_zeros(file, range(file.n_slices))
         with open_slices(source) as file:
-            n_slices, shape = file.n_slices, file.shape
-        if self.mask_file is not None:
-            return read_mask(self.mask_file, shape)
-        return mask_from_zeros(source, range(n_slices))
+            return read_mask(self.mask_file, file.shape)
 
 
 @dataclass(frozen=True)
@@ -431,19 +432,16 @@ def _reconstruct(job: Job, item: Item, entry: Entry, log: "_Log", tell: Tell | N
         model = _model(job.weights_file, job.weights_sha256)
         output.parent.mkdir(parents=True, exist_ok=True)
         log.write(f"recipe {job.recipe.name}, {job.threads} threads, {job.device}")
-        done = reconstruct_file(
-            source,
-            output,
+        run = Run(
             job.recipe,
-            model,
-            weights=job.weights_name,
+            Weights(job.weights_name, model),
             mask=mask,
             undersample=job.undersample,
             scale=job.scale,
             crop=job.crop,
             device=job.device,
-            progress=_telling(tell, log),
         )
+        done = run.write(source, output, progress=_telling(tell, log))
         notes = done.notes
         if _status(source) != before:
             output.unlink(missing_ok=True)

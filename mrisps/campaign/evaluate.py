@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.images import center_crop
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.manifest import sha256_of
 from mrisps.io.open import open_slices
@@ -32,7 +33,7 @@ from mrisps.model import SmoothPlusSparse
 from mrisps.operators import Sense
 from mrisps.quality.baselines import BASELINES, Baseline
 from mrisps.quality.error_proxies import error_proxies
-from mrisps.quality.metrics import DataRange, center_crop, ssim
+from mrisps.quality.metrics import DataRange, ssim
 from mrisps.quality.scores import Setting, SliceScore
 from mrisps.reconstruction.problem import Problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe

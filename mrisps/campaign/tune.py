@@ -36,12 +36,12 @@ from torch import Tensor
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
-from mrisps.io.images import IMAGE_SUFFIXES, read_image
+from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.io.open import open_slices
 from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import BlurDownsample, FourierSubsampling, Sense
-from mrisps.quality.metrics import center_crop, psnr
+from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct

@@ -29,6 +29,7 @@ from mrisps.cli.options import (
     Scale,
     SetValues,
     Weights,
+    check_mask_option,
     checked_device,
     chosen_recipe,
     chosen_weights,
@@ -142,7 +143,6 @@ def batch(
     """
     from mrisps.campaign.batch import BATCH_FOLDER, Job, Stop, remove_partial_files, run_batch
     from mrisps.campaign.ledger import FolderLock, FolderLockedError, Ledger
-    from mrisps.cli.recon import check_mask_option
 
     recipe = chosen_recipe(recipe_name, changes, "mri")
     with usage_errors():
@@ -156,7 +156,8 @@ def batch(
         items, watched = _files(source, root, include_test, watch, settle, output)
         thresholds = _thresholds(thresholds_file)
     devices, n_threads = _devices(device, workers, threads, on_cluster=scheduler is not None)
-    model, weights_name = chosen_weights(weights, recipe, recipe_name)
+    chosen = chosen_weights(weights, recipe, recipe_name)
+    model, weights_name = chosen.model, chosen.name
     folder = output.absolute()
     make_folder(folder / BATCH_FOLDER / "logs")
     job = Job(

@@ -23,6 +23,7 @@ __all__ = [
     "guarded",
     "make_folder",
     "memory_errors",
+    "named",
     "new_file",
     "note",
     "one_line",
@@ -76,6 +77,14 @@ def fail(error: BaseException) -> None:
     if DEBUG.get():
         typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     typer.echo(f"error: {one_line(error)}", err=True)
+
+
+def named(source: Path, error: BaseException) -> MrispsError:
+    """The error with the name of the file that it is about, where it does not have one."""
+    if isinstance(error, FileError):
+        return error
+    text = one_line(error)
+    return MrispsError(text) if text.startswith(str(source)) else FileError(source, text)
 
 
 def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -43,7 +43,8 @@ def demo(
     device = checked_device(device)
     with usage_errors():
         recipe = load_recipe(RECIPE)
-    model, name = chosen_weights(weights, recipe, RECIPE)
+    found = chosen_weights(weights, recipe, RECIPE)
+    model, name = found.model, found.name
     make_folder(output)
     with steps() as say:
         done = run_demo(model, _weights_words(name), device=device, report=say)

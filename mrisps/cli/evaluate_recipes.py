@@ -23,8 +23,8 @@ from mrisps.cli.common import (
     result,
     usage_errors,
 )
-from mrisps.cli.options import checked_device, chosen_recipe, chosen_weights, input_files
-from mrisps.cli.recon import FOLDER_SUFFIXES, SliceChoice
+from mrisps.cli.options import checked_device, chosen_recipe, chosen_slices, chosen_weights, input_files
+from mrisps.cli.recon import FOLDER_SUFFIXES
 from mrisps.cli.terminal import print_table
 from mrisps.errors import MrispsError
 
@@ -86,7 +86,7 @@ def evaluate_recipes(asked: RecipeRun) -> None:
     with usage_errors():
         if asked.tv_iterations < 1:
             raise UsageError(f"--tv-iterations: expected at least 1, got {asked.tv_iterations}")
-        choice = None if asked.slices is None else SliceChoice.parse(asked.slices)
+        choice = chosen_slices(asked.slices)
         settings = EvaluationSettings(
             data_range=asked.data_range,
             crop=asked.crop,
@@ -178,11 +178,11 @@ def _candidates(asked: RecipeRun) -> "list[Candidate]":
         if not equals:
             contrast, name = "", text
         recipe = chosen_recipe(name, asked.changes, "mri")
-        model, weights = chosen_weights(asked.weights, recipe, name)
+        weights = chosen_weights(asked.weights, recipe, name)
         label = Path(name).stem if name.endswith(".py") else name
         if any(candidate.label == label for candidate in found):
             raise UsageError(f"--recipe: {label} is there twice")
-        found.append(Candidate(label, recipe, model, weights, contrast or None))
+        found.append(Candidate(label, recipe, weights.model, weights.name, contrast or None))
     return found
 
 

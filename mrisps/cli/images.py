@@ -1,4 +1,4 @@
-"""What `mrisps denoise` and `mrisps superres` share: image files in, image files and a JSON sidecar out."""
+"""`mrisps denoise` and `mrisps superres`: image files in, image files and a JSON sidecar out."""
 
 import json
 from collections.abc import Sequence
@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mrisps.cli.common import FAILURE, UsageError, fail, make_folder, memory_errors, note, one_line, result
-from mrisps.cli.options import checked_device, chosen_recipe, chosen_weights, input_files, output_files
+from mrisps.cli.common import FAILURE, UsageError, fail, make_folder, memory_errors, named, note, result
+from mrisps.cli.options import (
+    AcceptUnconverged,
+    Device,
+    Output,
+    Overwrite,
+    RecipeName,
+    Scale,
+    SetValues,
+    Weights,
+    chosen_run,
+    input_files,
+    output_files,
+)
 from mrisps.cli.terminal import SolverProgress
-from mrisps.errors import FileError, MrispsError
+from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
-    from mrisps.model import SmoothPlusSparse
-    from mrisps.reconstruction.recipe import Recipe
+    from mrisps.reconstruction.run import Run
 
-__all__ = ["Bits", "ColourToGrey", "Format", "ImageFiles", "Parts", "run_images"]
+__all__ = ["denoise", "superres"]
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 FORMATS = ("png", "tif", "tiff", "npy")
@@ -55,61 +66,127 @@ class _Outputs:
         return [self.image, self.sidecar, *self.parts]
 
 
-def run_images(
-    task: Literal["denoise", "superres"],
-    inputs: Sequence[Path],
-    recipe_name: str,
-    output: Path,
-    *,
-    weights: str | None,
-    device: str,
-    noise_std: float | None,
-    scale: float | None,
-    changes: Sequence[str] | None,
-    file_format: str | None,
-    bits: int,
-    parts: bool,
-    colour_to_grey: bool,
-    overwrite: bool,
-    accept_unconverged: bool,
+def denoise(
+    inputs: ImageFiles,
+    recipe: RecipeName,
+    output: Output,
+    weights: Weights = None,
+    noise_std: Annotated[
+        float | None,
+        typer.Option(
+            "--noise-std",
+            metavar="X",
+            help="Standard deviation of the noise, white being 1, for the certificate's misfit. How strongly is denoised is "
+            "set by beta and lam of the recipe. Default: the recipe's.",
+        ),
+    ] = None,
+    device: Device = "cpu",
+    scale: Scale = None,
+    changes: SetValues = None,
+    file_format: Format = None,
+    bits: Bits = 8,
+    parts: Parts = False,
+    colour_to_grey: ColourToGrey = False,
+    overwrite: Overwrite = False,
+    accept_unconverged: AcceptUnconverged = False,
 ) -> None:
+    """Denoise grey images.
+
+    Pixels are numbers from 0 (black) to 1 (white): 8-bit files are divided by 255, 16-bit ones by 65535, floating-point
+    files are taken as they are. Every image becomes DIR/NAME in the same format, with provenance and certificate in
+    DIR/NAME.json.
+
+    Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
+    """
+    run = chosen_run(
+        "denoise",
+        recipe,
+        changes,
+        weights=weights,
+        device=device,
+        noise_std=noise_std,
+        scale=scale,
+        colour_to_grey=colour_to_grey,
+    )
+    _write_all(run, inputs, output, _Writing(file_format, bits, parts, overwrite), accept_unconverged)
+
+
+def superres(
+    inputs: ImageFiles,
+    recipe: RecipeName,
+    output: Output,
+    weights: Weights = None,
+    noise_std: Annotated[
+        float | None,
+        typer.Option(
+            "--noise-std",
+            metavar="X",
+            help="Standard deviation of the noise in the input, white being 1, for the certificate's misfit. How strongly the "
+            "prior acts is set by beta and lam of the recipe. Default: the recipe's.",
+        ),
+    ] = None,
+    device: Device = "cpu",
+    scale: Scale = None,
+    changes: SetValues = None,
+    file_format: Format = None,
+    bits: Bits = 8,
+    parts: Parts = False,
+    colour_to_grey: ColourToGrey = False,
+    overwrite: Overwrite = False,
+    accept_unconverged: AcceptUnconverged = False,
+) -> None:
+    """Raise the resolution of grey images.
+
+    The input is taken to be a sharp image after the recipe's blur and downsampling (see `mrisps recipes show`). Pixels are
+    numbers from 0 (black) to 1 (white): 8-bit files are divided by 255, 16-bit ones by 65535, floating-point files are
+    taken as they are. Every image becomes DIR/NAME in the same format, with provenance and certificate in DIR/NAME.json.
+
+    Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
+    """
+    run = chosen_run(
+        "superres",
+        recipe,
+        changes,
+        weights=weights,
+        device=device,
+        noise_std=noise_std,
+        scale=scale,
+        colour_to_grey=colour_to_grey,
+    )
+    _write_all(run, inputs, output, _Writing(file_format, bits, parts, overwrite), accept_unconverged)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """How results are written."""
+
+    file_format: str | None
+    bits: int
+    parts: bool
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.file_format is not None and self.file_format not in FORMATS:
+            raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {self.file_format!r}")
+        if self.bits not in (8, 16):
+            raise UsageError(f"--bits: expected 8 or 16, got {self.bits}")
+
+
+def _write_all(run: "Run", inputs: Sequence[Path], output: Path, writing: _Writing, accept_unconverged: bool) -> None:
     """Reconstruct image files; a file that fails does not stop the others."""
-    recipe = chosen_recipe(recipe_name, changes, task)
-    for name, value, least in (("--noise-std", noise_std, "at least 0"), ("--scale", scale, "> 0")):
-        if value is not None and not (0 <= value < float("inf") and (value > 0 or least != "> 0")):
-            raise UsageError(f"{name}: expected a number {least}, got {value}")
-    if file_format is not None and file_format not in FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
-    if bits not in (8, 16):
-        raise UsageError(f"--bits: expected 8 or 16, got {bits}")
     files = input_files(inputs, SUFFIXES)
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: expected a file name ending in {', '.join(SUFFIXES)}")
-    outputs = [_outputs(path, output, file_format, parts) for path in files]
-    output_files(files, [paths.all for paths in outputs], overwrite)
-    device = checked_device(device)
-    model, weights_name = chosen_weights(weights, recipe, recipe_name)
+    outputs = [_outputs(path, output, writing.file_format, writing.parts) for path in files]
+    output_files(files, [paths.all for paths in outputs], writing.overwrite)
     make_folder(output)
-
     n_failed = n_unconverged = 0
     for source, paths in zip(files, outputs, strict=True):
         try:
-            converged, summary = _run_file(
-                source,
-                paths,
-                recipe,
-                model,
-                weights_name,
-                device=device,
-                noise_std=noise_std,
-                scale=scale,
-                bits=8 if bits == 8 else 16,
-                colour_to_grey=colour_to_grey,
-            )
+            converged, summary = _write(run, source, paths, 8 if writing.bits == 8 else 16)
         except (MrispsError, ValueError) as error:
-            named = error if isinstance(error, FileError) else FileError(source, one_line(error))
-            fail(named)
+            fail(named(source, error))
             n_failed += 1
             continue
         n_unconverged += not converged
@@ -131,55 +208,32 @@ def _outputs(source: Path, folder: Path, file_format: str | None, parts: bool) -
     )
 
 
-def _run_file(
-    source: Path,
-    paths: _Outputs,
-    recipe: "Recipe",
-    model: "SmoothPlusSparse",
-    weights: str,
-    *,
-    device: str,
-    noise_std: float | None,
-    scale: float | None,
-    bits: Literal[8, 16],
-    colour_to_grey: bool,
-) -> tuple[bool, str]:
-    """Whether it converged, and a line that says what became of the file."""
+def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16]) -> tuple[bool, str]:
+    """Whether one image converged, and a line that says what became of the file."""
     import numpy as np
 
     from mrisps.atomic import write_text
-    from mrisps.io.images import read_image, write_image
-    from mrisps.reconstruction.problem import denoising_problem, super_resolution_problem, to_array
-    from mrisps.reconstruction.reconstruct import provenance, reconstruct, slice_certificate
+    from mrisps.io.images import write_image
 
-    image = read_image(source, color_to_grey=colour_to_grey)
-    make = denoising_problem if recipe.task == "denoise" else super_resolution_problem
-    problem = make(image, recipe, noise_std=noise_std, scale=scale, device=device)
-    with memory_errors(device), SolverProgress(source.name, recipe.solver.tolerance) as progress:
-        solved = reconstruct(
-            problem,
-            model,
-            recipe,
-            progress=lambda iteration, residual: progress.update(0, 1, iteration, residual),
-        )
-    certificate = slice_certificate(problem, solved)
-    record = {
-        "provenance": provenance(recipe, model, weights, source, device),
-        "certificate": certificate,
-        "output": {"name": paths.image.name, "parts": [path.name for path in paths.parts]},
-    }
+    with (
+        run.open(source) as image,
+        memory_errors(run.device),
+        SolverProgress(source.name, run.recipe.solver.tolerance) as progress,
+    ):
+        (made,) = run.results(image, progress=progress.update)
+        record = {
+            "provenance": run.record(image),
+            "certificate": made.certificate,
+            "output": {"name": paths.image.name, "parts": [path.name for path in paths.parts]},
+        }
     text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
-    restored = to_array(solved.image).astype(np.float32)
-    for path, part in zip(paths.parts, (solved.smooth, solved.sparse, solved.cost_map), strict=False):
-        write_image(path, to_array(part).astype(np.float32))
-    write_image(paths.image, restored, bits=bits)
+    for path, part in zip(paths.parts, made.parts.values(), strict=False):
+        write_image(path, part.astype(np.float32))
+    write_image(paths.image, made.image.astype(np.float32), bits=bits)
     write_text(paths.sidecar, text + "\n")
-    converged = solved.converged
-    sizes = " x ".join(map(str, restored.shape))
-    if restored.shape != image.shape:
-        sizes = f"{' x '.join(map(str, image.shape))} -> {sizes}"
-    seconds = float(str(certificate["seconds"]))
-    return converged, (
-        f"{paths.image}: {sizes}, {'converged' if converged else 'NOT CONVERGED'}, "
-        f"{certificate['n_iterations']} iterations, {seconds:.1f} s"
+    low, high = (" x ".join(map(str, shape)) for shape in (made.problem.y.shape[-2:], made.image.shape))
+    sizes = high if low == high else f"{low} -> {high}"
+    return made.converged, (
+        f"{paths.image}: {sizes}, {'converged' if made.converged else 'NOT CONVERGED'}, "
+        f"{made.certificate['n_iterations']} iterations, {float(str(made.certificate['seconds'])):.1f} s"
     )

@@ -10,15 +10,14 @@ from mrisps.cli.batch import batch
 from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, fail, guarded
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
-from mrisps.cli.denoise import denoise
 from mrisps.cli.evaluate import evaluate
+from mrisps.cli.images import denoise, superres
 from mrisps.cli.info import info
 from mrisps.cli.manifest import fetch_manifest, make_manifest, verify_manifest
 from mrisps.cli.mask import mask
 from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
-from mrisps.cli.superres import superres
 from mrisps.cli.train import train
 from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify

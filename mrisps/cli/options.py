@@ -8,27 +8,36 @@ import typer
 
 from mrisps.cli.common import UsageError, note, usage_errors
 from mrisps.cli.terminal import steps
+from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
 
 if TYPE_CHECKING:
     from mrisps.io.arrays import ArrayLayout
-    from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import Recipe
+    from mrisps.reconstruction.run import Run
+    from mrisps.reconstruction.weights import Weights as FoundWeights
 
 __all__ = [
     "AcceptUnconverged",
     "ArrayAxes",
     "ArrayVariable",
     "Device",
+    "MaskFile",
+    "NoCrop",
     "Output",
     "Overwrite",
     "RecipeName",
     "Scale",
     "SetValues",
+    "SliceNumbers",
     "Uncentred",
+    "Undersample",
     "Weights",
+    "check_mask_option",
     "checked_device",
     "chosen_layout",
     "chosen_recipe",
+    "chosen_run",
+    "chosen_slices",
     "chosen_weights",
     "input_files",
     "output_files",
@@ -82,6 +91,25 @@ ArrayVariable = Annotated[
 Uncentred = Annotated[
     bool, typer.Option("--uncentred", help="The zero frequency of the array is at [0, 0], not in the centre.")
 ]
+MaskFile = Annotated[
+    str | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE|from-zeros",
+        help="Which samples were acquired, for files that do not say it: .npy or .json (see `mrisps mask`), or "
+        "`from-zeros`: the columns of k-space that are not zero.",
+    ),
+]
+Undersample = Annotated[
+    bool, typer.Option("--undersample", help="Undersample fully sampled k-space with the recipe's mask rule first.")
+]
+SliceNumbers = Annotated[
+    str | None,
+    typer.Option("--slices", metavar="N|START:STOP", help="Only these slices, counted from 0; STOP is not included."),
+]
+NoCrop = Annotated[
+    bool, typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header.")
+]
 AcceptUnconverged = Annotated[
     bool,
     typer.Option(
@@ -126,50 +154,109 @@ def parsed_changes(changes: Sequence[str] | None) -> dict[str, str]:
     return values
 
 
-def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "tuple[SmoothPlusSparse, str]":
-    """The model, and what its weights are called in results.
-
-    A relative path in a recipe is relative to the recipe's file.
+def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "FoundWeights":
+    """The weights of ``--weights``, else those of the recipe.
 
     Raises
     ------
     UsageError
         No weights are named, or they cannot be used, or those that the recipe names have another SHA-256 than it states.
     """
-    from mrisps.model import SmoothPlusSparse
-    from mrisps.model.shipped import shipped_weights
-    from mrisps.reconstruction.recipe import builtin_recipes
+    from mrisps.reconstruction.weights import find_weights
 
-    name = option
-    shipped = shipped_weights()
-    if name is None and recipe.weights not in (None, "derived", *shipped):
-        name = str(builtin_recipes().get(recipe_name, Path(recipe_name)).parent / str(recipe.weights))
-    elif name is None:
-        name = recipe.weights
-    if name is None:
-        raise UsageError(
-            f"no weights: recipe {recipe.name} names none. Name some with --weights: {', '.join(shipped)}; a .safetensors "
-            "file; one of the authors' .pth checkpoints; or derived, simple ones made from photographs that scikit-image ships"
-        )
+    with usage_errors(), steps() as say:
+        found = find_weights(option, recipe, recipe_name, say)
+    if found.note is not None:
+        note(f"weights: {found.note}")
+    return found
+
+
+def chosen_run(
+    task: str,
+    recipe_name: str,
+    changes: Sequence[str] | None,
+    *,
+    weights: str | None,
+    device: str,
+    mask: str | None = None,
+    undersample: bool = False,
+    scale: float | None = None,
+    noise_std: float | None = None,
+    crop: bool = True,
+    slices: str | None = None,
+    axes: str | None = None,
+    variable: str | None = None,
+    uncentred: bool = False,
+    colour_to_grey: bool = False,
+    maps_folder: Path | None = None,
+) -> "Run":
+    """The run that the options describe; a mask file is looked at later, when the size of k-space is known.
+
+    Raises
+    ------
+    UsageError
+        Names the option that is wrong.
+    """
+    from mrisps.reconstruction.run import Run
+
+    recipe = chosen_recipe(recipe_name, changes, task)
+    if undersample and recipe.mask is None:
+        raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
+    if undersample and mask is not None:
+        raise UsageError("--undersample and --mask: give one of them, not both")
+    for name, value, least in (("--noise-std", noise_std, "at least 0"), ("--scale", scale, "> 0")):
+        if value is not None and not (0 <= value < float("inf") and (value > 0 or least != "> 0")):
+            raise UsageError(f"{name}: expected a number {least}, got {value}")
+    check_mask_option(mask)
+    choice = chosen_slices(slices)
     with usage_errors():
-        if name == "derived":
-            from mrisps.model.derived_weights import DERIVED_NOTE, derived_weights
+        layout = chosen_layout(axes, variable, uncentred)
+    device = checked_device(device)
+    return Run(
+        recipe=recipe,
+        weights=chosen_weights(weights, recipe, recipe_name),
+        mask=FROM_ZEROS if mask == FROM_ZEROS else None,
+        undersample=undersample,
+        scale=scale,
+        noise_std=noise_std,
+        crop=crop,
+        slices=choice,
+        layout=layout,
+        colour_to_grey=colour_to_grey,
+        device=device,
+        maps_folder=maps_folder,
+    )
 
-            with steps() as say:
-                model = derived_weights(say)
-            note(f"weights: {DERIVED_NOTE}")
-            if option is None:
-                recipe.check_weights(model.fingerprint())
-            return model, "derived"
-        model = SmoothPlusSparse.load(name)
-        path = shipped.get(name, Path(name))
-        try:
-            model.prior()  # the constraints can be met
-        except ValueError as error:
-            raise UsageError(f"{path}: {error}") from error
-        if option is None:
-            recipe.check_weights(model.fingerprint())
-        return model, name if name in shipped else path.name
+
+def check_mask_option(mask: str | None) -> None:
+    """Refuse a ``--mask`` that is neither ``from-zeros`` nor a file that may hold a mask.
+
+    Raises
+    ------
+    UsageError
+        Says what is wrong.
+    """
+    if mask is None or mask == FROM_ZEROS:
+        return
+    path = Path(mask)
+    if path.suffix not in (".npy", ".json"):
+        raise UsageError(f"--mask: expected a .npy or .json file or {FROM_ZEROS}, got {mask!r}")
+    if not path.is_file():
+        raise UsageError(f"--mask: {path}: {'is not a regular file' if path.exists() else 'does not exist'}")
+
+
+def chosen_slices(text: str | None) -> SliceChoice:
+    """What ``--slices`` says; all of them if nothing.
+
+    Raises
+    ------
+    UsageError
+        It is no number and no range.
+    """
+    try:
+        return SliceChoice() if text is None else SliceChoice.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
 
 
 def chosen_layout(axes: str | None, variable: str | None, uncentred: bool) -> "ArrayLayout | None":

@@ -28,9 +28,10 @@ from mrisps.cli.options import (
     Weights,
     checked_device,
     chosen_recipe,
+    chosen_slices,
     chosen_weights,
 )
-from mrisps.cli.recon import FOLDER_SUFFIXES, SliceChoice
+from mrisps.cli.recon import FOLDER_SUFFIXES
 from mrisps.cli.terminal import SolverProgress, print_table
 from mrisps.errors import FileError
 
@@ -160,15 +161,16 @@ def tune(
     if not resume:
         new_file(journal_file, overwrite)
         new_file(picture, overwrite)
-    choice = None if slices is None else SliceChoice.parse(slices)
+    choice = chosen_slices(slices)
     with usage_errors():
         found = _files(data, recipe.task, root, split, contrast)
     found = _spread(found, files)
     device = checked_device(device)
-    model, weights_name = chosen_weights(weights, recipe, recipe_name)
+    chosen = chosen_weights(weights, recipe, recipe_name)
+    model, weights_name = chosen.model, chosen.name
     recipe = _with_weights(recipe, recipe_name, model, weights, weights_name)
 
-    cases = read_cases(found, recipe, settings, slices=None if choice is None else choice.of, device=device)
+    cases = read_cases(found, recipe, settings, slices=choice.of, device=device)
     identity = {
         "recipe": recipe.sha256(),
         "weights": model.fingerprint(),

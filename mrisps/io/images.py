@@ -10,7 +10,7 @@ import tokenize
 import warnings
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,32 @@ from numpy.typing import NDArray
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
 
-__all__ = ["IMAGE_SUFFIXES", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "center_crop", "read_image", "write_image"]
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """File name endings, in small letters, that `read_image` and `write_image` know."""
+
+_T = TypeVar("_T", bound=np.generic)
 
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow's convert("L")
 
 # What a damaged picture makes Pillow raise, besides OSError (which UnidentifiedImageError is).
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, TypeError, IndexError, KeyError)
+
+
+def center_crop(image: NDArray[_T], shape: tuple[int, int]) -> NDArray[_T]:
+    """Cut the central part out of the last two axes, as ``fastmri.data.transforms.center_crop``.
+
+    Raises
+    ------
+    ValueError
+        The part is empty or larger than the image.
+    """
+    n_y, n_x = image.shape[-2:]
+    if not (0 < shape[0] <= n_y and 0 < shape[1] <= n_x):
+        raise ValueError(f"shape: expected at most ({n_y}, {n_x}) and at least (1, 1), got {shape}")
+    top, left = (n_y - shape[0]) // 2, (n_x - shape[1]) // 2
+    return image[..., top : top + shape[0], left : left + shape[1]]
 
 
 def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.float32]:

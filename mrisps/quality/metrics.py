@@ -8,22 +8,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.fastmri import read_volume
-from mrisps.io.images import IMAGE_SUFFIXES, read_image
+from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 
-__all__ = ["Evaluation", "FileScore", "center_crop", "evaluate_files", "nmse", "psnr", "ssim"]
+__all__ = ["Evaluation", "FileScore", "evaluate_files", "nmse", "psnr", "ssim"]
 
 Real = NDArray[np.float32] | NDArray[np.float64]
 DataRange = float | Literal["target-max"]
 """A number, or ``"target-max"``: the maximum of each file's target, which is what ``fastmri.evaluate`` takes."""
-
-_T = TypeVar("_T", bound=np.generic)
 
 _TARGET_NAMES = ("reconstruction_esc", "reconstruction_rss", "reconstruction")
 
@@ -97,21 +95,6 @@ def nmse(image: Real, target: Real) -> float:
     if norm == 0:
         raise ValueError("target: is zero everywhere")
     return float(np.sum(np.square(np.subtract(image, target, dtype=np.float64)))) / norm
-
-
-def center_crop(image: NDArray[_T], shape: tuple[int, int]) -> NDArray[_T]:
-    """Cut the central part out of the last two axes, as ``fastmri.data.transforms.center_crop``.
-
-    Raises
-    ------
-    ValueError
-        The part is empty or larger than the image.
-    """
-    n_y, n_x = image.shape[-2:]
-    if not (0 < shape[0] <= n_y and 0 < shape[1] <= n_x):
-        raise ValueError(f"shape: expected at most ({n_y}, {n_x}) and at least (1, 1), got {shape}")
-    top, left = (n_y - shape[0]) // 2, (n_x - shape[1]) // 2
-    return image[..., top : top + shape[0], left : left + shape[1]]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from torch import Tensor
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
+from mrisps.io.images import center_crop
 from mrisps.kspace.coil_maps import SMALLEST_CALIBRATION, calibration_shape
 from mrisps.kspace.preparation import Preparation, Step, prepare
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, Sense
-from mrisps.quality.metrics import center_crop
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.sampling import SamplingMask, make_mask
 
@@ -56,7 +56,7 @@ class Problem:
     steps
         What was done to the data beforehand; see :mod:`mrisps.kspace.preparation`.
     factor
-        (1, 1, y, x) complex, what the solver's image is multiplied by: the phase that was removed, and 0 where no coil sees
+        (1, set, y, x) complex, what the solver's images are multiplied by: the phase that was removed, and 0 where no coil sees
         anything. None: nothing.
     """
 
@@ -68,6 +68,32 @@ class Problem:
     notes: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     factor: Tensor | None = None
+
+    def combined(self, images: Tensor) -> Tensor:
+        """The image of all sets of maps, with its phase, in scaled units.
+
+        Parameters
+        ----------
+        images
+            (batch, set, y, x), what a solver returns.
+
+        Returns
+        -------
+        Tensor
+            (batch, 1, y, x). One set: that image times ``factor``. Several: the root of their sum of squares, with the phase of the
+            first set.
+        """
+        images = images if self.factor is None else images * self.factor
+        if images.shape[1] == 1:
+            return images
+        magnitude = images.abs().square().sum(dim=1, keepdim=True).sqrt()
+        first = images[:, :1]
+        return magnitude * torch.sgn(first) if first.is_complex() else magnitude
+
+    def zero_filled(self, crop: tuple[int, int] | None = None) -> NDArray[np.float32]:
+        """Magnitude (y, x) of A^H y in input units, centrally cropped where a smaller size is asked for."""
+        image = self.combined(self.operator.adjoint(self.y)) * self.scale
+        return np.abs(to_array(image, crop)).astype(np.float32)
 
 
 def mri_problem(

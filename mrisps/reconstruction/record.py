@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ from mrisps.io.fastmri import JsonValue
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.manifest import sha256_of
 from mrisps.model import SmoothPlusSparse
+from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import provenance, reconstruct_file
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
 
 __all__ = [
@@ -54,7 +57,7 @@ class Record:
     path
         Of the reconstruction.
     provenance
-        Software, recipe, weights, input, machine, options, slices, times; see :func:`mrisps.reconstruction.reconstruct.provenance`.
+        Software, recipe, weights, input, machine, options, slices, times; see :meth:`mrisps.reconstruction.run.Run.record`.
     certificates
         One a slice.
     """
@@ -103,8 +106,8 @@ class Record:
         except RecipeError as error:
             raise FileError(self.path, error.message, field=f"provenance.recipe.{error.key}") from error
 
-    def mask(self) -> SamplingMask | None:
-        """The mask that was given, where one was.
+    def mask(self) -> SamplingMask | Literal["from-zeros"] | None:
+        """The mask that was given, or the rule for one, where one was.
 
         Raises
         ------
@@ -113,7 +116,7 @@ class Record:
         """
         value = self.part("options").get("mask")
         if not isinstance(value, dict):
-            return None
+            return FROM_ZEROS if value == FROM_ZEROS else None
         try:
             return SamplingMask.from_json(json.dumps(value))
         except ValueError as error:
@@ -270,7 +273,7 @@ def verify_file(
     device
         Where to compute; by default where the output was made.
     progress
-        As for :func:`mrisps.reconstruction.reconstruct.reconstruct_file`.
+        As for :meth:`mrisps.reconstruction.run.Run.write`.
 
     Raises
     ------
@@ -279,10 +282,10 @@ def verify_file(
     """
     record = read_record(output)
     _check_unchanged(record)
-    expected, found = record.text("input", "sha256"), sha256_of(source)
-    if found != expected:
+    expected, found_input = record.text("input", "sha256"), sha256_of(source)
+    if found_input != expected:
         raise FileError(
-            source, f"is not the input of {output.name}: SHA-256 {found[:12]}..., made from {expected[:12]}..."
+            source, f"is not the input of {output.name}: SHA-256 {found_input[:12]}..., made from {expected[:12]}..."
         )
     expected, found = record.text("weights", "sha256"), model.fingerprint()
     if found != expected:
@@ -297,23 +300,22 @@ def verify_file(
     place = record.text("machine", "device") if device is None else device
     with tempfile.TemporaryDirectory(prefix="mrisps-verify-") as folder:
         again = Path(folder) / "again.h5"
-        reconstruct_file(
-            source,
-            again,
+        slices = record.slices()
+        run = Run(
             recipe,
-            model,
-            weights=record.text("weights", "name"),
+            Weights(record.text("weights", "name"), model),
             mask=record.mask(),
             undersample=options.get("undersample") is True,
             scale=float(scale) if isinstance(scale, int | float) else None,
             crop=options.get("crop") is not False,
-            slices=record.slices(),
+            slices=SliceChoice(slices.start, slices.stop),
             layout=_layout(output, layout) if isinstance(layout, dict) else None,
             device=place,
-            progress=progress,
         )
+        run.write(source, again, input_sha256=found_input, progress=progress)
         differences = _compare(output, again)
-    return Verification(differences, _changes(record, recipe, provenance(recipe, model, "", source, place)))
+        now = read_record(again).provenance
+    return Verification(differences, _changes(record, recipe, now))
 
 
 def _check_unchanged(record: Record) -> None:

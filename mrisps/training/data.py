@@ -17,9 +17,8 @@ from torch import Tensor
 from mrisps.bilevel import Batch
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import FastmriFile
-from mrisps.io.images import IMAGE_SUFFIXES, read_image
+from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, ifft2c
-from mrisps.quality.metrics import center_crop
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
 from mrisps.sampling import make_mask
 

@@ -39,9 +39,12 @@ from mrisps.campaign.batch import (
 from mrisps.campaign.ledger import Entry, Ledger
 from mrisps.errors import FileError
 from mrisps.io.manifest import Manifest, sha256_of
-from mrisps.reconstruction.reconstruct import FileResult, reconstruct_file
+from mrisps.reconstruction.run import FileResult, Run
+from mrisps.reconstruction.weights import Weights
 
 Disk = Callable[[int], AbstractContextManager[None]]
+
+WRITE = Run.write
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_every_file_is_what_recon_makes_of_it(inputs: Path, job: Job, tmp_path: 
     assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
     assert not result.failed
     for name in made(result):
-        reconstruct_file(inputs / name, tmp_path / name, RECIPE, small_model(), weights="small")
+        Run(RECIPE, Weights("small", small_model())).write(inputs / name, tmp_path / name)
         assert data_sets(job.folder / name) == data_sets(tmp_path / name)
         beside = json.loads((job.folder / name).with_suffix(".json").read_text())
         assert beside["provenance"]["input"]["sha256"] == sha256_of(inputs / name)
@@ -141,7 +144,7 @@ def test_killed_between_output_and_ledger(inputs: Path, job: Job, monkeypatch: p
     with Ledger(ledger_path(job)) as ledger:
         ledger.append(Entry("v01.h5", "started", str(inputs / "v01.h5")))
     (job.folder / "v01.json").unlink()
-    monkeypatch.setattr(module, "reconstruct_file", None)
+    monkeypatch.setattr(Run, "write", None)
     again = run(inputs, job)
     assert [(outcome.entry.name, outcome.reused) for outcome in again.outcomes] == [("v01.h5", True)]
     ledger_path(job).unlink()
@@ -173,26 +176,26 @@ def test_unreadable_input(inputs: Path, job: Job) -> None:
 
 
 def test_surprises_of_one_file_do_not_stop_the_others(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(source: Path, *arguments: object, **options: object) -> FileResult:
+    def broken(run: Run, source: Path, *arguments: object, **options: object) -> FileResult:
         if source.name == "v01.h5":
             raise RuntimeError("a bug\nin two lines")
-        result: FileResult = reconstruct_file(source, *arguments, **options)  # type: ignore[arg-type]  # passed on
+        result: FileResult = WRITE(run, source, *arguments, **options)  # type: ignore[arg-type]  # passed on
         return result
 
-    monkeypatch.setattr(module, "reconstruct_file", broken)
+    monkeypatch.setattr(Run, "write", broken)
     result = run(inputs, job)
     assert made(result) == ["v00.h5", "v02.h5"]
     assert result.failed[0].entry.error == f"{inputs / 'v01.h5'}: RuntimeError: a bug in two lines"
 
 
 def test_input_that_changes_while_it_is_read(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(source: Path, *arguments: object, **options: object) -> FileResult:
-        result: FileResult = reconstruct_file(source, *arguments, **options)  # type: ignore[arg-type]  # passed on
+    def slow(run: Run, source: Path, *arguments: object, **options: object) -> FileResult:
+        result: FileResult = WRITE(run, source, *arguments, **options)  # type: ignore[arg-type]  # passed on
         if source.name == "v01.h5":
             write_input(source, 42)
         return result
 
-    monkeypatch.setattr(module, "reconstruct_file", slow)
+    monkeypatch.setattr(Run, "write", slow)
     result = run(inputs, job)
     assert "changed while it was being read" in result.failed[0].entry.error
     assert not (job.folder / "v01.h5").exists()

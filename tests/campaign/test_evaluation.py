@@ -26,7 +26,9 @@ from mrisps.quality.metrics import evaluate_files
 from mrisps.quality.scores import score_settings, score_volumes
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_file
+from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.weights import Weights
 from mrisps.solvers import FastSettings, Reconstruction
 
 SHAPE = (32, 24)
@@ -97,7 +99,7 @@ def test_equal_to_fastmri(files: list[EvaluationFile], candidate: Candidate, fol
 
     for file in files:
         written = tmp_path / "recon.h5"
-        reconstruct_file(file.path, written, RECIPE, candidate.model, weights="small", undersample=True)
+        Run(RECIPE, Weights("small", candidate.model), undersample=True).write(file.path, written)
         image, target = read_volume(written, ["reconstruction"]), read_volume(file.path, ["reconstruction_esc"])
         (score,) = evaluate_files(written, file.path, data_range="target-max").scores
         found = volumes[file.name]

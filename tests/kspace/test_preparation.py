@@ -23,9 +23,12 @@ from mrisps.kspace.preparation import (
 )
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import Sense
+from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.problem import mri_problem
 from mrisps.reconstruction.recipe import Recipe, ScaleRule, builtin_recipes, load_recipe, with_overrides
-from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_file
+from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.weights import Weights
 from mrisps.solvers import FastSettings
 
 from raw_files import header, lines_of, write_mrd  # isort: skip
@@ -405,7 +408,7 @@ def test_a_file(tmp_path: Path, model: SmoothPlusSparse) -> None:
     assert acquisition.mask is not None
     source = tmp_path / "raw.h5"
     write_kspace(source, acquisition.kspace[None], mask=acquisition.mask, contrast="AXT2")
-    done = reconstruct_file(source, tmp_path / "out.h5", RECIPE, model, weights="test", maps_folder=tmp_path / "maps")
+    done = Run(RECIPE, Weights("test", model), maps_folder=tmp_path / "maps").write(source, tmp_path / "out.h5")
     assert done.n_converged == 1
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["image"].shape == (1, 64, 56)
@@ -431,7 +434,7 @@ def test_a_raw_file_in_three_dimensions(tmp_path: Path, model: SmoothPlusSparse)
     lines = [line for z in range(32) for line in lines_of(volume[..., z], range(28), kspace_encode_step_2=z)]
     source = write_mrd(tmp_path / "raw.h5", lines, head)
     recipe = replace(RECIPE, solver=replace(RECIPE.solver, max_iterations=5))
-    done = reconstruct_file(source, tmp_path / "out.h5", recipe, model, weights="test", slices=range(3, 6))
+    done = Run(recipe, Weights("test", model), slices=SliceChoice(3, 6)).write(source, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         found = file["reconstruction"][:]
     assert found.shape == (3, 32, 28)

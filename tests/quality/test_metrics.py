@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace, write_reconstruction
-from mrisps.io.images import write_image
-from mrisps.quality.metrics import DataRange, center_crop, evaluate_files, nmse, psnr, ssim
+from mrisps.io.images import center_crop, write_image
+from mrisps.quality.metrics import DataRange, evaluate_files, nmse, psnr, ssim
 
 Volume = NDArray[np.float32]
 

@@ -16,9 +16,12 @@ from mrisps.io.fastmri import write_kspace
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity
 from mrisps.reconstruction import reconstruct as module
+from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.problem import denoising_problem, estimate_noise_std, mri_problem, super_resolution_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, reconstruct_file
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import FastSettings, Reconstruction, solve
 from mrisps.solvers.result import Status
@@ -269,7 +272,7 @@ def test_unusable_result_raises(
     source = tmp_path / "in.h5"
     write_kspace(source, acquisition().kspace)
     with pytest.raises(UnusableResultError):
-        reconstruct_file(source, tmp_path / "out.h5", recipe, model, weights="test")
+        Run(recipe, Weights("test", model)).write(source, tmp_path / "out.h5")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5"]
 
 
@@ -296,9 +299,8 @@ def test_file_in_file_out(tmp_path: Path, model: SmoothPlusSparse, recipe: Recip
     kspace = np.stack([acquisition(mask).kspace[0], 2 * acquisition(mask).kspace[0]])
     write_kspace(source, kspace, mask=mask, contrast="CORPD_FBK")
     seen = []
-    result = reconstruct_file(
-        source, destination, recipe, model, weights="test", progress=lambda *state: seen.append(state[:3])
-    )
+    run = Run(recipe, Weights("test", model))
+    result = run.write(source, destination, progress=lambda *state: seen.append(state[:3]))
     assert result.n_converged == 2
     assert seen[0] == (0, 2, 1)
     assert {state[0] for state in seen} == {0, 1}
@@ -319,10 +321,10 @@ def test_file_in_file_out(tmp_path: Path, model: SmoothPlusSparse, recipe: Recip
 def test_slices_can_be_chosen(tmp_path: Path, model: SmoothPlusSparse, recipe: Recipe) -> None:
     source = tmp_path / "in.h5"
     write_kspace(source, np.stack([k * acquisition().kspace[0] for k in (1, 2, 3)]))
-    result = reconstruct_file(source, tmp_path / "out.h5", recipe, model, weights="test", slices=range(1, 2))
+    result = Run(recipe, Weights("test", model), slices=SliceChoice(1, 2)).write(source, tmp_path / "out.h5")
     assert len(result.certificates) == 1
-    with pytest.raises(MrispsError, match="expected some of 0 to 2"):
-        reconstruct_file(source, tmp_path / "other.h5", recipe, model, weights="test", slices=range(2, 4))
+    with pytest.raises(MrispsError, match="has the slices 0 to 2, not 2 to 3"):
+        Run(recipe, Weights("test", model), slices=SliceChoice(2, 4)).write(source, tmp_path / "other.h5")
     assert not (tmp_path / "other.h5").exists()
 
 

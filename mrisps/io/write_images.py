@@ -1,0 +1,102 @@
+"""Write a stack of images in the formats that hold images: our own HDF5, NIfTI, MRD images, pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mrisps.errors import FileError
+from mrisps.io.fastmri import ReconstructionWriter
+from mrisps.io.image_volume import ImageVolume
+from mrisps.io.images import write_image
+from mrisps.io.ismrmrd_writer import write_ismrmrd_images
+from mrisps.io.nifti import write_nifti
+
+__all__ = ["KINDS", "PICTURES", "kind_of", "picture_paths", "write_volume"]
+
+PICTURES = ("png", "tif", "npy")
+KINDS = ("nifti", "mrd-images", "reconstruction", *PICTURES)
+"""What :func:`write_volume` writes."""
+
+_BY_SUFFIX = {
+    ".nii": "nifti",
+    ".gz": "nifti",
+    ".mrd": "mrd-images",
+    ".h5": "reconstruction",
+    ".hdf5": "reconstruction",
+    ".png": "png",
+    ".tif": "tif",
+    ".tiff": "tif",
+    ".npy": "npy",
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """The format that a file name stands for; None if it does not say."""
+    return _BY_SUFFIX.get(path.suffix.lower())
+
+
+def picture_paths(volume: ImageVolume, destination: Path, kind: str) -> list[Path]:
+    """The files that pictures of a stack become: the destination itself for one slice with a file name, else a folder of them."""
+    if len(volume.pixels) == 1 and kind_of(destination) == kind:
+        return [destination]
+    return [destination / f"{volume.source.stem}_{index:03d}.{kind}" for index in range(len(volume.pixels))]
+
+
+def write_volume(volume: ImageVolume, destination: Path, kind: str | None = None) -> tuple[str, ...]:
+    """Write a stack of images.
+
+    Parameters
+    ----------
+    volume
+        The images.
+    destination
+        File, or folder for pictures. A picture is the magnitude; PNG files are 16 bits deep: 65535 stands for the largest value.
+    kind
+        One of :data:`KINDS`; None: what the file name says.
+
+    Returns
+    -------
+    tuple of str
+        What the format could not carry.
+
+    Raises
+    ------
+    ValueError
+        The format is unknown, or a picture is asked for of several slices under one file name.
+    FileError
+        A file cannot be written.
+    """
+    kind = kind_of(destination) if kind is None else kind
+    if kind not in KINDS:
+        raise ValueError(
+            f"format: expected one of {', '.join(KINDS)}, or a file name that says it, got {destination.name!r}"
+        )
+    if kind == "nifti":
+        return write_nifti(destination, volume)
+    if kind == "mrd-images":
+        write_ismrmrd_images(destination, volume.pixels, volume.geometries, volume.header)
+        return ("position and orientation: unknown",) if None in volume.geometries else ()
+    if kind == "reconstruction":
+        attributes = dict(volume.attributes or {})
+        with ReconstructionWriter(destination, len(volume.pixels), attributes=attributes, header=volume.header) as file:
+            for index, (image, geometry) in enumerate(zip(volume.pixels, volume.geometries, strict=True)):
+                file.write_slice(index, image, geometry=geometry)
+        return ()
+    paths = picture_paths(volume, destination, kind)
+    if len(paths) > 1 and kind_of(destination) == kind:
+        raise ValueError(f"{destination}: {len(paths)} slices do not go into one picture; name a folder")
+    magnitudes = np.abs(volume.pixels).astype(np.float32)
+    top = float(magnitudes.max()) if kind == "png" else 1.0
+    if paths[0] != destination:
+        try:
+            destination.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(destination, f"cannot be used as output folder: {error.strerror}") from error
+    for path, magnitude in zip(paths, magnitudes, strict=True):
+        write_image(path, magnitude / np.float32(top or 1.0), bits=16)
+    lost = ["position and orientation"]
+    if kind == "png":
+        lost.append(f"scale: 65535 stands for {top:g}, the largest value of all slices")
+    if np.iscomplexobj(volume.pixels):
+        lost.append("phase: the images are magnitudes")
+    return tuple(lost)

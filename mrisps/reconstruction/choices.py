@@ -1,0 +1,60 @@
+"""What a user chooses of a source, in plain values that load nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mrisps.errors import FileError
+
+__all__ = ["FROM_ZEROS", "SliceChoice"]
+
+FROM_ZEROS: Literal["from-zeros"] = "from-zeros"
+"""A mask that is found from the samples that are not zero."""
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Which slices of a source: those from ``start`` to before ``stop``, counted from 0.
+
+    Parameters
+    ----------
+    start
+        The first one.
+    stop
+        The one after the last; None: to the end.
+    """
+
+    start: int = 0
+    stop: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "SliceChoice":
+        """From ``3``, ``0:10``, ``5:`` or ``:10``.
+
+        Raises
+        ------
+        ValueError
+            The text is something else, or chooses nothing.
+        """
+        first, colon, last = (part.strip() for part in text.partition(":"))
+        if not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)) or not (colon or first):
+            raise ValueError(f"slices: expected a number or START:STOP, counted from 0, got {text!r}")
+        start = int(first or 0)
+        stop = start + 1 if not colon else int(last) if last else None
+        if stop is not None and stop <= start:
+            raise ValueError(f"slices: {text!r} has no slice in it")
+        return cls(start, stop)
+
+    def of(self, path: Path, n_slices: int) -> range:
+        """The slices of a source that has this number of them.
+
+        Raises
+        ------
+        FileError
+            The source does not have them.
+        """
+        stop = n_slices if self.stop is None else self.stop
+        if self.start >= n_slices or stop > n_slices:
+            last = "" if stop == self.start + 1 else f" to {stop - 1}"
+            raise FileError(path, f"has the slices 0 to {n_slices - 1}, not {self.start}{last}", field="slices")
+        return range(self.start, stop)

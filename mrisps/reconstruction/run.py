@@ -1,0 +1,489 @@
+"""A run: a recipe, weights and options, applied to one source. Every way to an image goes through here.
+
+    source --open once--> slices --read once--> Problem --solve--> SliceResult --> a Result in memory, or a file
+
+A source is a file with k-space, k-space in memory, or a grey image. Commands, notebooks, batches and evaluations differ only
+in what they do with the :class:`SliceResult` of each slice.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrisps._version import __version__, code_commit
+from mrisps.errors import MrispsError
+from mrisps.io.acquisition import Acquisition, Geometry
+from mrisps.io.arrays import ArrayLayout
+from mrisps.io.fastmri import JsonValue, ReconstructionWriter
+from mrisps.io.files import sha256_of
+from mrisps.io.images import center_crop, read_image
+from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.memory import MemoryKspace
+from mrisps.io.open import open_slices
+from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
+from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
+from mrisps.reconstruction.recipe import Recipe
+from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
+from mrisps.reconstruction.weights import Weights
+from mrisps.sampling import SamplingMask
+
+__all__ = ["FileResult", "GreyImage", "Progress", "Run", "SliceResult", "Source", "mask_from_zeros"]
+
+Progress = Callable[[int, int, int, float], None]
+"""Called with (position of the slice, number of slices, iteration, residual)."""
+
+Real = NDArray[np.float32]
+Pixels = NDArray[np.float32] | NDArray[np.complex64]
+
+
+@dataclass(frozen=True, eq=False)
+class GreyImage:
+    """A grey image as a source with one slice, for denoising and super-resolution.
+
+    Parameters
+    ----------
+    path
+        The file, or what stands for one in messages.
+    pixels
+        float32 (y, x).
+    """
+
+    path: Path
+    pixels: Real
+
+    def sha256(self) -> str:
+        """SHA-256 of shape and pixels."""
+        digest = hashlib.sha256(str(self.pixels.shape).encode())
+        digest.update(np.ascontiguousarray(self.pixels).data)
+        return digest.hexdigest()
+
+
+Source = KspaceFile | GreyImage
+"""An open source; :meth:`Run.open` makes one from a path."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceResult:
+    """What came of one slice, in input units. The images are cropped as the run says.
+
+    Parameters
+    ----------
+    index
+        Number of the slice in the source, from 0.
+    image, smooth, sparse
+        (y, x), real or complex: the reconstruction, its smooth part, and their difference.
+    cost_map
+        float32 (y, x): what the sparse part costs at each pixel.
+    certificate
+        What the solver reached, with mask, scale, preparation and notes; plain values.
+    problem
+        What was solved: operator, measurements, units, mask.
+    target
+        (y, x) reference image of the source, cropped to the image; None where there is none.
+    geometry
+        Where the image lies in the patient; None where the source does not say.
+    crop
+        (y, x) that the source asks for; None keeps the whole field of view.
+    """
+
+    index: int
+    image: Pixels
+    smooth: Pixels
+    sparse: Pixels
+    cost_map: Real
+    certificate: Mapping[str, JsonValue]
+    problem: Problem
+    target: Real | None = None
+    geometry: Geometry | None = None
+    crop: tuple[int, int] | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the solver met its test."""
+        return self.certificate["status"] == "converged"
+
+    @property
+    def parts(self) -> dict[str, Pixels]:
+        """Name -> image of what goes into a file beside the reconstruction."""
+        return {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
+
+    def zero_filled(self) -> Real:
+        """Magnitude (y, x) of A^H y, cropped as the image."""
+        return self.problem.zero_filled(self.crop)
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file.
+
+    Parameters
+    ----------
+    path
+        The output.
+    certificates
+        One a slice.
+    notes
+        What a user should know, each note once.
+    """
+
+    path: Path
+    certificates: tuple[Mapping[str, JsonValue], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def n_converged(self) -> int:
+        """Slices that converged."""
+        return sum(certificate["status"] == "converged" for certificate in self.certificates)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Everything that an image depends on besides its source.
+
+    Parameters
+    ----------
+    recipe, weights
+        How the problem is set up and solved, and with which prior.
+    mask
+        Which samples were acquired: a mask; ``"from-zeros"``: those that are not zero in any slice (the source is read
+        twice); None: what the source states.
+    undersample
+        Undersample fully sampled k-space by the recipe's mask rule first.
+    scale
+        Input units per unit of an image whose maximum is about 1; None: the recipe's rule.
+    noise_std
+        Noise of an image in its units, for denoising and super-resolution; None: the recipe's.
+    crop
+        Cut images to the size that the source asks for.
+    slices
+        Which slices.
+    layout
+        What the axes of an array file are.
+    colour_to_grey
+        Convert colour images instead of refusing them.
+    device
+        Where to compute, for example ``"cpu"`` or ``"cuda:0"``.
+    maps_folder
+        Where estimated coil maps are kept for the next time; None keeps none.
+    """
+
+    recipe: Recipe
+    weights: Weights
+    mask: SamplingMask | Literal["from-zeros"] | None = None
+    undersample: bool = False
+    scale: float | None = None
+    noise_std: float | None = None
+    crop: bool = True
+    slices: SliceChoice = field(default_factory=SliceChoice)
+    layout: ArrayLayout | None = None
+    colour_to_grey: bool = False
+    device: str = "cpu"
+    maps_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "noise_std"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 or (value == 0 and name == "noise_std")):
+                raise ValueError(f"{name}: expected a number > 0, got {value}")
+            if value is not None and not value < float("inf"):
+                raise ValueError(f"{name}: expected a finite number, got {value}")
+        if self.undersample and self.recipe.mask is None:
+            raise MrispsError(f"recipe {self.recipe.name}: has no mask rule to undersample with")
+        if self.undersample and self.mask is not None:
+            raise ValueError("undersample, mask: give one of them, not both")
+
+    def with_mask(self, mask: SamplingMask | Literal["from-zeros"] | None) -> "Run":
+        """The same run with another mask."""
+        return replace(self, mask=mask)
+
+    # ------------------------------------------------------------------------------------------------------------ identity
+
+    def options(self) -> dict[str, JsonValue]:
+        """The options, as plain values for JSON."""
+        given = self.mask
+        return {
+            "undersample": self.undersample,
+            "crop": self.crop,
+            "mask": json.loads(given.to_json())
+            if isinstance(given, SamplingMask)
+            else given or "from the file or the recipe",
+            "scale": "from the recipe" if self.scale is None else self.scale,
+            "noise_std": "from the recipe" if self.noise_std is None else self.noise_std,
+            "layout": None if self.layout is None else {**asdict(self.layout), "axes": list(self.layout.axes)},
+            "colour_to_grey": self.colour_to_grey,
+        }
+
+    def key(self, input_sha256: str) -> str:
+        """SHA-256 of everything that the result depends on: software and its commit, recipe, weights, options, device, input."""
+        facts = {
+            "software": [__version__, code_commit(), torch.__version__],
+            "recipe": self.recipe.sha256(),
+            "weights": self.weights.model.fingerprint(),
+            "options": self.options(),
+            "slices": [self.slices.start, self.slices.stop],
+            "device": self.device.partition(":")[0],
+            "input": input_sha256,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def record(self, source: Source, *, input_sha256: str | None = None) -> dict[str, JsonValue]:
+        """What a result depends on, for its attributes: versions, recipe, weights, input, options, machine.
+
+        Parameters
+        ----------
+        source
+            The open source.
+        input_sha256
+            Its SHA-256, where that is known already.
+        """
+        return {
+            "software": {
+                "mrisps": __version__,
+                "commit": code_commit(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+            "recipe": {**self.recipe.to_dict(), "sha256": self.recipe.sha256()},  # type: ignore[dict-item]  # plain values
+            "weights": {"name": self.weights.name, "sha256": self.weights.model.fingerprint()},
+            "input": {"name": source.path.name, "sha256": input_sha256 or _sha256(source)},
+            "options": self.options(),
+            "machine": {
+                "python": platform.python_version(),
+                "system": platform.system(),
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+                "device": self.device,
+                "threads": torch.get_num_threads(),
+            },
+        }
+
+    # -------------------------------------------------------------------------------------------------------------- slices
+
+    @contextmanager
+    def open(self, source: Path | str | Source) -> Iterator[Source]:
+        """Open a source, and close it at the end if it was opened here.
+
+        Raises
+        ------
+        FileError
+            It cannot be read, or is no source for the recipe's task.
+        """
+        if not isinstance(source, str | Path):
+            yield source
+        elif self.recipe.task == "mri":
+            with open_slices(Path(source), self.layout) as file:
+                yield file
+        else:
+            yield GreyImage(Path(source), read_image(Path(source), color_to_grey=self.colour_to_grey))
+
+    def chosen(self, source: Source) -> range:
+        """The slices of an open source that this run takes."""
+        return self.slices.of(source.path, source.n_slices if isinstance(source, KspaceFile) else 1)
+
+    def results(self, source: Source, *, progress: Progress | None = None) -> Iterator[SliceResult]:
+        """Reconstruct the slices of an open source, one at a time: each is read, prepared and solved once.
+
+        Parameters
+        ----------
+        source
+            The open source.
+        progress
+            Called after every iteration.
+
+        Raises
+        ------
+        FileError
+            Names the file and the field that is wrong.
+        UnusableResultError
+            A slice ended with NaN or infinity.
+        """
+        chosen = self.chosen(source)
+        given = self.resolved(source).mask
+        mask = given if isinstance(given, SamplingMask) else None
+        for position, index in enumerate(chosen):
+
+            def report(iteration: int, residual: float, position: int = position) -> None:
+                if progress is not None:
+                    progress(position, len(chosen), iteration, residual)
+
+            if isinstance(source, GreyImage):
+                yield self.solve(self.problem(source.pixels), index, progress=report)
+                continue
+            acquisition = source.read_slice(index)
+            crop = source.recon_shape if self.crop else None
+            yield self.solve(self.problem(acquisition, mask), index, acquisition, crop, progress=report)
+
+    def problem(self, given: Acquisition | Real, mask: SamplingMask | None = None) -> Problem:
+        """The problem of one slice, or of one image.
+
+        Parameters
+        ----------
+        given
+            A slice, or float32 pixels (y, x).
+        mask
+            Which samples were acquired, where the slice does not say.
+        """
+        if isinstance(given, Acquisition):
+            return mri_problem(
+                given,
+                self.recipe,
+                mask=mask,
+                undersample=self.undersample,
+                scale=self.scale,
+                device=self.device,
+                maps_folder=self.maps_folder,
+            )
+        make = denoising_problem if self.recipe.task == "denoise" else super_resolution_problem
+        return make(given, self.recipe, noise_std=self.noise_std, scale=self.scale, device=self.device)
+
+    def solve(
+        self,
+        problem: Problem,
+        index: int = 0,
+        acquisition: Acquisition | None = None,
+        crop: tuple[int, int] | None = None,
+        *,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> SliceResult:
+        """Solve one problem; ``acquisition`` gives its reference image and its place in the patient."""
+        solved = reconstruct(problem, self.weights.model, self.recipe, progress=progress)
+        image = to_array(solved.image, crop)
+        target = None if acquisition is None else acquisition.target
+        if target is not None:
+            fits = all(n >= m for n, m in zip(target.shape, image.shape, strict=True))
+            target = center_crop(target, image.shape) if fits else None
+        return SliceResult(
+            index=index,
+            image=image,
+            smooth=to_array(solved.smooth, crop),
+            sparse=to_array(solved.sparse, crop),
+            cost_map=to_array(solved.cost_map, crop).astype(np.float32),
+            certificate=slice_certificate(problem, solved),
+            problem=problem,
+            target=target,
+            geometry=None if acquisition is None else _cropped_geometry(acquisition, image.shape),
+            crop=crop,
+        )
+
+    def resolved(self, source: Source) -> "Run":
+        """The same run, with a mask from zeros found in this source: the samples that are not zero in any chosen slice."""
+        if self.mask != FROM_ZEROS:
+            return self
+        if isinstance(source, GreyImage):
+            raise ValueError("mask: an image has none")
+        return self.with_mask(mask_from_zeros(source, self.chosen(source)))
+
+    # --------------------------------------------------------------------------------------------------------------- files
+
+    def write(
+        self,
+        source: Path | str | Source,
+        destination: Path,
+        *,
+        input_sha256: str | None = None,
+        progress: Progress | None = None,
+        watch: Callable[[SliceResult], None] | None = None,
+    ) -> FileResult:
+        """Reconstruct a source with k-space into a file that ``fastmri.evaluate`` reads, slice by slice.
+
+        The output appears when all slices are there; after an error, what was there before is untouched.
+
+        Parameters
+        ----------
+        source, destination
+            Input and output.
+        input_sha256
+            SHA-256 of the input, where that is known already.
+        progress
+            Called after every iteration.
+        watch
+            Called with every slice that was written.
+
+        Raises
+        ------
+        FileError
+            Names the file and the field that is wrong, or says why the output cannot be written.
+        UnusableResultError
+            A slice ended with NaN or infinity; nothing is written.
+        """
+        certificates: list[Mapping[str, JsonValue]] = []
+        notes: dict[str, None] = {}
+        times: dict[str, JsonValue] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+        clock = time.monotonic()
+        with self.open(source) as file:
+            if isinstance(file, GreyImage):
+                raise MrispsError(f"{file.path}: is an image; k-space was expected")
+            chosen, run = self.chosen(file), self.resolved(file)
+            record = run.record(file, input_sha256=input_sha256)
+            record["slices"], record["times"] = list(chosen), times
+            with ReconstructionWriter(
+                destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
+            ) as writer:
+                for position, made in enumerate(run.results(file, progress=progress)):
+                    writer.write_slice(position, made.image, made.parts, made.certificate, made.geometry)
+                    certificates.append(made.certificate)
+                    notes.update(dict.fromkeys(made.problem.notes))
+                    if watch is not None:
+                        watch(made)
+                times["seconds"] = round(
+                    time.monotonic() - clock, 3
+                )  # the writer puts the record into the file at its end
+        return FileResult(Path(destination), tuple(certificates), tuple(notes))
+
+
+def _sha256(source: Source) -> str:
+    return source.sha256() if isinstance(source, MemoryKspace | GreyImage) else sha256_of(source.path)
+
+
+def mask_from_zeros(source: KspaceFile, slices: Sequence[int]) -> SamplingMask:
+    """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples.
+
+    Raises
+    ------
+    FileError
+        The source cannot be read.
+    """
+    samples = np.zeros(source.shape, dtype=np.bool_)
+    for index in slices:
+        samples |= (source.read_slice(index).kspace != 0).any(axis=0)
+    columns = samples.any(axis=0)
+    # A sample of several coils is not zero in all of them by chance.
+    two_dimensional = source.n_coils > 1 and not (samples == columns).all()
+    return SamplingMask.from_array(samples if two_dimensional else columns, source.shape)
+
+
+def _cropped_geometry(acquisition: Acquisition, shape: tuple[int, ...]) -> Geometry | None:
+    """Where a central crop of the encoded image lies: the same centre, a smaller field of view."""
+    geometry = acquisition.geometry
+    if geometry is None:
+        return None
+    encoded = geometry.field_of_view_mm
+    along_y, along_x = (encoded[i] * shape[i] / acquisition.shape[i] for i in range(2))
+    return replace(geometry, field_of_view_mm=(along_y, along_x, encoded[2]))
+
+
+@cache
+def _processor() -> str:
+    """Name of the processor, as far as the system tells; results differ in the last digits from one kind to the next."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return f"{value.strip()} ({platform.machine()})"
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
