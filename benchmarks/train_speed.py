@@ -40,10 +40,11 @@ from torch.nn import functional
 from mrisps.bilevel import Accuracy, AdjointSettings, Batch, Hypergradient, TrainSettings, hypergradient, image_loss
 from mrisps.model import Energy, PatchTransform, SmoothPlusSparse
 from mrisps.model.atoms import patch_basis
+from mrisps.reconstruction.recipe import load_recipe
 from mrisps.solvers import PaperSettings, minimise, solve_paper
 from mrisps.solvers.image_step import ImageStep
 from mrisps.training.data import CropSamples, Measurement, read_training_images
-from mrisps.training.run import load_train_recipe
+from mrisps.training.run import TrainRecipe
 
 RESULTS = Path(__file__).parent / "results"
 LOSS = "L2"
@@ -439,7 +440,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=RESULTS / "train.json")
     arguments = parser.parse_args()
-    settings = load_train_recipe(arguments.recipe).train
+    settings = load_recipe(arguments.recipe, TrainRecipe).train
     base = Task(
         "",
         arguments.data,

@@ -5,7 +5,7 @@ Arguments of Python functions that are wrong raise ``ValueError`` or ``TypeError
 
 from pathlib import Path
 
-__all__ = ["FileError", "MrispsError", "RecipeError"]
+__all__ = ["FileError", "MrispsError", "RecipeError", "SettingsError"]
 
 
 class MrispsError(Exception):
@@ -33,13 +33,13 @@ class FileError(MrispsError):
         super().__init__(f"{where}: {message}")
 
 
-class RecipeError(MrispsError):
-    """A recipe has an unknown key, or a value of the wrong type or range.
+class SettingsError(MrispsError, ValueError):
+    """Settings have an unknown key, or a value of the wrong type or range.
 
     Parameters
     ----------
     key
-        Path of the key inside the recipe, for example ``"solver.tolerance"``.
+        Path of the key, for example ``"solver.tolerance"``.
     message
         What was expected and what was found.
     """
@@ -47,4 +47,10 @@ class RecipeError(MrispsError):
     def __init__(self, key: str, message: str) -> None:
         self.key = key
         self.message = message
-        super().__init__(f"recipe: {key}: {message}")
+        super().__init__(f"{key}: {message}")
+
+    def __reduce__(self) -> tuple[object, ...]:  # exceptions are pickled by their arguments, as they were given
+        return type(self), (self.key, self.message)
+
+
+RecipeError = SettingsError

@@ -48,8 +48,3 @@ recipe = Recipe(
         how="grid of beta and lam on the same two brains with the authors' weights; measured with those of the package",
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -27,8 +27,3 @@ recipe = Recipe(
         how="beta and lam as trained on other images; not tuned again",
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

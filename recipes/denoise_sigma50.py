@@ -30,8 +30,3 @@ recipe = Recipe(
         ),
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -22,8 +22,3 @@ recipe = Recipe(
     nonnegative=True,
     solver=FastSettings(tolerance=1e-3, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -39,8 +39,3 @@ recipe = Recipe(
         how="beta and thresholds learned with the weights on other slices (train_mri_acc8)",
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -41,8 +41,3 @@ recipe = Recipe(
         how="beta and lam tuned by the authors on all validation slices for weights of theirs; measured with mri_acc8",
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -38,8 +38,3 @@ recipe = Recipe(
         trace_interval=0,
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

@@ -30,8 +30,3 @@ recipe = Recipe(
         how="beta and lam tuned by the authors for weights of theirs; measured with those of the package, all converged",
     ),
 )
-
-if __name__ == "__main__":
-    from mrisps.cli.main import run_recipe
-
-    raise SystemExit(run_recipe(__file__))

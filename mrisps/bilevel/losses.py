@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "SSIM_WINDOW", "LossName", "image_loss"]
+__all__ = ["SSIM_WINDOW", "LossName", "image_loss"]
 
 LossName = Literal["L1", "L2", "PSNR", "SSIM"]
-LOSSES: tuple[LossName, ...] = ("L1", "L2", "PSNR", "SSIM")
 
 SSIM_SHARE = 0.84
 """Of the mixed loss; the rest is L1. H. Zhao et al., IEEE Trans. Comput. Imaging 3 (2017) 47-57, section III."""

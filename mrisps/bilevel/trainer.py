@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from mrisps.bilevel.checkpoint import TrainingState, load_state, save_state
 from mrisps.bilevel.hypergradient import AdjointSettings, hypergradient
-from mrisps.bilevel.losses import LOSSES, LossName, image_loss
+from mrisps.bilevel.losses import LossName, image_loss
 from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
 from mrisps.model import Energy, Prior, SmoothPlusSparse
 from mrisps.operators import LinearOperator
+from mrisps.settings import Count, Fraction, Index, Positive, Range, settings
 from mrisps.solvers import FastSettings, minimise
 
 __all__ = [
@@ -44,6 +45,7 @@ class TrainingError(MrispsError):
     """Training cannot go on."""
 
 
+@settings
 @dataclass(frozen=True)
 class Accuracy:
     """How accurately the inner problem and its adjoint are solved in a step.
@@ -56,18 +58,10 @@ class Accuracy:
         Cap and relative residual of the conjugate gradients. What they reach is in every :class:`StepReport`.
     """
 
-    iterations: int
-    tolerance: float
-    adjoint_iterations: int
-    adjoint_tolerance: float
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "adjoint_iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        for name in ("tolerance", "adjoint_tolerance"):
-            _check_positive(name, getattr(self, name))
+    iterations: Count
+    tolerance: Positive
+    adjoint_iterations: Count
+    adjoint_tolerance: Positive
 
     def towards(self, other: "Accuracy", share: float) -> "Accuracy":
         """A share (0 to 1) of the way to another accuracy, in equal factors."""
@@ -83,6 +77,7 @@ class Accuracy:
         )
 
 
+@settings
 @dataclass(frozen=True)
 class TrainSettings:
     """How a model is trained.
@@ -131,53 +126,26 @@ class TrainSettings:
         Of everything that is random.
     """
 
-    n_steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    learning_rate_thresholds: float = 1e-2
-    hold: float = 0.5
+    n_steps: Count
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-3
+    learning_rate_thresholds: Positive = 1e-2
+    hold: Fraction = 0.5
     loss: LossName = "L2"
     start_accuracy: Accuracy = field(default_factory=lambda: Accuracy(40, 1e-2, 10, 0.3))
     end_accuracy: Accuracy = field(default_factory=lambda: Accuracy(100, 1e-3, 30, 0.1))
     solver: FastSettings = field(default_factory=FastSettings)
-    warm_batches: int = 0
-    warm_iterations: int = 15
-    max_slope: float = 1.0
-    beta_min: float = 1e-4
+    warm_batches: Index = 0
+    warm_iterations: Count = 15
+    max_slope: Annotated[float, Range(ge=1)] = 1.0
+    beta_min: Positive = 1e-4
     fixed: Literal["free_atoms"] | None = None
-    validation_interval: int = 100
+    validation_interval: Count = 100
     validation_solver: FastSettings = field(default_factory=FastSettings)
-    patience: int = 0
-    checkpoint_interval: int = 50
-    max_skipped: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in (
-            "n_steps",
-            "batch_size",
-            "warm_iterations",
-            "validation_interval",
-            "checkpoint_interval",
-            "max_skipped",
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        for name in ("warm_batches", "patience", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
-        for name in ("learning_rate", "learning_rate_thresholds", "beta_min"):
-            _check_positive(name, getattr(self, name))
-        if not _is_number(self.hold) or not 0 <= self.hold <= 1:
-            raise ValueError(f"hold: expected a number from 0 to 1, got {self.hold!r}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.fixed not in ("free_atoms", None):
-            raise ValueError(f"fixed: expected 'free_atoms' or None, got {self.fixed!r}")
-        if not _is_number(self.max_slope) or not self.max_slope >= 1:
-            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope!r}")
+    patience: Index = 0
+    checkpoint_interval: Count = 50
+    max_skipped: Count = 10
+    seed: Index = 0
 
     def rate(self, step: int) -> float:
         """Factor on the learning rates in a step, numbered from 0."""
@@ -364,15 +332,6 @@ def train(
     if validation and state.best_psnr is None:
         raise TrainingError("no validation gave a finite PSNR: none of the parameters are known to be good")
     return state
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
 
 
 def _step(

@@ -10,7 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import typer
 
-from mrisps.errors import FileError, MrispsError, RecipeError
+from mrisps.errors import FileError, MrispsError, SettingsError
 
 __all__ = [
     "DEBUG",
@@ -101,7 +101,7 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError:  # the reader of our output has gone, as `head` does: typer ends quietly
             raise
-        except (UsageError, RecipeError) as error:
+        except (UsageError, SettingsError) as error:
             fail(error)
             raise typer.Exit(USAGE) from error
         except (MrispsError, ValueError, OSError) as error:

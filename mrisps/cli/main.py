@@ -1,13 +1,11 @@
 """The entry point: what commands there are. Nothing slow is imported here, so that `--help` is quick."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mrisps.cli.batch import batch
-from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, fail, guarded
+from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, guarded
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
 from mrisps.cli.evaluate import evaluate
@@ -22,12 +20,10 @@ from mrisps.cli.train import train
 from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify
 from mrisps.cli.weights import atoms, weights
-from mrisps.errors import MrispsError
 
-__all__ = ["app", "main", "run_recipe"]
+__all__ = ["app", "main"]
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_TASK_COMMANDS = {"mri": "recon", "denoise": "denoise", "superres": "superres"}
 
 app = typer.Typer(
     name="mrisps",
@@ -210,26 +206,3 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo("interrupted", err=True)
         return INTERRUPTED
     return 0
-
-
-def run_recipe(recipe_file: str | Path) -> int:
-    """Run the command that a recipe file is for, with this recipe: what ``python recipes/knee_pd_acc8.py IN... --output DIR`` does.
-
-    Parameters
-    ----------
-    recipe_file
-        The file; further arguments are those of this process.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
-    from mrisps.reconstruction.recipe import load_recipe
-
-    try:
-        task = load_recipe(str(recipe_file)).task
-    except MrispsError as error:
-        fail(error)
-        return USAGE
-    return main([_TASK_COMMANDS[task], "--recipe", str(recipe_file), *sys.argv[1:]])

@@ -22,9 +22,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a recipe
 def _load(name: str) -> "Recipe | TrainRecipe":
     """A recipe of either kind: those for training are called ``train_*``, files too."""
     from mrisps.reconstruction.recipe import load_recipe
-    from mrisps.training.run import load_train_recipe
+    from mrisps.training.run import TrainRecipe
 
-    return load_train_recipe(name) if Path(name).stem.startswith("train_") else load_recipe(name)
+    return load_recipe(name, TrainRecipe) if Path(name).stem.startswith("train_") else load_recipe(name)
 
 
 def list_recipes(context: typer.Context) -> None:
@@ -37,13 +37,12 @@ def list_recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from mrisps.reconstruction.recipe import builtin_recipes, load_recipe
-    from mrisps.training.run import builtin_train_recipes
 
     rows = []
     for name in builtin_recipes():
         recipe = load_recipe(name)
         rows.append([name, recipe.task, recipe.description, recipe.card.summary if recipe.card else ""])
-    for name in builtin_train_recipes():
+    for name in builtin_recipes(training=True):
         training = _load(name)
         rows.append([name, f"train: {training.task}", training.description, ""])
     print_table(["name", "task", "description", "measured"], rows, n_text_columns=4)
@@ -76,11 +75,10 @@ def copy_recipe(
     from mrisps.atomic import write_bytes
     from mrisps.cli.common import UsageError
     from mrisps.reconstruction.recipe import builtin_recipes
-    from mrisps.training.run import builtin_train_recipes
 
     with usage_errors():
         _load(name)
-    source = {**builtin_recipes(), **builtin_train_recipes()}.get(name, Path(name))
+    source = {**builtin_recipes(), **builtin_recipes(training=True)}.get(name, Path(name))
     target = destination / source.name if destination.is_dir() else destination
     if target.suffix != ".py":
         raise UsageError(f"{target}: expected a file name ending in .py, or a folder that exists")

@@ -83,13 +83,14 @@ def train(
 
     from mrisps.bilevel import join_world, own_device
     from mrisps.model import SmoothPlusSparse
-    from mrisps.reconstruction.recipe import with_overrides
-    from mrisps.training.run import load_train_recipe, prepare, run_training
+    from mrisps.reconstruction.recipe import load_recipe
+    from mrisps.settings import with_values
+    from mrisps.training.run import TrainRecipe, prepare, run_training
 
     if threads is not None:
         torch.set_num_threads(threads)
     with usage_errors():
-        chosen = with_overrides(load_train_recipe(recipe), parsed_changes(changes))
+        chosen = with_values(load_recipe(recipe, TrainRecipe), parsed_changes(changes))
         weights_file = output / f"{chosen.name}.safetensors"
         checkpoint = output / f"{chosen.name}.checkpoint.safetensors"
         log_file = output / f"{chosen.name}.csv"

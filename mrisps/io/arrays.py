@@ -25,6 +25,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
 from mrisps.io.matlab import chosen, read_mat
+from mrisps.settings import settings
 
 __all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered"]
 
@@ -40,6 +41,7 @@ _DAMAGED = (
 )
 
 
+@settings
 @dataclass(frozen=True)
 class ArrayLayout:
     """What the axes of an array are.

@@ -5,13 +5,14 @@ Arrays are (coil, y, x), complex64; k-space is centred, its transforms orthonorm
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.atomic import atomic_path
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError
+from mrisps.settings import Number, Range, settings
 
 __all__ = ["SMALLEST_CALIBRATION", "CoilMaps", "calibration_shape", "estimate_maps"]
 
@@ -22,6 +23,7 @@ SMALLEST_CALIBRATION = 8
 """Lines and samples below which maps are not estimated."""
 
 
+@settings
 @dataclass(frozen=True)
 class CoilMaps:
     """How coil sensitivities are found.
@@ -46,19 +48,11 @@ class CoilMaps:
     """
 
     method: Literal["espirit", "walsh"] = "espirit"
-    calibration_width: int = 24
-    kernel_width: int = 6
-    threshold: float = 0.02
-    crop: float = 0.9
-    walsh_crop: float = 0.02
-
-    def __post_init__(self) -> None:
-        for key, low in (("calibration_width", SMALLEST_CALIBRATION), ("kernel_width", 2)):
-            if getattr(self, key) < low:
-                raise RecipeError(f"preparation.maps.{key}", f"expected at least {low}, got {getattr(self, key)}")
-        for key in ("threshold", "crop", "walsh_crop"):
-            if not 0 <= getattr(self, key) < 1:
-                raise RecipeError(f"preparation.maps.{key}", f"expected a number from 0 to 1, got {getattr(self, key)}")
+    calibration_width: Annotated[int, Range(ge=SMALLEST_CALIBRATION)] = 24
+    kernel_width: Annotated[int, Range(ge=2)] = 6
+    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.02
+    crop: Annotated[Number, Range(ge=0, lt=1)] = 0.9
+    walsh_crop: Annotated[Number, Range(ge=0, lt=1)] = 0.02
 
 
 def calibration_shape(mask: Mask) -> tuple[int, int]:

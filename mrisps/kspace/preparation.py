@@ -19,12 +19,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.coil_maps import (
     SMALLEST_CALIBRATION,
@@ -38,6 +38,7 @@ from mrisps.kspace.coil_maps import (
     to_image,
     to_kspace,
 )
+from mrisps.settings import Count, Range, settings
 
 __all__ = [
     "CoilCompression",
@@ -55,6 +56,7 @@ Mask = NDArray[np.bool_]
 Step = Mapping[str, str | float | int | list[int]]
 
 
+@settings
 @dataclass(frozen=True)
 class CoilCompression:
     """Fewer, virtual coils that hold most of the signal.
@@ -72,14 +74,11 @@ class CoilCompression:
     SVD: Buehrer et al., Magn. Reson. Med. 57 (2007) 1131-1139. Geometric: Zhang et al., Magn. Reson. Med. 69 (2013) 571-582.
     """
 
-    n_coils: int = 6
+    n_coils: Count = 6
     method: Literal["svd", "geometric"] = "svd"
 
-    def __post_init__(self) -> None:
-        if self.n_coils < 1:
-            raise RecipeError("preparation.compression.n_coils", f"expected an integer >= 1, got {self.n_coils}")
 
-
+@settings
 @dataclass(frozen=True)
 class PhaseRemoval:
     """The phase of a low-resolution image becomes part of the maps; the reconstructed image gets it back.
@@ -90,13 +89,10 @@ class PhaseRemoval:
         So many lines and samples around the centre of k-space, under a Hann window, make the low-resolution image.
     """
 
-    width: int = 24
-
-    def __post_init__(self) -> None:
-        if self.width < 2:
-            raise RecipeError("preparation.phase.width", f"expected at least 2, got {self.width}")
+    width: Annotated[int, Range(ge=2)] = 24
 
 
+@settings
 @dataclass(frozen=True)
 class Preparation:
     """The steps of multi-coil data; None or False leaves one out.

@@ -13,6 +13,7 @@ counts real images: batch * n_sets, or twice that for complex images (:func:`mri
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from mrisps.model.patches import PatchTransform, to_images, to_real_images
 from mrisps.model.shrinkage import Regulariser
 from mrisps.operators import LinearOperator
+from mrisps.settings import Range, settings
 
 __all__ = ["Energy", "EnergyTerms", "Prior", "PriorUse"]
 
@@ -27,6 +29,7 @@ CHUNK_PIXELS = 2048
 """Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a cache."""
 
 
+@settings
 @dataclass(frozen=True)
 class PriorUse:
     """How the prior is laid over an image. The default is the paper's model.
@@ -43,17 +46,9 @@ class PriorUse:
         A real image has no negative values: E is minimised under x >= 0. Complex images are not affected.
     """
 
-    stride: int = 1
+    stride: Annotated[int, Range(ge=1, le=4)] = 1
     modulus: bool = False
     nonnegative: bool = False
-
-    def __post_init__(self) -> None:
-        if isinstance(self.stride, bool) or not isinstance(self.stride, int) or not 1 <= self.stride <= 4:
-            raise ValueError(f"stride: expected an integer from 1 to 4, got {self.stride!r}")
-        for name in ("modulus", "nonnegative"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise ValueError(f"{name}: expected True or False, got {value!r}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
 from mrisps.model.energy import Prior
 from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
+from mrisps.settings import Count, Index, Number, Range, settings
 
 __all__ = ["ConstrainedParameters", "ModelConfig", "SmoothPlusSparse"]
 
 
+@settings
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a model: everything about it that is not learned.
@@ -39,31 +41,23 @@ class ModelConfig:
         Iterations of the orthonormalisation of the free atoms.
     """
 
-    patch_size: int = 13
-    n_free_atoms: int = 120
-    n_synthesis_atoms: int = 200
+    patch_size: Annotated[int, Range(ge=3)] = 13
+    n_free_atoms: Index = 120
+    n_synthesis_atoms: Count = 200
     regulariser: Literal["NCPR", "CPR"] = "NCPR"
-    exponent: float = 1.8
-    group_size: int = 1
-    bjorck_iterations: int = 15
+    exponent: Annotated[Number, Range(ge=1)] = 1.8
+    group_size: Count = 1
+    bjorck_iterations: Annotated[int, Range(ge=1, le=100)] = 15
 
     def __post_init__(self) -> None:
         n_pixels = self.patch_size**2
-        if self.patch_size < 3 or self.patch_size % 2 == 0:
+        if self.patch_size % 2 == 0:
             raise ValueError(f"patch_size: expected an odd number >= 3, got {self.patch_size}")
-        if not 0 <= self.n_free_atoms <= n_pixels - 2:
+        if self.n_free_atoms > n_pixels - 2:
             raise ValueError(f"n_free_atoms: expected 0 to {n_pixels - 2} for this patch size, got {self.n_free_atoms}")
-        if self.n_synthesis_atoms < 1:
-            raise ValueError(f"n_synthesis_atoms: expected a number >= 1, got {self.n_synthesis_atoms}")
-        if self.regulariser not in ("NCPR", "CPR"):
-            raise ValueError(f"regulariser: expected 'NCPR' or 'CPR', got {self.regulariser!r}")
         object.__setattr__(self, "exponent", float(self.exponent))  # 2 and 2.0 are one model, with one fingerprint
-        if not 1 <= self.exponent < float("inf"):
-            raise ValueError(f"exponent: expected a finite number >= 1, got {self.exponent}")
-        if self.group_size < 1 or (self.regulariser == "NCPR" and self.group_size != 1):
-            raise ValueError(f"group_size: expected >= 1, and 1 for NCPR, got {self.group_size}")
-        if not 1 <= self.bjorck_iterations <= 100:
-            raise ValueError(f"bjorck_iterations: expected 1 to 100, got {self.bjorck_iterations}")
+        if self.regulariser == "NCPR" and self.group_size != 1:
+            raise ValueError(f"group_size: expected 1 for NCPR, got {self.group_size}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,27 +1,37 @@
 """Recipes: everything a reconstruction depends on besides the data and the weights, in one frozen object.
 
-A recipe is a short Python file that defines one :class:`Recipe` named ``recipe``. The ones that come with the package are
-listed by :func:`builtin_recipes`. A recipe file is a program and is executed: use only files that you would run.
+A recipe is a short Python file that defines one :class:`Recipe` named ``recipe``. :func:`builtin_recipes` lists those that come
+with the package. A recipe file is a program and is executed: use only files that you would run.
 """
 
-import copy
+import ast
 import dataclasses
 import datetime
-import hashlib
-import json
-import math
-import re
 import runpy
-import types
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar, overload
 
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError, SettingsError
 from mrisps.kspace.preparation import Preparation
 from mrisps.model import PriorUse
+from mrisps.settings import (
+    Count,
+    Fraction,
+    Index,
+    NonNegative,
+    Number,
+    Positive,
+    Range,
+    Sha256,
+    Text,
+    fingerprint,
+    settings,
+    to_plain,
+    with_values,
+)
 from mrisps.solvers import FastSettings
 
 __all__ = [
@@ -31,57 +41,48 @@ __all__ = [
     "Recipe",
     "ScaleRule",
     "builtin_recipes",
-    "check_types",
     "load_recipe",
-    "load_recipe_of",
     "recipe_folder",
     "recipe_source",
     "with_overrides",
 ]
 
 Task = Literal["mri", "denoise", "superres"]
-ImageKind = Literal["from_file", "real", "complex"]
-Metric = Literal["PSNR", "held-out"]
 
 DESCRIPTIVE = ("name", "source", "card", "description")
 """Keys that say something about a recipe and influence no result: not in :meth:`Recipe.sha256`."""
 
 
+@settings
 @dataclass(frozen=True)
 class MaskRule:
-    """How fully sampled k-space is undersampled when that is asked for (retrospectively); see :func:`mrisps.sampling.make_mask`.
+    """How fully sampled k-space is undersampled, when that is asked for; see :func:`mrisps.sampling.make_mask`.
 
     Parameters
     ----------
     kind
         One of :data:`mrisps.sampling.MASK_KINDS`.
     acceleration
-        Nominal acceleration >= 1: columns over acquired columns, the centre included.
+        Nominal acceleration >= 1: all columns over acquired columns, the centre included.
     center_fraction
-        Fraction of the columns that is acquired around the zero frequency.
+        Fraction of the columns around the zero frequency that is acquired in any case.
     seed
-        Of the random choices.
+        Seed of the random choices.
     """
 
     kind: str
-    acceleration: float
-    center_fraction: float
-    seed: int = 0
+    acceleration: Annotated[Number, Range(ge=1)]
+    center_fraction: Fraction
+    seed: Index = 0
 
     def __post_init__(self) -> None:
         from mrisps.sampling import MASK_KINDS
 
-        check_types(self, "mask.")
         if self.kind not in MASK_KINDS:
-            raise RecipeError("mask.kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
-        if not 1 <= self.acceleration < math.inf:
-            raise RecipeError("mask.acceleration", f"expected a number >= 1, got {self.acceleration}")
-        if self.seed < 0:
-            raise RecipeError("mask.seed", f"expected an integer >= 0, got {self.seed}")
-        if not 0 <= self.center_fraction <= 1:
-            raise RecipeError("mask.center_fraction", f"expected a number from 0 to 1, got {self.center_fraction}")
+            raise SettingsError("kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
 
 
+@settings
 @dataclass(frozen=True)
 class ScaleRule:
     """How the scale of an image is estimated from the undersampled data, so that beta and lam mean the same everywhere.
@@ -91,36 +92,29 @@ class ScaleRule:
     Parameters
     ----------
     percentile
-        Of the magnitude of the zero-filled image, 0 to 100.
+        Percentile of the magnitude of the zero-filled image, above 0 and at most 100.
     reference
         What this percentile is, on average, for images whose maximum is 1.
     """
 
-    percentile: float
-    reference: float
-
-    def __post_init__(self) -> None:
-        check_types(self, "scale.")
-        if not 0 < self.percentile <= 100:
-            raise RecipeError("scale.percentile", f"expected a number from 0 to 100, got {self.percentile}")
-        if not 0 < self.reference < math.inf:
-            raise RecipeError("scale.reference", f"expected a number > 0, got {self.reference}")
+    percentile: Annotated[Number, Range(gt=0, le=100)]
+    reference: Positive
 
 
+@settings
 @dataclass(frozen=True)
 class BlurRule:
-    """The super-resolution operator; see :class:`mrisps.operators.BlurDownsample`."""
+    """The super-resolution operator: side of the kernel in pixels, its sigma in pixels, and every how many pixels a sample is.
 
-    kernel_size: int = 16
-    sigma: float = 2.0
-    stride: int = 4
+    See :class:`mrisps.operators.BlurDownsample`.
+    """
 
-    def __post_init__(self) -> None:
-        check_types(self, "blur.")
-        if self.kernel_size < 1 or self.stride < 1 or not 0 < self.sigma < math.inf:
-            raise RecipeError("blur", f"expected positive numbers, got {self}")
+    kernel_size: Count = 16
+    sigma: Positive = 2.0
+    stride: Count = 4
 
 
+@settings
 @dataclass(frozen=True)
 class Card:
     """What was measured with a recipe. It influences no result.
@@ -128,7 +122,7 @@ class Card:
     Parameters
     ----------
     score
-        In dB, mean over the slices.
+        Mean over the slices, in dB.
     metric
         ``"PSNR"`` against a reference. ``"held-out"``: how well acquired k-space that was held out is predicted,
         -10 log10(|error|^2 / |measured|^2).
@@ -139,30 +133,22 @@ class Card:
     date
         ``YYYY-MM-DD``.
     how
-        How beta and lam were found, and what else is to be known of the score.
+        How beta and lam were found, and what else a reader of the score has to know.
     """
 
-    score: float
-    metric: Metric
-    data: str
-    n_slices: int
+    score: Number
+    metric: Literal["PSNR", "held-out"]
+    data: Text
+    n_slices: Count
     date: str
-    how: str
+    how: Text
 
     def __post_init__(self) -> None:
-        check_types(self, "card.")
-        if not math.isfinite(self.score):
-            raise RecipeError("card.score", f"expected a finite number, got {self.score}")
-        if self.n_slices < 1:
-            raise RecipeError("card.n_slices", f"expected an integer >= 1, got {self.n_slices}")
-        for key in ("data", "how"):
-            if not getattr(self, key).strip():
-                raise RecipeError(f"card.{key}", "expected a text, got an empty one")
         try:
             if datetime.date.fromisoformat(self.date).isoformat() != self.date:
                 raise ValueError
         except ValueError as error:
-            raise RecipeError("card.date", f"expected YYYY-MM-DD, got {self.date!r}") from error
+            raise SettingsError("date", f"expected YYYY-MM-DD, got {self.date!r}") from error
 
     @property
     def summary(self) -> str:
@@ -170,6 +156,7 @@ class Card:
         return f"{self.score:.2f} dB {self.metric}, {self.n_slices} slice{'s' if self.n_slices > 1 else ''}"
 
 
+@settings
 @dataclass(frozen=True)
 class Recipe:
     """One task with every number explicit.
@@ -219,18 +206,18 @@ class Recipe:
         What was measured with it, or None.
     """
 
-    name: str
+    name: Text
     task: Task
-    beta: float
-    lam: float
+    beta: Positive
+    lam: Positive
     source: str
     weights: str | None = None
-    weights_sha256: str | None = None
-    image: ImageKind = "from_file"
+    weights_sha256: Sha256 | None = None
+    image: Literal["from_file", "real", "complex"] = "from_file"
     scale: ScaleRule | None = None
     mask: MaskRule | None = None
     blur: BlurRule | None = None
-    noise_std: float | None = None
+    noise_std: NonNegative | None = None
     nonnegative: bool = False
     preparation: Preparation | None = None
     prior: PriorUse = field(default_factory=PriorUse)
@@ -239,28 +226,13 @@ class Recipe:
     card: Card | None = None
 
     def __post_init__(self) -> None:
-        check_types(self, "")
-        if not self.name:
-            raise RecipeError("name", "expected a name, got an empty text")
-        for key in ("beta", "lam"):
-            value = getattr(self, key)
-            if not 0 < value < float("inf"):
-                raise RecipeError(key, f"expected a number > 0, got {value}")
-        if self.noise_std is not None and not 0 <= self.noise_std < math.inf:
-            raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
-        if self.weights_sha256 is not None:
-            if not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
-                raise RecipeError(
-                    "weights_sha256", f"expected 64 hexadecimal digits in small letters, got {self.weights_sha256!r}"
-                )
-            if self.weights is None:
-                raise RecipeError("weights_sha256", "is of no use without weights")
-        if self.mask is not None and self.task != "mri":
-            raise RecipeError("mask", f"only MRI recipes have one, this one is for {self.task!r}")
-        if self.preparation is not None and self.task != "mri":
-            raise RecipeError("preparation", f"only MRI recipes have one, this one is for {self.task!r}")
+        if self.weights_sha256 is not None and self.weights is None:
+            raise SettingsError("weights_sha256", "is of no use without weights")
+        for key in ("mask", "preparation"):
+            if getattr(self, key) is not None and self.task != "mri":
+                raise SettingsError(key, f"only MRI recipes have one, this one is for {self.task!r}")
         if (self.blur is not None) != (self.task == "superres"):
-            raise RecipeError("blur", "super-resolution recipes need one, others have none")
+            raise SettingsError("blur", "super-resolution recipes need one, others have none")
 
     def prior_for(self, shape: tuple[int, ...], group_size: int = 1) -> PriorUse:
         """How the prior is laid over images (y, x) of this size: with the stride, if its grid is one of whole groups (CPR)."""
@@ -269,12 +241,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return to_plain(self)
 
     def sha256(self) -> str:
         """Hash of every value that a result depends on: all but name, description, source and card."""
-        values = {key: value for key, value in self.to_dict().items() if key not in DESCRIPTIVE}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return fingerprint(self, leave_out=DESCRIPTIVE)
 
     def check_weights(self, fingerprint: str) -> None:
         """Refuse weights that are not those the recipe was made for.
@@ -286,11 +257,11 @@ class Recipe:
 
         Raises
         ------
-        RecipeError
+        SettingsError
             The recipe states another SHA-256.
         """
         if self.weights_sha256 not in (None, fingerprint):
-            raise RecipeError(
+            raise SettingsError(
                 "weights_sha256",
                 f"{self.name} was made for weights with SHA-256 {self.weights_sha256}, those called {self.weights!r} have "
                 f"{fingerprint}",
@@ -303,97 +274,46 @@ def recipe_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
 
 
-def builtin_recipes() -> dict[str, Path]:
-    """Name -> file of every recipe for reconstructions that comes with the package; ``train_*`` and ``convert_*`` are others."""
-    return {
-        path.stem: path
-        for path in sorted(recipe_folder().glob("[a-z]*.py"))
-        if not path.stem.startswith(("train_", "convert_"))
-    }
+def builtin_recipes(*, training: bool = False) -> dict[str, Path]:
+    """Name -> file of every recipe that comes with the package: for reconstructions, or for training (``train_*``)."""
+    paths = sorted(recipe_folder().glob("[a-z]*.py"))
+    return {path.stem: path for path in paths if path.stem.startswith("train_") == training}
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
+R = TypeVar("R")
+
+
+@overload
+def load_recipe(name_or_path: str | Path) -> Recipe: ...
+@overload
+def load_recipe(name_or_path: str | Path, kind: type[R]) -> R: ...
+def load_recipe(name_or_path: str | Path, kind: type[object] = Recipe) -> object:
     """Load a recipe by the name of one that comes with the package, or from a Python file.
+
+    Parameters
+    ----------
+    name_or_path
+        Name or file.
+    kind
+        :class:`Recipe` or :class:`mrisps.training.run.TrainRecipe`.
 
     Raises
     ------
-    RecipeError
+    SettingsError
         If there is no recipe of that name, or a key is unknown, or a value has the wrong type or range.
     FileError
         If the file cannot be read, is no Python, or defines no ``recipe``.
     """
-    return load_recipe_of(Recipe, name_or_path, builtin_recipes())
-
-
-def recipe_source(recipe: Recipe) -> str:
-    """A recipe as the text of a Python file, as those that come with the package: :func:`load_recipe` gives the same recipe.
-
-    Values that are the defaults are left out. Texts are written as literals, whatever is in them.
-    """
-    imports: dict[str, set[str]] = {}
-    text = _written(recipe, "", imports)
-    lines = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(imports.items())]
-    return (
-        '"""Made by `mrisps tune`: the card says what was measured."""\n\n'
-        + "\n".join(lines)
-        + f"\n\nrecipe = {text}\n\n"
-        + 'if __name__ == "__main__":\n    from mrisps.cli.main import run_recipe\n\n'
-        + "    raise SystemExit(run_recipe(__file__))\n"
-    )
-
-
-def _written(value: object, indent: str, imports: dict[str, set[str]]) -> str:
-    """A value as a Python expression; the names that it needs are added to the imports."""
-    if isinstance(value, str):
-        pieces = re.findall(r".{1,88}(?:\s|\Z)|.{1,88}", value, flags=re.DOTALL)
-        if len(indent) + len(value) <= 90 or "".join(pieces) != value:
-            return _literal(value)
-        return "(\n" + "".join(f"{indent}    {_literal(piece)}\n" for piece in pieces) + f"{indent})"
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return repr(value)
-    kind = type(value)
-    module = kind.__module__
-    if module.startswith(("mrisps.model.", "mrisps.solvers.")):
-        module = module.rpartition(".")[0]  # the package is where they are public
-    imports.setdefault(module, set()).add(kind.__name__)
-    arguments = []
-    for entry in dataclasses.fields(value):
-        content = getattr(value, entry.name)
-        if entry.default is not dataclasses.MISSING:
-            default: object = entry.default
-        elif entry.default_factory is not dataclasses.MISSING:
-            default = entry.default_factory()
-        else:
-            default = dataclasses.MISSING
-        if content != default:
-            arguments.append(f"{entry.name}={_written(content, indent + '    ', imports)}")
-    line = f"{kind.__name__}({', '.join(arguments)})"
-    if "\n" not in line and len(indent) + len(line) <= 90:
-        return line
-    return f"{kind.__name__}(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent})"
-
-
-def _literal(text: str) -> str:
-    literal = repr(text)
-    return literal if '"' in literal else f'"{literal[1:-1]}"'
-
-
-R = typing.TypeVar("R")
-
-
-def load_recipe_of(kind: type[R], name_or_path: str | Path, builtin: Mapping[str, Path]) -> R:
-    """The object named ``recipe`` that a file defines, if it is of this kind; as :func:`load_recipe`."""
+    builtin = builtin_recipes(training=kind is not Recipe)
     path = builtin.get(str(name_or_path), Path(name_or_path))
     if path.suffix != ".py":
-        raise RecipeError("name", f"expected a .py file or one of {', '.join(builtin)}; got {str(name_or_path)!r}")
+        raise SettingsError("recipe", f"expected a .py file or one of {', '.join(builtin)}; got {str(name_or_path)!r}")
     if not path.is_file():
         raise FileError(path, "no such recipe file")
     try:
         namespace = runpy.run_path(str(path), run_name="mrisps.recipe")
-    except RecipeError as error:
-        raise RecipeError(error.key, f"{error.message} (in {path})") from error
-    except TypeError as error:  # what a frozen dataclass says of an unknown or missing key
-        raise RecipeError(_key_of(error), f"{error} (in {path})") from error
+    except SettingsError as error:
+        raise SettingsError(".".join([*_keys_to(error, path), error.key]), f"{error.message} (in {path})") from error
     except (Exception, SystemExit) as error:  # somebody's program: whatever it raises, it is the file that is wrong
         raise FileError(path, f"cannot be run: {type(error).__name__}: {error}") from error
     recipe = namespace.get("recipe")
@@ -402,7 +322,26 @@ def load_recipe_of(kind: type[R], name_or_path: str | Path, builtin: Mapping[str
     return recipe
 
 
-def with_overrides(recipe: R, overrides: Mapping[str, str]) -> R:
+def _keys_to(error: SettingsError, path: Path) -> tuple[str, ...]:
+    """The keys that lead to the call that failed in a recipe file: ("solver",) for ``Recipe(solver=FastSettings(...))``."""
+    places = [entry for entry in traceback.extract_tb(error.__traceback__) if entry.filename == str(path)]
+    wanted = [(entry.lineno, entry.colno, entry.end_lineno, entry.end_colno) for entry in places[-1:]]
+
+    def calls(node: ast.AST, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if isinstance(node, ast.keyword) and node.arg is not None:
+            keys = (*keys, node.arg)
+        if (
+            isinstance(node, ast.Call)
+            and (node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) in wanted
+        ):
+            yield keys
+        for child in ast.iter_child_nodes(node):
+            yield from calls(child, keys)
+
+    return next(calls(ast.parse(path.read_bytes()), ()), ())
+
+
+def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """A copy of a recipe with single values replaced.
 
     Parameters
@@ -411,108 +350,43 @@ def with_overrides(recipe: R, overrides: Mapping[str, str]) -> R:
         The recipe.
     overrides
         Key path -> value as text, for example ``{"lam": "1e-3", "solver.tolerance": "1e-4", "image": "complex"}``; ``none`` is
-        None. A card does not survive a change of what it is about, nor a ``weights_sha256`` that of ``weights``.
+        None. Where the hash changes, the card is dropped; where ``weights`` are replaced, so is ``weights_sha256``.
 
     Raises
     ------
-    RecipeError
+    SettingsError
         If a key is unknown or a value has the wrong type or range.
     """
-    if "weights" in overrides and isinstance(recipe, Recipe):
+    if "weights" in overrides:
         overrides = {"weights_sha256": "none", **overrides}
-    changed = recipe
-    for key, text in overrides.items():
-        changed = _replaced(changed, key.split("."), text, key)
-    if isinstance(recipe, Recipe) and isinstance(changed, Recipe) and changed.sha256() != recipe.sha256():
-        changed = _replaced(changed, ["card"], "none", "card")
-    return changed
+    changed = with_values(recipe, overrides)
+    return changed if changed.sha256() == recipe.sha256() else dataclasses.replace(changed, card=None)
 
 
-def _replaced(record: R, keys: list[str], text: str, path: str) -> R:
-    hints = typing.get_type_hints(type(record))
-    if keys[0] not in hints:
-        raise RecipeError(path, f"unknown key; known here: {', '.join(hints)}")
-    value: object
-    if len(keys) > 1:
-        inner = getattr(record, keys[0])
-        if not dataclasses.is_dataclass(inner) or isinstance(inner, type):
-            raise RecipeError(path, f"{keys[0]} is {inner!r}, it has no keys")
-        value = _replaced(inner, keys[1:], text, path)
-    else:
-        value = _parsed(text, hints[keys[0]], path)
-    try:
-        changed = copy.copy(record)  # dataclasses.replace, whose keyword arguments no type checker can follow
-        object.__setattr__(changed, keys[0], value)
-        check: Callable[[], None] = getattr(changed, "__post_init__", lambda: None)
-        check()
-        return changed
-    except ValueError as error:
-        raise RecipeError(path, str(error).removeprefix(f"{keys[0]}: ")) from error
+def recipe_source(recipe: Recipe) -> str:
+    """A recipe as the text of a Python file, as those that come with the package: :func:`load_recipe` gives the same recipe.
+
+    Values that are the defaults are left out. Texts are written as literals, whatever is in them.
+    """
+    imports: dict[str, None] = {}
+    text = _written(recipe, "", imports)
+    return "\n".join(
+        ['"""Made by `mrisps tune`: the card says what was measured."""\n', *sorted(imports), f"\nrecipe = {text}\n"]
+    )
 
 
-def _parsed(text: str, hint: object, path: str) -> object:
-    kinds = _alternatives(hint)
-    if text.lower() == "none" and type(None) in kinds:
-        return None
-    for kind in kinds:
-        if kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if kind in (int, float):
-            try:
-                return int(text) if kind is int else float(text)
-            except ValueError:
-                continue
-        if kind is str or typing.get_origin(kind) is Literal:
-            return text
-        if typing.get_origin(kind) is tuple:  # crop=48,48
-            parts = text.split(",")
-            if len(parts) == len(typing.get_args(kind)) and all(part.strip().isdigit() for part in parts):
-                return tuple(int(part) for part in parts)
-    raise RecipeError(path, f"expected {_name(hint)}, got {text!r}")
-
-
-def check_types(record: object, prefix: str) -> None:
-    """RecipeError if a field of a dataclass has a value that its annotation does not allow."""
-    for key, hint in typing.get_type_hints(type(record)).items():
-        value = getattr(record, key)
-        allowed = False
-        for kind in _alternatives(hint):
-            if typing.get_origin(kind) is Literal:
-                allowed = allowed or value in typing.get_args(kind)
-            elif kind is float:
-                allowed = allowed or (isinstance(value, int | float) and not isinstance(value, bool))
-            elif typing.get_origin(kind) is tuple:
-                allowed = allowed or (
-                    isinstance(value, tuple)
-                    and len(value) == len(typing.get_args(kind))
-                    and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-                )
-            elif kind is int:
-                allowed = allowed or (isinstance(value, int) and not isinstance(value, bool))
-            elif isinstance(kind, type):
-                allowed = allowed or isinstance(value, kind)
-        if not allowed:
-            raise RecipeError(f"{prefix}{key}", f"expected {_name(hint)}, got {value!r}")
-        if dataclasses.is_dataclass(value):
-            check_types(value, f"{prefix}{key}.")
-
-
-def _alternatives(hint: object) -> tuple[object, ...]:
-    # `Literal[...] | None` is a typing.Union, `int | None` a types.UnionType
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def _name(hint: object) -> str:
-    names = [
-        "one of " + ", ".join(map(repr, typing.get_args(kind)))
-        if typing.get_origin(kind) is Literal
-        else getattr(kind, "__name__", str(kind))
-        for kind in _alternatives(hint)
-    ]
-    return " or ".join("None" if name == "NoneType" else name for name in names)
-
-
-def _key_of(error: TypeError) -> str:
-    """The key in "got an unexpected keyword argument 'lamda'"."""
-    quoted = str(error).split("'")
-    return quoted[1] if len(quoted) > 2 else "recipe"
+def _written(value: object, indent: str, imports: dict[str, None]) -> str:
+    """A value as a Python expression; the imports that it needs are added to the others."""
+    if not dataclasses.is_dataclass(value):
+        return repr(value)
+    kind, module = type(value), type(value).__module__
+    if module.startswith(("mrisps.model.", "mrisps.solvers.")):
+        module = module.rpartition(".")[0]  # the package is where they are public
+    imports[f"from {module} import {kind.__name__}"] = None
+    lines = []
+    for entry in dataclasses.fields(value):
+        content = getattr(value, entry.name)
+        default = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+        if content != default:
+            lines.append(f"{indent}    {entry.name}={_written(content, indent + '    ', imports)},\n")
+    return f"{kind.__name__}(\n{''.join(lines)}{indent})"

@@ -3,12 +3,9 @@
 Everything here comes from files, which may be old, damaged or hostile: it is parsed and checked, never executed.
 """
 
-import dataclasses
 import hashlib
 import json
 import tempfile
-import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 import torch
 
 from mrisps.atomic import write_text
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError, SettingsError
 from mrisps.io.arrays import ArrayLayout
 from mrisps.io.fastmri import JsonValue
 from mrisps.io.hdf5 import Hdf5Reader
@@ -29,6 +26,7 @@ from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
+from mrisps.settings import from_plain
 
 __all__ = [
     "DATA_SETS",
@@ -102,8 +100,8 @@ class Record:
         """
         plain = {key: value for key, value in self.part("recipe").items() if key != "sha256"}
         try:
-            return _record_of(Recipe, plain, "")
-        except RecipeError as error:
+            return from_plain(Recipe, plain)
+        except SettingsError as error:
             raise FileError(self.path, error.message, field=f"provenance.recipe.{error.key}") from error
 
     def mask(self) -> SamplingMask | Literal["from-zeros"] | None:
@@ -393,36 +391,6 @@ def _parsed(path: Path, field: str | None, text: str) -> JsonValue:
 
 def _layout(path: Path, plain: Mapping[str, JsonValue]) -> ArrayLayout:
     try:
-        return _record_of(ArrayLayout, plain, "")
-    except (RecipeError, ValueError) as error:
+        return from_plain(ArrayLayout, plain)
+    except SettingsError as error:
         raise FileError(path, str(error), field="provenance.options.layout") from error
-
-
-_T = typing.TypeVar("_T")
-
-
-def _record_of(kind: type[_T], plain: Mapping[str, JsonValue], prefix: str) -> _T:
-    """A frozen dataclass from the plain values that ``asdict`` and JSON made of it; its own checks find wrong ones."""
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(plain.keys() - hints.keys())
-    if unknown:
-        raise RecipeError(f"{prefix}{unknown[0]}", "is unknown to this version")
-    values = {key: _value_of(hints[key], value, f"{prefix}{key}.") for key, value in plain.items()}
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:  # a required key is missing, or a value is wrong
-        raise RecipeError(prefix.rstrip(".") or "values", str(error)) from error
-
-
-def _value_of(hint: object, value: JsonValue, prefix: str) -> object:
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for kind in kinds:
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-            return _record_of(kind, value, prefix)
-        if typing.get_origin(kind) is tuple and isinstance(value, list):
-            inner = typing.get_args(kind)
-            inner = inner[:1] * len(value) if inner[-1:] == (Ellipsis,) else inner
-            return tuple(
-                _value_of(item, entry, prefix) for item, entry in zip(inner, value, strict=len(inner) == len(value))
-            )
-    return value

@@ -23,12 +23,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
+from mrisps.settings import Count, Index, Number, Positive, Range, settings
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ConvolutionStep, ImageStep
 from mrisps.solvers.paths import STRIDE, Path, PathOptions, Stage, start_path
@@ -59,6 +61,7 @@ SLOWEST_RATE = 0.95
 """The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
 
 
+@settings
 @dataclass(frozen=True)
 class FastSettings:
     """Options of the default solver.
@@ -100,47 +103,18 @@ class FastSettings:
         A^H y is the noisy image. Meant for ``continuation_start`` 1.
     """
 
-    tolerance: float = 1e-3
-    max_iterations: int = 2000
-    continuation_start: float = 1.0
-    continuation_decay: float = 0.97
-    image_tolerance: float = 1e-5
-    trace_interval: int = 50
-    image_change: float = 0.01
-    levels: int = 1
-    coarse_iterations: int = 20
-    strided_iterations: int = 20
+    tolerance: Positive = 1e-3
+    max_iterations: Count = 2000
+    continuation_start: Annotated[Number, Range(ge=1)] = 1.0
+    continuation_decay: Annotated[Number, Range(gt=0, lt=1)] = 0.97
+    image_tolerance: Positive = 1e-5
+    trace_interval: Index = 50
+    image_change: Positive = 0.01
+    levels: Annotated[int, Range(ge=1, le=6)] = 1
+    coarse_iterations: Count = 20
+    strided_iterations: Count = 20
     half_storage: bool = False
     greedy_start: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("tolerance", "continuation_start", "continuation_decay", "image_tolerance", "image_change"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value!r}")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected an integer >= 1, got {self.max_iterations}")
-        if not self.continuation_start >= 1:
-            raise ValueError(f"continuation_start: expected a number >= 1, got {self.continuation_start}")
-        if not 0 < self.continuation_decay < 1:
-            raise ValueError(f"continuation_decay: expected a number between 0 and 1, got {self.continuation_decay}")
-        if not self.image_tolerance > 0:
-            raise ValueError(f"image_tolerance: expected a number > 0, got {self.image_tolerance}")
-        if not self.image_change > 0:
-            raise ValueError(f"image_change: expected a number > 0, got {self.image_change}")
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or not 1 <= self.levels <= 6:
-            raise ValueError(f"levels: expected an integer from 1 to 6, got {self.levels!r}")
-        for name in ("coarse_iterations", "strided_iterations"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        for name in ("half_storage", "greedy_start"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        if not isinstance(self.trace_interval, int) or self.trace_interval < 0:
-            raise ValueError(f"trace_interval: expected an integer >= 0, got {self.trace_interval}")
 
 
 @dataclass(frozen=True, eq=False)

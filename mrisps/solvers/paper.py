@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, PriorUse, SmoothPlusSparse, to_images, to_real_images
 from mrisps.operators import LinearOperator
+from mrisps.settings import Count, Index, NonNegative, Positive, settings
 from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 
@@ -23,6 +24,7 @@ Progress = Callable[[int, float], None]
 Monitor = Callable[[int, Tensor, Tensor], None]
 
 
+@settings
 @dataclass(frozen=True)
 class PaperSettings:
     """Options of the authors' algorithm; the defaults are those of their reconstruction.
@@ -47,26 +49,14 @@ class PaperSettings:
         Iterations between two entries of the energy trace; 0 for none.
     """
 
-    tolerance: float = 1e-5
-    max_iterations: int = 10_000
+    tolerance: Positive = 1e-5
+    max_iterations: Count = 10_000
     nonnegative: bool = True
     step_includes_data: bool = True
-    beta_floor: float = 0.0
-    operator_norm: float | None = None
+    beta_floor: NonNegative = 0.0
+    operator_norm: Positive | None = None
     factored: bool = False
-    trace_interval: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected a number >= 1, got {self.max_iterations}")
-        if not self.beta_floor >= 0:
-            raise ValueError(f"beta_floor: expected a number >= 0, got {self.beta_floor}")
-        if self.operator_norm is not None and not self.operator_norm > 0:
-            raise ValueError(f"operator_norm: expected a number > 0 or None, got {self.operator_norm}")
-        if self.trace_interval < 0:
-            raise ValueError(f"trace_interval: expected a number >= 0, got {self.trace_interval}")
+    trace_interval: Index = 0
 
     @classmethod
     def training(cls, tolerance: float = 1e-4) -> "PaperSettings":

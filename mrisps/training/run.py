@@ -4,11 +4,8 @@ A training recipe is a short Python file that defines one :class:`TrainRecipe` n
 (:mod:`mrisps.reconstruction.recipe`); those that come with the package are called ``train_*``.
 """
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +13,11 @@ import torch
 
 from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
 from mrisps.bilevel.losses import SSIM_WINDOW
-from mrisps.errors import FileError, MrispsError, RecipeError
+from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.model.derived_weights import localised, random_atoms
-from mrisps.reconstruction.recipe import BlurRule, MaskRule, check_types, load_recipe_of, recipe_folder
+from mrisps.reconstruction.recipe import BlurRule, MaskRule
+from mrisps.settings import Count, NonNegative, Positive, fingerprint, settings, to_plain
 from mrisps.training.data import (
     CropSamples,
     Measurement,
@@ -30,9 +28,10 @@ from mrisps.training.data import (
     validation_batches,
 )
 
-__all__ = ["Prepared", "TrainRecipe", "builtin_train_recipes", "load_train_recipe", "prepare", "run_training"]
+__all__ = ["TrainRecipe", "Training", "prepare", "run_training"]
 
 
+@settings
 @dataclass(frozen=True)
 class TrainRecipe:
     """One training with every number explicit.
@@ -72,14 +71,14 @@ class TrainRecipe:
 
     name: str
     task: Literal["denoise", "mri", "superres"]
-    noise_std: float
+    noise_std: NonNegative
     train: TrainSettings
     model: ModelConfig = field(default_factory=ModelConfig)
     start: Literal["data", "random", "weights"] = "data"
-    beta: float | None = 1.0
-    lam: float | None = 0.008
-    crop: tuple[int, int] = (48, 48)
-    validation_crop: tuple[int, int] = (96, 96)
+    beta: Positive | None = 1.0
+    lam: Positive | None = 0.008
+    crop: tuple[Count, Count] = (48, 48)
+    validation_crop: tuple[Count, Count] = (96, 96)
     augment: bool = True
     normalise: Normalisation = "none"
     mask: MaskRule | None = None
@@ -88,41 +87,34 @@ class TrainRecipe:
     source: str = ""
 
     def __post_init__(self) -> None:
-        check_types(self, "")
-        if not self.name or not self.name.isidentifier():
-            raise RecipeError("name", f"expected letters, digits and underscores, got {self.name!r}")
+        if not self.name.isidentifier():
+            raise SettingsError("name", f"expected letters, digits and underscores, got {self.name!r}")
         for key in ("beta", "lam"):
-            value = getattr(self, key)
-            if value is None and self.start != "weights":
-                raise RecipeError(key, f"expected a number > 0 with start {self.start!r}")
-            if value is not None and not 0 < value < math.inf:
-                raise RecipeError(key, f"expected a number > 0, got {value}")
-        if not 0 <= self.noise_std < math.inf:
-            raise RecipeError("noise_std", f"expected a number >= 0, got {self.noise_std}")
+            if getattr(self, key) is None and self.start != "weights":
+                raise SettingsError(key, f"expected a number > 0 with start {self.start!r}")
         if (self.mask is not None) != (self.task == "mri"):
-            raise RecipeError("mask", "recipes for MRI need one, others have none")
+            raise SettingsError("mask", "recipes for MRI need one, others have none")
         if (self.blur is not None) != (self.task == "superres"):
-            raise RecipeError("blur", "recipes for super-resolution need one, others have none")
+            raise SettingsError("blur", "recipes for super-resolution need one, others have none")
         multiple = self.model.group_size if self.model.regulariser == "CPR" else 1
         for key in ("crop", "validation_crop"):
             size = getattr(self, key)
             if min(size) < self.model.patch_size:
-                raise RecipeError(key, f"expected at least a patch, {self.model.patch_size} pixels, got {size}")
+                raise SettingsError(key, f"expected at least a patch, {self.model.patch_size} pixels, got {size}")
             if any(n % multiple for n in size):
-                raise RecipeError(key, f"expected multiples of the group size {multiple}, got {size}")
+                raise SettingsError(key, f"expected multiples of the group size {multiple}, got {size}")
             if self.blur is not None and (min(size) < self.blur.kernel_size):
-                raise RecipeError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
+                raise SettingsError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
         if self.train.loss == "SSIM" and min(self.crop) < SSIM_WINDOW:
-            raise RecipeError("crop", f"expected at least the window of SSIM, {SSIM_WINDOW} pixels, got {self.crop}")
+            raise SettingsError("crop", f"expected at least the window of SSIM, {SSIM_WINDOW} pixels, got {self.crop}")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        plain: dict[str, object] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return to_plain(self)
 
     def sha256(self) -> str:
         """Hash of every value in the recipe."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return fingerprint(self)
 
     @property
     def measurement(self) -> Measurement:
@@ -130,18 +122,8 @@ class TrainRecipe:
         return Measurement(self.task, self.noise_std, self.mask, self.blur)
 
 
-def builtin_train_recipes() -> dict[str, Path]:
-    """Name -> file of every training recipe that comes with the package."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("train_*.py"))}
-
-
-def load_train_recipe(name_or_path: str | Path) -> TrainRecipe:
-    """Load a training recipe by name or from a Python file; errors as :func:`mrisps.reconstruction.recipe.load_recipe`."""
-    return load_recipe_of(TrainRecipe, name_or_path, builtin_train_recipes())
-
-
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Training:
     """A training that can begin.
 
     Parameters
@@ -184,7 +166,7 @@ def prepare(
     start: SmoothPlusSparse | None = None,
     exclude: Sequence[str] = (),
     device: torch.device | str = "cpu",
-) -> Prepared:
+) -> Training:
     """Read the images and make the first model.
 
     Parameters
@@ -204,14 +186,14 @@ def prepare(
     ------
     MrispsError
         There is no usable image, an image is in both sets, or the start does not fit the recipe.
-    RecipeError
+    SettingsError
         The operator cannot be made for images of the size of a crop.
     """
     for key, size in (("crop", recipe.crop), ("validation_crop", recipe.validation_crop)):
         try:
             recipe.measurement.operator(size, 0, torch.device("cpu"))
         except ValueError as error:
-            raise RecipeError(key, f"there is no operator for images {size}: {error}") from error
+            raise SettingsError(key, f"there is no operator for images {size}: {error}") from error
     images, skipped = read_training_images(data, recipe.crop, recipe.normalise)
     images = [image for image in images if not any(text in image.name for text in exclude)]
     if not images:
@@ -225,11 +207,11 @@ def prepare(
             if digest([image]) in known:
                 raise MrispsError(f"{image.name}: is among the training images and the validation images")
     if (recipe.start == "weights") != (start is not None):
-        raise RecipeError(
+        raise SettingsError(
             "start", f"is {recipe.start!r}: weights to start from are {'missing' if start is None else 'not used'}"
         )
     if start is not None and start.config != recipe.model:
-        raise RecipeError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
+        raise SettingsError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
     if start is not None:
         model = start.with_regularisation(beta=recipe.beta, lam=recipe.lam)
         try:
@@ -244,11 +226,11 @@ def prepare(
             [image.pixels for image in images], recipe.model, beta=recipe.beta, lam=recipe.lam, seed=recipe.train.seed
         )
     start_sha256 = None if start is None else model.fingerprint()
-    return Prepared(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped), start_sha256)
+    return Training(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped), start_sha256)
 
 
 def run_training(
-    prepared: Prepared,
+    prepared: Training,
     *,
     checkpoint: Path | None = None,
     resume: bool = False,

@@ -42,9 +42,6 @@ def recipe_text(task: str, extra: str = "", solver: str = "tolerance=1e-2, max_i
         "from mrisps.solvers import FastSettings\n"
         f"recipe = Recipe(name='small_{task}', task='{task}', beta=0.02, lam=0.01, source='a test', {extra}"
         f"solver=FastSettings({solver}))\n"
-        "if __name__ == '__main__':\n"
-        "    from mrisps.cli.main import run_recipe\n"
-        "    raise SystemExit(run_recipe(__file__))\n"
     )
 
 

@@ -266,7 +266,7 @@ def test_output_would_replace_the_input(cli: Cli, knee: Path, recipe: Path, weig
 
 def test_unknown_recipe(run: Run, knee: Path, tmp_path: Path) -> None:
     line = run(2, knee, recipe=Path("knee_acc8"))
-    assert line.startswith("error: recipe: name: expected a .py file or one of brain_multicoil_acc4, ")
+    assert line.startswith("error: recipe: expected a .py file or one of brain_multicoil_acc4, ")
     assert run(2, knee, recipe=tmp_path / "none.py") == f"error: {tmp_path / 'none.py'}: no such recipe file"
 
 
@@ -277,9 +277,9 @@ def test_recipe_for_another_task(run: Run, knee: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        ("lamda=3, ", "recipe: lamda: "),
-        ("mask=MaskRule('equispaced', 0.5, 0.1), ", "recipe: mask.acceleration: expected a number >= 1, got 0.5"),
-        ("mask=MaskRule('equispased', 4, 0.1), ", "recipe: mask.kind: expected one of random, "),
+        ("lamda=3, ", "lamda: "),
+        ("mask=MaskRule('equispaced', 0.5, 0.1), ", "mask.acceleration: expected a number >= 1, got 0.5"),
+        ("mask=MaskRule('equispased', 4, 0.1), ", "mask.kind: expected one of random, "),
     ],
 )
 def test_wrong_recipe_file(run: Run, knee: Path, tmp_path: Path, extra: str, expected: str) -> None:
@@ -293,13 +293,13 @@ def test_wrong_recipe_file(run: Run, knee: Path, tmp_path: Path, extra: str, exp
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("lamda=1", "recipe: lamda: unknown key; known here: name, task, beta, lam"),
-        ("solver.tolerence=1", "recipe: solver.tolerence: unknown key"),
-        ("lam=much", "recipe: lam: expected float, got 'much'"),
-        ("lam=-1", "recipe: lam: expected a number > 0, got -1"),
-        ("mask.acceleration=0.5", "recipe: mask.acceleration: expected a number >= 1, got 0.5"),
-        ("solver.max_iterations=0", "recipe: solver.max_iterations: expected an integer >= 1"),
-        ("image=imaginary", "recipe: image: expected one of 'from_file', 'real', 'complex', got 'imaginary'"),
+        ("lamda=1", "lamda: unknown key; known here: name, task, beta, lam"),
+        ("solver.tolerence=1", "solver.tolerence: unknown key"),
+        ("lam=much", "lam: expected a number, got 'much'"),
+        ("lam=-1", "lam: expected a number > 0, got -1"),
+        ("mask.acceleration=0.5", "mask.acceleration: expected a number >= 1, got 0.5"),
+        ("solver.max_iterations=0", "solver.max_iterations: expected an integer >= 1"),
+        ("image=imaginary", "image: expected 'from_file', 'real' or 'complex', got 'imaginary'"),
         ("lam", "--set: expected KEY=VALUE, got 'lam'"),
         ("=3", "--set: expected KEY=VALUE, got '=3'"),
         ("task=denoise", "--set: the task of a recipe cannot be changed"),

@@ -2,16 +2,14 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from mrisps import __version__
 from mrisps.cli import main as main_module
 from mrisps.cli.common import UsageError, guarded, parse_size, printable
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError, SettingsError
 
 from .helpers import Cli
 
@@ -99,7 +97,7 @@ def test_debug_shows_where(cli: Cli) -> None:
     ("error", "code", "line"),
     [
         (UsageError("so not"), 2, "error: so not"),
-        (RecipeError("lam", "expected a number"), 2, "error: recipe: lam: expected a number"),
+        (SettingsError("lam", "expected a number"), 2, "error: lam: expected a number"),
         (FileError("a\x1b[31m.h5", "is\nbroken", "kspace"), 1, "error: a\\x1b[31m.h5: kspace: is broken"),
         (ValueError("y: expected more"), 1, "error: y: expected more"),
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device"),
@@ -151,17 +149,3 @@ def test_shell_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setenv("COMP_CWORD", "1")
     assert main_module.main([]) == 0
     assert capsys.readouterr().out.split() == ["recon", "recipes"]
-
-
-def test_run_recipe(recipe: Path, knee: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = tmp_path / "out"
-    monkeypatch.setattr(sys, "argv", [str(recipe), str(knee), "--output", str(output), "--weights", str(weights)])
-    assert main_module.run_recipe(recipe) == 0
-    assert (output / "knee.h5").is_file()
-
-
-def test_run_recipe_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "broken.py"
-    path.write_text("recipe = 3\n")
-    assert main_module.run_recipe(path) == 2
-    assert capsys.readouterr().err == f"error: {path}: recipe: expected a mrisps Recipe, got int\n"

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from mrisps.reconstruction.recipe import builtin_recipes, load_recipe
-from mrisps.training.run import builtin_train_recipes
 
 from .helpers import Cli, recipe_text
 
@@ -13,7 +12,7 @@ def test_list(cli: Cli) -> None:
     assert cli("recipes") == 0
     lines = cli.stdout.splitlines()
     assert lines[0].split() == ["name", "task", "description", "measured"]
-    assert [line.split()[0] for line in lines[1:]] == [*builtin_recipes(), *builtin_train_recipes()]
+    assert [line.split()[0] for line in lines[1:]] == [*builtin_recipes(), *builtin_recipes(training=True)]
     measured = {line.split()[0]: line for line in lines}
     assert measured["knee_pd_acc8"].endswith("  28.21 dB PSNR, 5 slices")
 
@@ -33,7 +32,7 @@ def test_show_and_copy_a_training_recipe(cli: Cli, tmp_path: Path) -> None:
     assert cli("recipes", "show", name) == 0
     assert "model.regulariser" in cli.stdout
     assert cli("recipes", "copy", name, tmp_path) == 0
-    assert (tmp_path / f"{name}.py").read_bytes() == builtin_train_recipes()[name].read_bytes()
+    assert (tmp_path / f"{name}.py").read_bytes() == builtin_recipes(training=True)[name].read_bytes()
 
 
 def test_show(cli: Cli) -> None:
@@ -74,4 +73,4 @@ def test_copy(cli: Cli, tmp_path: Path) -> None:
 def test_unknown(cli: Cli) -> None:
     for command in (("show", "knee"), ("copy", "knee", "x.py")):
         assert cli("recipes", *command) == 2
-        assert cli.error().startswith("error: recipe: name: expected a .py file or one of ")
+        assert cli.error().startswith("error: recipe: expected a .py file or one of ")

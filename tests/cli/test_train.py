@@ -272,9 +272,9 @@ def test_kill_and_resume(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("train.step=3", "recipe: train.step: unknown key; known here: n_steps, batch_size"),
-        ("crop=2,2", "recipe: crop: expected at least a patch"),
-        ("train.batch_size=0", "recipe: train.batch_size: expected an integer >= 1"),
+        ("train.step=3", "train.step: unknown key; known here: n_steps, batch_size"),
+        ("crop=2,2", "crop: expected at least a patch"),
+        ("train.batch_size=0", "train.batch_size: expected an integer >= 1"),
         ("task=mri", "--set: the task of a recipe cannot be changed"),
         ("lam", "--set: expected KEY=VALUE"),
     ],

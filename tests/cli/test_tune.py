@@ -87,7 +87,7 @@ def test_going_on_after_a_crash(cli: Cli, denoising: Path, pictures: Path, tmp_p
     assert "4 candidates are known" in cli.stderr
     assert without_times(journal) == without_times(whole.with_suffix(".tune.jsonl"))
     assert journal.read_text().startswith("".join(lines[:5]))  # times too: they were not measured again
-    assert part.read_text() == whole.read_text().replace('name="whole"', 'name="part"')
+    assert part.read_text() == whole.read_text().replace("name='whole'", "name='part'")
 
 
 def test_a_journal_of_something_else(cli: Cli, denoising: Path, pictures: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mrisps.errors import FileError, RecipeError
+from mrisps.errors import FileError, SettingsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import write_kspace
 from mrisps.kspace.coil_maps import calibration_shape
@@ -478,7 +478,7 @@ def test_steps_can_be_switched() -> None:
     ],
 )
 def test_bad_values_name_their_key(key: str, value: str) -> None:
-    with pytest.raises(RecipeError, match=key.split(".")[-1]):
+    with pytest.raises(SettingsError, match=key.split(".")[-1]):
         with_overrides(RECIPE, {key: value})
 
 

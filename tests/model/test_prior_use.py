@@ -97,7 +97,7 @@ def test_pairs_need_two_rows() -> None:
 
 @pytest.mark.parametrize("bad", [0, 5, 1.0, True])
 def test_bad_stride(bad: object) -> None:
-    with pytest.raises(ValueError, match="stride: expected an integer from 1 to 4"):
+    with pytest.raises(ValueError, match="stride: expected an integer"):
         PriorUse(stride=bad)  # type: ignore[arg-type]  # wrong on purpose
 
 
