@@ -20,12 +20,19 @@ KINDS = "random, equispaced, equispaced_fraction, magic, magic_fraction, gaussia
 SUFFIXES = (".json", ".npy", ".png")
 
 
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS.split(", ") if kind.startswith(incomplete)]
+
+
 def mask(
-    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help=f"One of {KINDS}.")],
+    kind: Annotated[
+        str,
+        typer.Option("--kind", metavar="KIND", help=f"One of {KINDS}.", autocompletion=_complete_kind),
+    ],
     acceleration: Annotated[
         float,
         typer.Option(
-            "--acceleration", metavar="R", help="Nominal acceleration, at least 1; its meaning is the kind's."
+            "--acceleration", metavar="R", help="Nominal acceleration, at least 1; what it means depends on the kind."
         ),
     ],
     center_fraction: Annotated[
@@ -93,21 +100,13 @@ def _drawing(made: "SamplingMask", width: int = 64) -> str:
 
 
 def _write(made: "SamplingMask", path: Path) -> None:
-    from mrisps.atomic import write_bytes, write_text
+    from mrisps.sampling import write_mask
 
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        write_text(path, made.to_json() + "\n")
-    elif suffix == ".npy":
-        import io
+    if path.suffix.lower() != ".png":
+        write_mask(made, path)
+        return
+    from mrisps.atomic import write_bytes
+    from mrisps.reports.figures import mask_figure, to_png
 
-        import numpy as np
-
-        buffer = io.BytesIO()
-        np.save(buffer, made.pattern, allow_pickle=False)
-        write_bytes(path, buffer.getvalue())
-    else:
-        from mrisps.reports.figures import mask_figure, to_png
-
-        title = f"{made.kind}, acceleration {made.realised_acceleration:.2f}, {made.n_acs_lines} columns in the centre"
-        write_bytes(path, to_png(mask_figure(made.array2d(), title)))
+    title = f"{made.kind}, acceleration {made.realised_acceleration:.2f}, {made.n_acs_lines} columns in the centre"
+    write_bytes(path, to_png(mask_figure(made.array2d(), title)))

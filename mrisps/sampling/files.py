@@ -1,14 +1,16 @@
 """Sampling masks in files: ``.npy`` holds the pattern, ``.json`` everything that is known of the mask."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
 
+from mrisps.atomic import write_bytes, write_text
 from mrisps.errors import FileError
 from mrisps.sampling.mask import SamplingMask
 
-__all__ = ["read_mask"]
+__all__ = ["read_mask", "write_mask"]
 
 
 def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> SamplingMask:
@@ -17,7 +19,7 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
     Parameters
     ----------
     path
-        ``.npy``: an array as for `SamplingMask.from_array`. ``.json``: what `SamplingMask.to_json` wrote.
+        ``.npy``: an array as for `SamplingMask.from_array`. ``.json``: what `write_mask` wrote.
     shape
         ``(y, x)`` of the k-space; needed for columns in a ``.npy``. A ``.json`` knows its own, which must be the same.
 
@@ -32,13 +34,14 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
         If the file cannot be read or is not a mask of that shape.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     try:
-        if path.suffix == ".json":
+        if suffix == ".json":
             mask = SamplingMask.from_json(path.read_text(encoding="utf-8"))
             if shape is not None and mask.shape != tuple(shape):
                 raise ValueError(f"expected (y, x) = {tuple(shape)}, got {mask.shape}")
             return mask
-        if path.suffix == ".npy":
+        if suffix == ".npy":
             with path.open("rb") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
             return dataclasses.replace(SamplingMask.from_array(array, shape), kind="file")
@@ -46,3 +49,25 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
         message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileError(path, message, field="mask") from error
     raise FileError(path, f"expected a mask as .npy or .json, got suffix {path.suffix!r}")
+
+
+def write_mask(mask: SamplingMask, path: Path | str) -> None:
+    """Write a mask: ``.json`` with everything, ``.npy`` with the pattern only. A file of that name is replaced.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    ValueError
+        If the suffix is another one.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        write_text(path, mask.to_json() + "\n")
+    elif suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, mask.pattern, allow_pickle=False)
+        write_bytes(path, buffer.getvalue())
+    else:
+        raise ValueError(f"path: expected a name ending in .json or .npy, got {path.name!r}")

@@ -7,36 +7,25 @@ import hashlib
 import json
 import math
 import zlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mrisps.sampling.checks import EXPECTED, Pattern, Seed, binary, check, is_integer
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import torch
 
-__all__ = ["MASK_KINDS", "SamplingMask"]
+__all__ = ["SamplingMask"]
 
-MASK_KINDS: Final = (
-    "random",
-    "equispaced",
-    "equispaced_fraction",
-    "magic",
-    "magic_fraction",
-    "gaussian",
-    "polynomial",
-    "poisson",
-)
-"""The kinds that `make_mask` makes."""
-
-_OTHER_KINDS = ("array", "file")
 _FORMAT = "mrisps.SamplingMask"
 _FORMAT_VERSION = 1
 _DRAWING_WIDTH = 100
-
-Seed = int | tuple[int, ...]
-Pattern = npt.NDArray[np.bool_]
+# One coil: a column with up to this share of zeros is a column. Measured samples can be zero.
+_ZEROS_OF_A_COLUMN = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -50,24 +39,26 @@ class SamplingMask:
     shape
         ``(y, x)`` of the k-space.
     pattern
-        True where acquired; ``(x,)`` for a mask of columns, or ``(y, x)``; centred. Kept as a read-only copy.
+        True where acquired; ``(x,)`` for a mask of columns, or ``(y, x)``. The zero frequency is at index
+        ``size // 2``. The mask keeps a read-only copy.
     n_acs_lines
         Columns that are fully sampled in the centre; for a pattern ``(y, x)`` samples along x.
     acceleration
-        Nominal acceleration: what was asked for. None where that is not known.
+        Nominal acceleration: what was asked for. None if unknown.
     center_fraction
-        Fraction of the columns (2D: of each axis) that was asked for in the centre. None where that is not known.
+        Fraction of the columns (2D: of each axis) that was asked for in the centre. None if unknown.
     seed
-        Seed of the random choices. None where there are none, or it is not known.
+        Seed of the random choices that was asked for. None if there are none, or if unknown.
     offset
-        First column, where it was given and not drawn.
+        First column, if it was given and not drawn.
     std
         Standard deviation of a Gaussian density, as a fraction of the half-width of k-space.
     power
         Exponent of a polynomial density.
     tolerance
-        Relative deviation of the realised from the nominal acceleration above which the mask says so
-        (`misses_nominal`).
+        Largest relative deviation of the realised from the nominal acceleration.
+    seed_used
+        The seed that drew the pattern, if `seed` itself misses the acceleration. None otherwise.
 
     Raises
     ------
@@ -86,88 +77,95 @@ class SamplingMask:
     std: float | None = None
     power: float | None = None
     tolerance: float = 0.1
+    seed_used: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in MASK_KINDS + _OTHER_KINDS:
-            raise ValueError(f"kind: expected one of {', '.join(MASK_KINDS + _OTHER_KINDS)}, got {self.kind!r}")
-        shape = checked_shape(self.shape)
-        pattern = _binary(self.pattern)
-        if pattern.shape not in (shape, shape[1:]):
-            raise ValueError(f"pattern: expected (y, x) = {shape}, or {shape[1:]} for columns, got {pattern.shape}")
+        check("kind", self.kind)
+        check("shape", self.shape)
+        pattern = binary(self.pattern)
+        if pattern.shape not in (self.shape, self.shape[1:]):
+            raise ValueError(
+                f"pattern: expected (y, x) = {self.shape}, or {self.shape[1:]} for columns, got {pattern.shape}"
+            )
         if not pattern.any():
             raise ValueError("pattern: expected at least one acquired sample, got none")
-        if self.acceleration is not None:
-            check_acceleration(self.acceleration)
-        if self.center_fraction is not None:
-            check_center_fraction(self.center_fraction)
-        if self.seed is not None:
-            check_seed(self.seed)
-        if self.offset is not None:
-            check_offset(self.offset)
-        for name, value in (("std", self.std), ("power", self.power)):
-            if value is not None:
-                check_positive(name, value)
-        check_tolerance(self.tolerance)
-        if not (_is_integer(self.n_acs_lines) and 0 <= self.n_acs_lines <= shape[1]):
-            raise ValueError(f"n_acs_lines: expected an integer in [0, {shape[1]}], got {self.n_acs_lines}")
-        set_field = object.__setattr__
-        set_field(self, "shape", shape)
+        for name in EXPECTED.keys() - {"kind", "shape", "tolerance"}:
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name))
+        check("tolerance", self.tolerance)
+        if not (is_integer(self.n_acs_lines) and 0 <= self.n_acs_lines <= self.shape[1]):
+            raise ValueError(f"n_acs_lines: expected an integer in [0, {self.shape[1]}], got {self.n_acs_lines}")
         # On immutable memory: an array that merely has its write flag cleared could get it back.
-        set_field(self, "pattern", np.frombuffer(pattern.tobytes(), dtype=np.bool_).reshape(pattern.shape))
+        pattern = np.frombuffer(pattern.tobytes(), dtype=np.bool_).reshape(pattern.shape)
+        object.__setattr__(self, "pattern", pattern)
         for name in ("acceleration", "center_fraction", "std", "power", "tolerance"):
             value = getattr(self, name)
-            set_field(self, name, None if value is None else float(value))
+            object.__setattr__(self, name, None if value is None else float(value))
 
     @classmethod
-    def from_array(
-        cls,
-        array: "npt.ArrayLike | torch.Tensor",
-        shape: tuple[int, int] | None = None,
-        *,
-        acceleration: float | None = None,
-        center_fraction: float | None = None,
-        seed: Seed | None = None,
-        tolerance: float = 0.1,
-    ) -> "SamplingMask":
+    def from_array(cls, array: "npt.ArrayLike | torch.Tensor", shape: tuple[int, int] | None = None) -> "SamplingMask":
         """Mask from an array of 0 and 1.
 
         Parameters
         ----------
         array
-            bool, or numbers that are 0 or 1; centred; ``(x,)`` for columns, or ``(y, x)``.
+            bool, or numbers that are 0 or 1: NumPy or torch, on any device. ``(x,)`` for columns, or ``(y, x)``;
+            the zero frequency is at index ``size // 2``.
         shape
             ``(y, x)`` of the k-space; needed for columns.
-        acceleration, center_fraction, seed
-            What is known of how the mask was made.
-        tolerance
-            See `SamplingMask`.
 
         Returns
         -------
         SamplingMask
-            Of kind ``"array"``; its ACS lines are the acquired run of columns through the zero frequency (for an array
-            ``(y, x)``: of samples on the row of the zero frequency).
+            Of kind ``"array"``. Its ACS lines are the columns without a gap around the zero frequency; for an array
+            ``(y, x)`` the samples on the row of the zero frequency.
 
         Raises
         ------
         ValueError
             If the array is not binary, all zero, or of the wrong shape.
         """
-        pattern = _binary(array)
+        pattern = binary(array)
         if shape is None:
             if pattern.ndim != 2:
                 raise ValueError(f"shape: needed for an array that is not (y, x), got array of shape {pattern.shape}")
             shape = (pattern.shape[0], pattern.shape[1])
-        return cls(
-            kind="array",
-            shape=shape,
-            pattern=pattern,
-            n_acs_lines=_central_run(pattern),
-            acceleration=acceleration,
-            center_fraction=center_fraction,
-            seed=seed,
-            tolerance=tolerance,
-        )
+        return cls("array", shape, pattern, _central_run(pattern))
+
+    @classmethod
+    def from_zeros(cls, kspace: Iterable[npt.NDArray[np.complex64]]) -> "SamplingMask":
+        """Mask from k-space itself: acquired is what is not zero in any coil of any slice.
+
+        Parameters
+        ----------
+        kspace
+            The slices, each ``(coil, y, x)``. They are read one after the other.
+
+        Returns
+        -------
+        SamplingMask
+            Of columns if every column is acquired as a whole, else of single samples. With one coil up to 10 % of the
+            samples in the acquired columns may be zero by chance.
+
+        Raises
+        ------
+        ValueError
+            If there is no slice, the slices differ in shape, or everything is zero.
+        """
+        samples: Pattern | None = None
+        n_coils = 0
+        for one in kspace:
+            seen = (one != 0).any(axis=0)
+            if samples is not None and samples.shape != seen.shape:
+                raise ValueError(f"kspace: expected slices of one shape, got {samples.shape} and {seen.shape}")
+            samples, n_coils = seen if samples is None else samples | seen, one.shape[0]
+        if samples is None:
+            raise ValueError("kspace: expected at least one slice, got none")
+        columns = samples.any(axis=0)
+        n_missing = int(samples.shape[0] * columns.sum() - samples.sum())
+        allowed = 0.0 if n_coils > 1 else _ZEROS_OF_A_COLUMN * samples.shape[0] * float(columns.sum())
+        shape = (samples.shape[0], samples.shape[1])
+        return cls.from_array(samples if n_missing > allowed else columns, shape)
 
     # ------------------------------------------------------------------------------------------------ what it acquires
 
@@ -183,7 +181,7 @@ class SamplingMask:
 
     @property
     def realised_acceleration(self) -> float:
-        """All columns over acquired ones, the centre included; samples for a pattern ``(y, x)``."""
+        """All columns over acquired columns, the centre included; for a pattern ``(y, x)`` samples over samples."""
         return self.pattern.size / self.n_acquired
 
     @property
@@ -219,16 +217,19 @@ class SamplingMask:
 
     # ------------------------------------------------------------------------------------------------ identity
 
-    def _fields(self) -> tuple[object, ...]:
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "pattern")
+    def _values(self) -> dict[str, object]:
+        """All fields but the pattern; without the field that only masks of a second seed have."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["pattern"]
+        return values if self.seed_used is not None else {k: v for k, v in values.items() if k != "seed_used"}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SamplingMask):
             return NotImplemented
-        return self._fields() == other._fields() and np.array_equal(self.pattern, other.pattern)
+        return self._values() == other._values() and np.array_equal(self.pattern, other.pattern)
 
     def __hash__(self) -> int:
-        return hash((self._fields(), self.sha256))
+        return hash((tuple(self._values().values()), self.sha256))
 
     def __reduce__(self) -> tuple[type["SamplingMask"], tuple[object, ...]]:
         # Copies and pickles go through the constructor: the pattern stays read-only.
@@ -236,68 +237,59 @@ class SamplingMask:
 
     # ------------------------------------------------------------------------------------------------ JSON
 
-    def to_json(self) -> str:
-        """JSON object with all fields, realised acceleration, pattern (packed bits, zlib, base64) and its SHA-256."""
+    def to_record(self) -> dict[str, object]:
+        """All fields, realised acceleration, pattern (packed bits, zlib, base64) and its SHA-256, as JSON has them."""
         packed = zlib.compress(np.packbits(self.pattern).tobytes(), level=9)
-        record: dict[str, object] = {"format": _FORMAT, "version": _FORMAT_VERSION}
-        record |= {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "pattern"
-        }
+        record: dict[str, object] = {"format": _FORMAT, "version": _FORMAT_VERSION} | self._values()
         record |= {
             "realised_acceleration": self.realised_acceleration,
             "sha256": self.sha256,
             "pattern_shape": self.pattern.shape,
             "pattern": base64.b64encode(packed).decode("ascii"),
         }
-        return json.dumps(record, indent=2)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in record.items()}
 
     @classmethod
-    def from_json(cls, text: str) -> "SamplingMask":
-        """Mask from what `to_json` wrote.
+    def from_record(cls, record: object) -> "SamplingMask":
+        """Mask from what `to_record` gave.
 
         Raises
         ------
         ValueError
-            If the text is not such an object, has unknown or missing keys, or the pattern does not have the stated
+            If `record` is not such a mapping, has unknown or missing keys, or the pattern does not have the stated
             SHA-256.
         """
-        try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"expected a JSON object, got {type(record).__name__}")
-        if record.get("format") != _FORMAT:
-            raise ValueError(f"format: expected {_FORMAT!r}, got {record.get('format')!r}")
-        if record.get("version") != _FORMAT_VERSION:
-            raise ValueError(f"version: expected {_FORMAT_VERSION}, got {record.get('version')!r}")
-        fields = [field.name for field in dataclasses.fields(cls)]
-        expected = {*fields, "format", "version", "realised_acceleration", "sha256", "pattern_shape"}
-        if missing := expected - record.keys():
+        for name, known in (("format", _FORMAT), ("version", _FORMAT_VERSION)):
+            if record.get(name) != known:
+                raise ValueError(f"{name}: expected {known!r}, got {record.get(name)!r}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        expected = fields | {"format", "version", "realised_acceleration", "sha256", "pattern_shape"}
+        if missing := expected - record.keys() - {"seed_used"}:
             raise ValueError(f"missing keys: {', '.join(sorted(missing))}")
         if unknown := record.keys() - expected:
-            raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
-        shape, pattern_shape, seed = (
-            tuple(value) if isinstance(value, list) else value
-            for value in (record["shape"], record["pattern_shape"], record["seed"])
-        )
-        mask = cls(
-            kind=record["kind"],
-            shape=shape,
-            pattern=_unpacked(record["pattern"], pattern_shape),
-            n_acs_lines=record["n_acs_lines"],
-            acceleration=record["acceleration"],
-            center_fraction=record["center_fraction"],
-            seed=seed,
-            offset=record["offset"],
-            std=record["std"],
-            power=record["power"],
-            tolerance=record["tolerance"],
-        )
-        for name, found in (("sha256", mask.sha256), ("realised_acceleration", mask.realised_acceleration)):
-            if record[name] != found:
-                raise ValueError(f"{name}: {record[name]} is stated, but the pattern has {found}")
+            raise ValueError(f"unknown keys: {', '.join(sorted(map(str, unknown)))}")
+        # Any: the constructor checks every value.
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+        pattern = _unpacked(values["pattern"], values["pattern_shape"])
+        mask = cls(**{name: value for name, value in values.items() if name in fields} | {"pattern": pattern})
+        for name in ("sha256", "realised_acceleration"):
+            if record[name] != getattr(mask, name):
+                raise ValueError(f"{name}: {record[name]} is stated, but the pattern has {getattr(mask, name)}")
         return mask
+
+    def to_json(self) -> str:
+        """`to_record` as text."""
+        return json.dumps(self.to_record(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SamplingMask":
+        """Mask from what `to_json` wrote; ValueError as `from_record`."""
+        try:
+            return cls.from_record(json.loads(text))
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from error
 
     # ------------------------------------------------------------------------------------------------ for people
 
@@ -314,13 +306,20 @@ class SamplingMask:
 
     def summary(self) -> str:
         """Several lines for a person: what was asked for, what came out, and a drawing of the columns in one line."""
-        n_y, n_x = self.shape
         unit = "columns" if self.is_columns else "samples"
-        lines = [f"{self.kind} mask, {n_y} x {n_x} (y, x)"]
-        parameters = {"seed": self.seed, "offset": self.offset, "std": self.std, "power": self.power}
-        given = [f"{name} {value}" for name, value in parameters.items() if value is not None]
-        if self.center_fraction is not None:
-            given.insert(0, f"center fraction {self.center_fraction:g}")
+        lines = [f"{self.kind} mask, {self.shape[0]} x {self.shape[1]} (y, x)"]
+        parameters = {
+            "center fraction": self.center_fraction,
+            "seed": self.seed,
+            "offset": self.offset,
+            "std": self.std,
+            "power": self.power,
+        }
+        given = [
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in parameters.items()
+            if value is not None
+        ]
         if given:
             lines.append(f"  made with     {', '.join(given)}")
         nominal = "" if self.acceleration is None else f" (nominal {self.acceleration:g})"
@@ -329,6 +328,8 @@ class SamplingMask:
         lines.append(f"  centre        {self.n_acs_lines} {unit}{'' if self.is_columns else ' along x'}, fully sampled")
         lines.append(f"  sha256        {self.sha256}")
         lines.append(f"  columns       {self.drawing()}")
+        if self.seed_used is not None:
+            lines.append(f"  NOTE: seed {self.seed} misses the acceleration; the mask was drawn with {self.seed_used}.")
         if self.misses_nominal and self.acceleration is not None:
             deviation = self.realised_acceleration / self.acceleration - 1
             lines.append(
@@ -339,129 +340,48 @@ class SamplingMask:
             lines.append("  NOTE: fully sampled, nothing is left out.")
         return "\n".join(lines)
 
-    def drawing(self, width: int = _DRAWING_WIDTH) -> str:
-        """The columns in one line of at most `width` ASCII characters.
+    def drawing(self) -> str:
+        """The columns in one line of at most 100 ASCII characters.
 
         Each character stands for equally many neighbouring columns (the last for fewer): ``.`` none acquired, ``:``
         less than half, ``|`` half or more, ``#`` all.
         """
-        if width < 1:
-            raise ValueError(f"width: expected at least 1, got {width}")
         share = self.array2d().mean(axis=0)
-        step = math.ceil(len(share) / width)
+        step = math.ceil(len(share) / _DRAWING_WIDTH)
         cells = [float(share[start : start + step].mean()) for start in range(0, len(share), step)]
         return "".join("." if cell == 0 else "#" if cell == 1 else "|" if cell >= 0.5 else ":" for cell in cells)
 
     def plot(self, ax: "matplotlib.axes.Axes | None" = None) -> "matplotlib.axes.Axes":
-        """Draw the mask, white where acquired.
-
-        Parameters
-        ----------
-        ax
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-            What was drawn on.
-        """
+        """Draw the mask, white where acquired, on `ax` or on a new figure; returns the axes."""
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots()
-        ax.imshow(self.array2d(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
-        ax.set_xlabel("k-space column (x)")
-        ax.set_ylabel("k-space row (y)")
+        ax = plt.subplots()[1] if ax is None else ax
+        ax.imshow(self.array2d(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set(xlabel="k-space column (x)", ylabel="k-space row (y)")
         ax.set_title(f"{self.kind}, acceleration {self.realised_acceleration:.2f}, {self.n_acs_lines} ACS columns")
         return ax
 
 
-# ------------------------------------------------------------------------------------------------ checks
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def checked_shape(shape: tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(shape, tuple) or len(shape) != 2 or not all(_is_integer(size) and size > 0 for size in shape):
-        raise ValueError(f"shape: expected (y, x), two positive integers, got {shape}")
-    return shape[0], shape[1]
-
-
-def check_acceleration(acceleration: float) -> None:
-    if not _is_number(acceleration) or not (math.isfinite(acceleration) and acceleration >= 1):
-        raise ValueError(f"acceleration: expected a number of at least 1, got {acceleration}")
-
-
-def check_center_fraction(center_fraction: float) -> None:
-    if not _is_number(center_fraction) or not 0 <= center_fraction <= 1:
-        raise ValueError(f"center_fraction: expected a number in [0, 1], got {center_fraction}")
-
-
-def check_tolerance(tolerance: float) -> None:
-    if not _is_number(tolerance) or not (math.isfinite(tolerance) and tolerance >= 0):
-        raise ValueError(f"tolerance: expected a number of at least 0, got {tolerance}")
-
-
-def check_positive(name: str, value: float) -> None:
-    if not _is_number(value) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive number, got {value}")
-
-
-def check_offset(offset: int) -> None:
-    if not _is_integer(offset) or offset < 0:
-        raise ValueError(f"offset: expected an integer of at least 0, got {offset}")
-
-
-def check_seed(seed: Seed) -> None:
-    parts = seed if isinstance(seed, tuple) else (seed,)
-    if not parts or not all(_is_integer(part) and 0 <= part < 2**32 for part in parts):
-        raise ValueError(f"seed: expected an integer in [0, 2^32), or a tuple of them, got {seed}")
-
-
-def _binary(array: "npt.ArrayLike | torch.Tensor") -> Pattern:
-    """Array of bool from anything that is binary."""
-    values = array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
-    if values.dtype != np.bool_ and values.dtype.kind not in "iuf":
-        raise ValueError(f"pattern: expected bool, or numbers 0 and 1, got dtype {values.dtype}")
-    if values.ndim not in (1, 2) or values.size == 0:
-        raise ValueError(f"pattern: expected (x,) for columns or (y, x), got shape {values.shape}")
-    pattern = values.astype(np.bool_)
-    if not np.array_equal(pattern, values):
-        raise ValueError("pattern: expected only 0 and 1, got other values")
-    return pattern
-
-
 def _central_run(pattern: Pattern) -> int:
-    """Length of the acquired run of columns, or of samples on the central row, through the zero frequency."""
+    """Columns without a gap around the zero frequency; of ``(y, x)`` the samples on the row of the zero frequency."""
     row = pattern if pattern.ndim == 1 else pattern[pattern.shape[0] // 2]
     centre = len(row) // 2
-    if not row[centre]:
-        return 0
-    gaps = np.flatnonzero(~row)
-    before, after = gaps[gaps < centre], gaps[gaps > centre]
-    first = int(before[-1]) + 1 if before.size else 0
-    stop = int(after[0]) if after.size else len(row)
-    return stop - first
+    gaps = np.flatnonzero(~np.concatenate(([False], row, [False])))  # index 0 is before the first column
+    before, after = gaps[gaps <= centre + 1], gaps[gaps >= centre + 1]
+    return max(int(after[0]) - int(before[-1]) - 1, 0)
 
 
 def _unpacked(encoded: object, shape: object) -> Pattern:
     """The pattern from its JSON form."""
-    if not isinstance(shape, tuple) or len(shape) not in (1, 2) or not all(_is_integer(n) and n > 0 for n in shape):
+    if not isinstance(shape, tuple) or len(shape) not in (1, 2) or not all(is_integer(n) and n > 0 for n in shape):
         raise ValueError(f"pattern_shape: expected [x] or [y, x], got {shape}")
     if not isinstance(encoded, str):
         raise ValueError(f"pattern: expected a base64 string, got {type(encoded).__name__}")
     n_bytes = (math.prod(shape) + 7) // 8
     try:
-        decompressor = zlib.decompressobj()
         # The stated size bounds what is unpacked, whatever the text claims.
-        packed = decompressor.decompress(base64.b64decode(encoded, validate=True), n_bytes + 1)
-    except (binascii.Error, zlib.error) as error:
+        packed = zlib.decompressobj().decompress(base64.b64decode(encoded, validate=True), n_bytes + 1)
+    except (binascii.Error, zlib.error, ValueError) as error:
         raise ValueError(f"pattern: cannot be unpacked: {error}") from error
     if len(packed) != n_bytes:
         raise ValueError(f"pattern: expected {n_bytes} bytes for shape {shape}, got {len(packed)}")

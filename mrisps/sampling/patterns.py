@@ -14,11 +14,11 @@ kind                     axes what it acquires, besides ``round(x * center_fract
 ``gaussian``             x    ``round(x / acceleration)`` columns in all, Gaussian density
 ``polynomial``           x    ``round(x / acceleration)`` columns in all, density ``(1 - |k|)^power``
 ``poisson``              y, x variable-density Poisson disc (SigPy's), centre of ``center_fraction`` on both axes
-``array``, ``file``      both from elsewhere: `SamplingMask.from_array`, `read_mask`
 ======================== ==== =======================================================================================
 
-``equispaced`` and ``magic`` do not make up for the centre: their realised acceleration is well below the nominal one.
-The fastMRI kinds are equal, bit for bit, to what ``fastmri.data.subsample`` gives for the same seed and parameters.
+The first five kinds equal, bit for bit, what ``fastmri.data.subsample`` gives for the same seed and parameters. They
+can miss the nominal acceleration: ``random`` by chance, ``equispaced`` and ``magic`` because they do not make up for
+the centre. A mask says so (`SamplingMask.misses_nominal`). A ``poisson`` mask that misses is drawn again.
 """
 
 import math
@@ -26,24 +26,16 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from mrisps.sampling.mask import (
-    MASK_KINDS,
-    Pattern,
-    SamplingMask,
-    Seed,
-    check_acceleration,
-    check_center_fraction,
-    check_offset,
-    check_positive,
-    check_seed,
-    check_tolerance,
-    checked_shape,
-)
+from mrisps.sampling.checks import MASK_KINDS, Pattern, Seed, check
+from mrisps.sampling.mask import SamplingMask
 
 __all__ = ["make_mask"]
 
-_OFFSET_KINDS = ("equispaced", "equispaced_fraction", "magic", "magic_fraction")
-_WHOLE_ACCELERATION_KINDS = ("equispaced", "magic")
+_USED_BY = {
+    "offset": ("equispaced", "equispaced_fraction", "magic", "magic_fraction"),
+    "std": ("gaussian",),
+    "power": ("polynomial",),
+}
 
 # What sigpy.mri.poisson uses: rejected candidates a sample, and the error of the acceleration that ends the search.
 _POISSON_ATTEMPTS = 30
@@ -52,6 +44,7 @@ _POISSON_TOLERANCE = 0.1
 _POISSON_STEPS = 20
 # Discs of radius one lie at an acceleration of about 1.7: below this it is worth seconds to look how densely they can.
 _POISSON_DENSEST = 2.0
+_POISSON_OTHER_SEEDS = 8
 
 
 def make_mask(
@@ -71,17 +64,18 @@ def make_mask(
     Parameters
     ----------
     kind
-        One of `MASK_KINDS`; the table at the head of the module says what they are.
+        One of `MASK_KINDS`. The table at the head of this module describes them.
     shape
         ``(y, x)`` of the k-space; columns run along y.
     acceleration
-        Nominal acceleration, at least 1; a whole number for ``equispaced`` and ``magic``. What it means is up to the
+        Nominal acceleration, at least 1; a whole number for ``equispaced`` and ``magic``. What it means depends on the
         kind: compare `SamplingMask.realised_acceleration`.
     center_fraction
         Fraction of the columns that is acquired in the centre, in ``[0, 1]``; for ``poisson`` of both axes.
     seed
-        Seed of the random choices: an integer, or a tuple of them for the one-dimensional kinds (fastMRI takes the
-        characters of the file name, ``tuple(map(ord, name))``).
+        Seed of the random choices: an integer, or a tuple of them for the kinds of columns (fastMRI takes the
+        characters of the file name, ``tuple(map(ord, name))``). A ``poisson`` mask that misses its acceleration with
+        this seed is drawn with others that follow from it; `SamplingMask.seed_used` says with which.
     offset
         First column of ``equispaced``, ``equispaced_fraction``, ``magic`` and ``magic_fraction``; None draws it.
     std
@@ -89,7 +83,7 @@ def make_mask(
     power
         Of ``polynomial``: exponent of the density; None is 3.
     tolerance
-        Relative deviation from the nominal acceleration above which the mask says so.
+        Largest relative deviation of the realised acceleration from the nominal one.
 
     Returns
     -------
@@ -99,8 +93,8 @@ def make_mask(
     Raises
     ------
     ValueError
-        If the kind is not known, a value is out of range or not used by the kind, or the centre alone has more columns
-        than the acceleration allows.
+        If the kind is unknown, a value is out of range or not used by the kind, the centre alone has more columns
+        than the acceleration allows, or no seed gives a ``poisson`` mask of that acceleration.
 
     Source
     ------
@@ -109,41 +103,33 @@ def make_mask(
     """
     if kind not in MASK_KINDS:
         raise ValueError(f"kind: expected one of {', '.join(MASK_KINDS)}, got {kind!r}")
-    shape = checked_shape(shape)
-    check_acceleration(acceleration)
-    check_center_fraction(center_fraction)
-    check_seed(seed)
-    check_tolerance(tolerance)
-    used = {"offset": _OFFSET_KINDS, "std": ("gaussian",), "power": ("polynomial",)}
-    for name, value in (("offset", offset), ("std", std), ("power", power)):
-        if value is not None and kind not in used[name]:
-            raise ValueError(f"{name}: only used by {', '.join(used[name])}, not by {kind!r}")
-    if offset is not None:
-        check_offset(offset)
-    if kind == "gaussian":
-        std = 0.3 if std is None else std
-        check_positive("std", std)
-    if kind == "polynomial":
-        power = 3.0 if power is None else power
-        check_positive("power", power)
+    if kind == "gaussian" and std is None:
+        std = 0.3
+    if kind == "polynomial" and power is None:
+        power = 3.0
+    optional = {"offset": offset, "std": std, "power": power}
+    for name, value in optional.items():
+        if value is not None and kind not in _USED_BY[name]:
+            raise ValueError(f"{name}: only used by {', '.join(_USED_BY[name])}, not by {kind!r}")
+    values = {"shape": shape, "acceleration": acceleration, "center_fraction": center_fraction, "seed": seed}
+    values |= {name: value for name, value in optional.items() if value is not None} | {"tolerance": tolerance}
+    for name, given in values.items():
+        check(name, given)
+    if kind in ("equispaced", "magic") and acceleration != round(acceleration):
+        raise ValueError(f"acceleration: expected a whole number for kind {kind!r}, got {acceleration}")
 
     n_columns = shape[1]
     n_acs_lines = round(n_columns * center_fraction)
-    if kind in _WHOLE_ACCELERATION_KINDS and acceleration != round(acceleration):
-        raise ValueError(f"acceleration: expected a whole number for kind {kind!r}, got {acceleration}")
+    seed_used = None
     if kind == "poisson":
-        pattern = _poisson_pattern(shape, acceleration, center_fraction, seed)
+        pattern, seed_used = _poisson_pattern(shape, acceleration, center_fraction, seed, tolerance)
     elif n_acs_lines == n_columns:
         pattern = np.ones(n_columns, dtype=np.bool_)
     elif kind in ("gaussian", "polynomial"):
         # Distance from the zero frequency in units of half the width, below 1 on every column so that none has density
         # zero.
         distance = np.abs(np.arange(n_columns) - n_columns // 2) / (n_columns // 2 + 1)
-        if kind == "gaussian" and std is not None:
-            log_density = -(distance**2) / (2 * std**2)
-        else:
-            assert power is not None
-            log_density = power * np.log1p(-distance)
+        log_density = -(distance**2) / (2 * std**2) if std is not None else (power or 0.0) * np.log1p(-distance)
         pattern = _density_pattern(log_density, acceleration, n_acs_lines, seed)
     else:
         pattern, n_acs_lines = _fastmri_pattern(kind, n_columns, acceleration, n_acs_lines, seed, offset)
@@ -164,6 +150,7 @@ def make_mask(
         std=std,
         power=power,
         tolerance=tolerance,
+        seed_used=seed_used,
     )
 
 
@@ -206,12 +193,7 @@ def _fastmri_pattern(
     return pattern | _centre_columns(n_columns, n_acs_lines), n_acs_lines
 
 
-def _magic_columns(
-    n_columns: int,
-    step: int,
-    offset: int | None,
-    rng: np.random.RandomState,
-) -> Pattern:
+def _magic_columns(n_columns: int, step: int, offset: int | None, rng: np.random.RandomState) -> Pattern:
     """Every `step`-th column on both sides of the zero frequency, one side's mirrored ones between the other's.
 
     Source
@@ -246,33 +228,58 @@ def _density_pattern(
     return pattern
 
 
-def _poisson_pattern(shape: tuple[int, int], acceleration: float, center_fraction: float, seed: Seed) -> Pattern:
-    """SigPy's variable-density Poisson disc.
+def _poisson_pattern(
+    shape: tuple[int, int], acceleration: float, center_fraction: float, seed: Seed, tolerance: float
+) -> tuple[Pattern, int | None]:
+    """SigPy's variable-density Poisson disc, and the seed that drew it if `seed` itself misses the acceleration.
+
+    SigPy begins at a point of the whole grid. If that lies well inside the acquired centre, all candidates around it
+    are taken, and the drawing ends with nothing but the centre, at any density: one seed in ``center_fraction^-2``.
+    """
+    if not isinstance(seed, int):
+        raise ValueError(f"seed: expected one integer for kind 'poisson', got {seed}")
+    if acceleration == 1:
+        return np.ones(shape, dtype=np.bool_), None
+    centre_y, centre_x = (round(size * center_fraction) for size in shape)
+    n_wanted = math.prod(shape) / acceleration
+    if centre_y * centre_x > n_wanted or centre_y >= shape[0] or centre_x >= shape[1]:
+        raise ValueError(
+            f"center_fraction: {centre_y} x {centre_x} samples in the centre are too many for acceleration "
+            f"{acceleration:g}, which has {n_wanted:.1f} in all"
+        )
+    others = np.random.SeedSequence(seed).generate_state(_POISSON_OTHER_SEEDS)
+    found = []
+    for one in (seed, *map(int, others)):
+        realised, pattern = _poisson_of_seed(shape, acceleration, (centre_y, centre_x), one)
+        if abs(realised - acceleration) <= tolerance * acceleration:
+            return pattern, None if one == seed else one
+        found.append(realised)
+    closest = min(found, key=lambda realised: abs(realised - acceleration))
+    raise ValueError(
+        f"acceleration: no Poisson disc of {shape[0]} x {shape[1]} with center_fraction {center_fraction:g} comes within "
+        f"{tolerance:.0%} of {acceleration:g}: the closest of {len(found)} seeds has {closest:.2f}"
+    )
+
+
+def _poisson_of_seed(
+    shape: tuple[int, int], acceleration: float, centre: tuple[int, int], seed: int
+) -> tuple[float, Pattern]:
+    """The mask of one seed whose acceleration is closest to what is asked for, and that acceleration.
 
     The density falls with the distance r from the centre as ``1 / (1 + slope r)``, and the slope is found by bisection,
     as in ``sigpy.mri.poisson``. That function itself never returns where its tolerance is out of reach (few samples, or
     denser than discs can lie), so the search is here, and ends with the closest it has seen.
     """
-    if not isinstance(seed, int):
-        raise ValueError(f"seed: expected one integer for kind 'poisson', got {seed}")
-    if acceleration == 1:
-        return np.ones(shape, dtype=np.bool_)
-    n_y, n_x = shape
-    centre_y, centre_x = (round(size * center_fraction) for size in shape)
-    if centre_y * centre_x * acceleration > n_y * n_x or centre_y >= n_y or centre_x >= n_x:
-        raise ValueError(
-            f"center_fraction: {centre_y} x {centre_x} samples in the centre are too many for acceleration "
-            f"{acceleration:g}, which has {n_y * n_x / acceleration:.1f} in all"
-        )
     from sigpy.mri.samp import _poisson
 
-    y = np.maximum(np.abs(np.arange(n_y) - n_y / 2) - centre_y / 2, 0)[:, None]
-    x = np.maximum(np.abs(np.arange(n_x) - n_x / 2) - centre_x / 2, 0)
+    n_y, n_x = shape
+    y = np.maximum(np.abs(np.arange(n_y) - n_y / 2) - centre[0] / 2, 0)[:, None]
+    x = np.maximum(np.abs(np.arange(n_x) - n_x / 2) - centre[1] / 2, 0)
     distance = np.sqrt((x / x.max()) ** 2 + (y / y.max()) ** 2)
 
     def draw(slope: float) -> tuple[float, Pattern]:
         radius_y, radius_x = (np.clip((1 + distance * slope) * size / max(shape), 1, None) for size in shape)
-        drawn = _poisson(n_x, n_y, _POISSON_ATTEMPTS, radius_x, radius_y, (centre_y, centre_x), seed)
+        drawn = _poisson(n_x, n_y, _POISSON_ATTEMPTS, radius_x, radius_y, centre, seed)
         pattern = (drawn != 0) & (distance < 1)
         return pattern.size / max(int(pattern.sum()), 1), pattern
 
@@ -280,7 +287,7 @@ def _poisson_pattern(shape: tuple[int, int], acceleration: float, center_fractio
     if acceleration < _POISSON_DENSEST:
         closest, pattern = draw(0.0)
         if closest >= acceleration:
-            return pattern
+            return closest, pattern
     low, high = 0.0, float(max(shape))
     for _ in range(_POISSON_STEPS):
         slope = (low + high) / 2
@@ -290,7 +297,7 @@ def _poisson_pattern(shape: tuple[int, int], acceleration: float, center_fractio
         if abs(realised - acceleration) < _POISSON_TOLERANCE:
             break
         low, high = (slope, high) if realised < acceleration else (low, slope)
-    return pattern
+    return closest, pattern
 
 
 def _centre_columns(n_columns: int, n_acs_lines: int) -> Pattern:

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from mrisps.cli.main import app
 from mrisps.cli.mask import KINDS
 from mrisps.sampling import MASK_KINDS, SamplingMask, make_mask
 
@@ -16,6 +18,24 @@ OPTIONS = ("--kind", "equispaced", "--acceleration", 8, "--center-fraction", 0.0
 
 def test_help_names_every_kind() -> None:
     assert KINDS.split(", ") == list(MASK_KINDS)
+
+
+@pytest.mark.parametrize(
+    ("begun", "offered"), [("equi", ["equispaced", "equispaced_fraction"]), ("", list(MASK_KINDS)), ("x", [])]
+)
+def test_tab_completes_the_kinds(begun: str, offered: list[str]) -> None:
+    shell = {"_MRISPS_COMPLETE": "complete_bash", "COMP_WORDS": f"mrisps mask --kind {begun}", "COMP_CWORD": "3"}
+    assert CliRunner().invoke(app, [], env=shell, prog_name="mrisps").stdout.split() == offered
+
+
+def test_a_poisson_mask_of_another_seed_says_so(cli: Cli) -> None:
+    """Seed 0 begins inside the centre, and would acquire nothing but that: 54-fold."""
+    options = ("--kind", "poisson", "--acceleration", 8, "--center-fraction", 0.14, "--shape", "96x96")
+    assert cli("mask", *options) == 0
+    assert "acceleration  7.9" in cli.stdout
+    assert "NOTE: seed 0 misses the acceleration; the mask was drawn with" in cli.stdout
+    assert cli("mask", *options, "--acceleration", 1.2, "--center-fraction", 0) == 2
+    assert cli.error().startswith("error: acceleration: no Poisson disc of 96 x 96 with center_fraction 0 comes within")
 
 
 def test_prints_and_draws(cli: Cli) -> None:
