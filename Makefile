@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-solver bench-train slow clean help
+.PHONY: demo test lint bench bench-solver bench-train bench-battery slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -44,6 +44,11 @@ bench-solver: $(STAMP)  ## time to the right image, on the paper's slices (DATA=
 WEIGHTS ?= train-output/denoise_sigma25_ncpr_first.safetensors
 bench-train: $(STAMP)  ## a training step against backpropagation and the authors' recipe (DATA=image folder, WEIGHTS=...): five minutes
 	$(BIN)/python benchmarks/train_speed.py --data $(DATA) --weights $(WEIGHTS)
+
+BATTERY ?= battery
+bench-battery: $(STAMP)  ## many simulated acquisitions against SigPy and BART (BATTERY=folder of cases): hours; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/battery.py run $(BATTERY)
+	$(BIN)/python benchmarks/battery.py table $(BATTERY) --figure $(BATTERY)/battery.png
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output
