@@ -44,11 +44,10 @@ def demo(
     with usage_errors():
         recipe = load_recipe(RECIPE)
     found = chosen_weights(weights, recipe, RECIPE)
-    model, name = found.model, found.name
     make_folder(output)
     with steps() as say:
-        done = run_demo(model, _weights_words(name), device=device, report=say)
-    content = demo_content(done, model.fingerprint())
+        done = run_demo(found, device=device, report=say)
+    content = demo_content(done, found.model.fingerprint())
     png = demo_png(content)
     write_bytes(output / "demo.png", png)
     write_text(output / "report.html", render(demo_report(content, png)))
@@ -84,14 +83,6 @@ def demo_content(done: "DemoResult", weights_sha256: str) -> "DemoContent":
         weights_sha256=weights_sha256,
         versions=_versions(),
     )
-
-
-def _weights_words(name: str) -> str:
-    if name != "derived":
-        return name
-    from mrisps.model.derived_weights import DERIVED_NOTE
-
-    return DERIVED_NOTE
 
 
 def _versions() -> dict[str, str]:

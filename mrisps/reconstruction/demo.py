@@ -6,24 +6,22 @@ zero filling, SigPy's total variation and this package reconstruct the complex i
 
 import gzip
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mrisps.errors import MrispsError
-from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import JsonValue
-from mrisps.model import SmoothPlusSparse
+from mrisps.io.memory import MemoryKspace
 from mrisps.operators import FourierSubsampling
 from mrisps.quality import baselines
 from mrisps.quality.metrics import nmse, psnr, ssim
-from mrisps.reconstruction.problem import mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe, load_recipe
-from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
+from mrisps.reconstruction.run import Run, SliceResult
+from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, make_mask
 
 __all__ = ["DemoResult", "Method", "head_slice", "run_demo", "simulate"]
@@ -86,7 +84,7 @@ class DemoResult:
     smooth: NDArray[np.float32]
     sparse: NDArray[np.float32]
     cost_map: NDArray[np.float32]
-    certificate: dict[str, JsonValue]
+    certificate: Mapping[str, JsonValue]
     recipe: Recipe
     weights: str
 
@@ -143,8 +141,7 @@ def simulate(
 
 
 def run_demo(
-    model: SmoothPlusSparse,
-    weights: str,
+    weights: Weights,
     *,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] | None = None,
@@ -153,10 +150,8 @@ def run_demo(
 
     Parameters
     ----------
-    model
-        The weights.
     weights
-        What they are, for the report.
+        With which the recipe ``head_acc8`` is solved.
     device
         Where our reconstruction runs.
     report
@@ -186,13 +181,12 @@ def run_demo(
             seconds,
         )
 
-    record = Acquisition(kspace, Path("s1045.ima.gz"), mask=np.array(mask.pattern))
-    problem = mri_problem(record, recipe, mask=mask, device=device)
-    results = []
+    run = Run(recipe, weights, mask=mask, device=str(device))
+    made: list[SliceResult] = []
 
     def ours() -> NDArray[np.complex64]:
-        results.append(reconstruct(problem, model, recipe))
-        return to_array(results[0].image).astype(np.complex64)
+        made.extend(run.results(MemoryKspace(kspace, name="s1045.ima.gz")))
+        return made[0].image.astype(np.complex64)
 
     methods = (
         method("zero-filled", lambda: baselines.zero_filled(kspace)),
@@ -202,15 +196,15 @@ def run_demo(
         ),
         method("smooth plus sparse (mrisps)", ours),
     )
-    result = results[0]
+    result = made[0]
     return DemoResult(
         reference=reference,
         mask=mask,
         methods=methods,
-        smooth=np.abs(to_array(result.smooth)).astype(np.float32),
-        sparse=np.abs(to_array(result.sparse)).astype(np.float32),
-        cost_map=to_array(result.cost_map).astype(np.float32),
-        certificate=slice_certificate(problem, result),
+        smooth=np.abs(result.smooth).astype(np.float32),
+        sparse=np.abs(result.sparse).astype(np.float32),
+        cost_map=result.cost_map,
+        certificate=result.certificate,
         recipe=recipe,
-        weights=weights,
+        weights=weights.name if weights.note is None else weights.note,
     )

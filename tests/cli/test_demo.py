@@ -61,7 +61,7 @@ def result(image: NDArray[np.float32], rng: np.random.Generator) -> DemoResult:
 
 
 def test_demo(cli: Cli, weights: Path, result: DemoResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mrisps.reconstruction.demo.run_demo", lambda model, words, device, report: result)
+    monkeypatch.setattr("mrisps.reconstruction.demo.run_demo", lambda weights, device, report: result)
     output = tmp_path / "out"
     assert cli("demo", "--output", output, "--weights", weights) == 0
     assert sorted(path.name for path in output.iterdir()) == ["demo.png", "report.html", "result.json"]

@@ -1,0 +1,273 @@
+"""One call: arrays and files in, results out, and what a result can do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import mrisps
+from mrisps import Recipe, SmoothPlusSparse
+from mrisps.errors import FileError, MrispsError, RecipeError
+from mrisps.io.fastmri import FastmriFile, write_kspace
+from mrisps.io.images import read_image
+from mrisps.model import ModelConfig
+from mrisps.operators import FourierSubsampling
+from mrisps.reconstruction import problem as problem_module
+from mrisps.reconstruction import run as run_module
+from mrisps.reconstruction.api import run_of
+from mrisps.reconstruction.recipe import MaskRule, ScaleRule
+from mrisps.solvers import FastSettings
+
+SHAPE = (24, 20)
+
+
+@pytest.fixture
+def model() -> SmoothPlusSparse:
+    generator = torch.Generator().manual_seed(0)
+    config = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=12)
+    free, atoms = (torch.randn(n, 5, 5, generator=generator) for n in (6, 12))
+    return SmoothPlusSparse(config, free, atoms, torch.zeros(12), beta=0.5, lam=0.02)
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(
+        "small",
+        "mri",
+        beta=0.5,
+        lam=0.02,
+        source="a test",
+        scale=ScaleRule(percentile=99, reference=1.0),
+        mask=MaskRule("random", 2, 0.2, seed=3),
+        solver=FastSettings(tolerance=1e-3, max_iterations=300, trace_interval=0),
+    )
+
+
+@pytest.fixture
+def image() -> NDArray[np.float32]:
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    picture: NDArray[np.float32] = (np.exp(-((y - 11) ** 2 + (x - 9) ** 2) / 30)).astype(np.float32)
+    return picture
+
+
+@pytest.fixture
+def kspace(image: NDArray[np.float32]) -> NDArray[np.complex64]:
+    """(1, y, x), every second column, the centre whole."""
+    operator = FourierSubsampling(torch.from_numpy(columns()), SHAPE)
+    measured: NDArray[np.complex64] = operator.forward(torch.from_numpy(image).to(torch.complex64)[None, None])[
+        0
+    ].numpy()
+    return measured
+
+
+def columns() -> NDArray[np.bool_]:
+    mask = np.zeros(SHAPE[1], dtype=np.bool_)
+    mask[::2] = mask[7:13] = True
+    return mask
+
+
+def write(path: Path, kspace: NDArray[np.complex64], n_slices: int = 1) -> Path:
+    write_kspace(path, np.concatenate([(1 + i) * kspace for i in range(n_slices)]), mask=columns())
+    return path
+
+
+def test_file_and_array_give_the_same_image(
+    tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    source = write(tmp_path / "in.h5", kspace)
+    from_file = mrisps.recon(source, recipe, weights=model)
+    given = [kspace, torch.from_numpy(kspace), kspace[0]]
+    for array in given:
+        result = mrisps.recon(array, recipe, weights=model, mask=columns())
+        assert result.image.shape == SHAPE
+        np.testing.assert_array_equal(
+            result.image, from_file.image[0] if from_file.image.ndim == 3 else from_file.image
+        )
+    by_zeros = mrisps.recon(kspace, recipe, weights=model)
+    np.testing.assert_array_equal(by_zeros.image, from_file.image)
+    np.testing.assert_allclose(from_file.smooth + from_file.sparse, from_file.image, atol=1e-6)
+
+
+def test_slices_are_stacked(kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe) -> None:
+    two = np.stack([kspace, 2 * kspace])
+    result = mrisps.recon(two, recipe, weights=model, mask=columns())
+    assert result.image.shape == (2, *SHAPE)
+    assert len(result.certificates) == 2
+    np.testing.assert_allclose(result.image[1], 2 * result.image[0], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="certificate: the result has 2 slices"):
+        _ = result.certificate
+    assert mrisps.recon(two, recipe, weights=model, slices="1").image.shape == (1, *SHAPE)
+
+
+def test_recipe_values_can_be_changed(kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe) -> None:
+    """The README's former call lost beta and lam of the recipe: here they and the changes arrive in the problem."""
+    result = mrisps.recon(kspace, recipe, weights=model, lam=0.5, solver={"max_iterations": 2})
+    values = result.provenance["recipe"]
+    assert isinstance(values, dict)
+    assert values["lam"] == 0.5
+    assert result.certificate["n_iterations"] == 2
+    assert result.certificate["status"] == "max_iter"
+    assert not result.converged
+    assert "NOT CONVERGED" in repr(result)
+    with pytest.raises(RecipeError, match=r"solver\.max_iteration"):
+        mrisps.recon(kspace, recipe, weights=model, solver={"max_iteration": 2})
+
+
+def test_regularisation_is_that_of_the_recipe(
+    kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    """Weights carry a beta and a lam of their own; the recipe's count."""
+    mine = mrisps.recon(kspace, recipe, weights=model.with_regularisation(beta=5.0, lam=1.0))
+    np.testing.assert_array_equal(mine.image, mrisps.recon(kspace, recipe, weights=model).image)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "expected"),
+    [
+        ({"source": "none.h5"}, FileError, "none.h5: does not exist"),
+        ({"recipe": "multicoils"}, RecipeError, "multicoil"),
+        ({"recipe": "denoise_sigma25"}, MrispsError, "is for denoise, not for mri"),
+        ({"mask": np.ones(7, dtype=np.bool_)}, ValueError, "mask"),
+        ({"slices": "a"}, ValueError, "slices: expected a number or START:STOP"),
+        ({"scale": 0.0}, ValueError, "scale: expected a number > 0, got 0.0"),
+        ({"undersample": True, "mask": "from-zeros"}, ValueError, "give one of them, not both"),
+        ({"maps": np.ones((3, *SHAPE), dtype=np.complex64)}, ValueError, "maps: expected complex"),
+    ],
+)
+def test_wrong_arguments(
+    change: dict[str, object],
+    error: type[Exception],
+    expected: str,
+    kspace: NDArray[np.complex64],
+    model: SmoothPlusSparse,
+    recipe: Recipe,
+) -> None:
+    values = {"source": kspace, "recipe": recipe, "weights": model, **change}
+    with pytest.raises(error, match=expected):
+        mrisps.recon(**values)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_maps_and_noise_belong_to_arrays(
+    tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    source = write(tmp_path / "in.h5", kspace)
+    with pytest.raises(ValueError, match="noise: goes with an array"):
+        mrisps.recon(source, recipe, weights=model, noise=kspace[0])
+
+
+def test_wrong_weight_name_lists_the_names(kspace: NDArray[np.complex64], recipe: Recipe) -> None:
+    with pytest.raises(MrispsError, match="mri_acc8"):
+        mrisps.recon(kspace, recipe, weights="mri_acc9")
+
+
+def test_saved_in_every_format(
+    tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    result = mrisps.recon(np.stack([kspace, kspace]), recipe, weights=model, mask=columns())
+    assert result.save(tmp_path / "r.h5") == ()
+    with h5py.File(tmp_path / "r.h5") as file:
+        np.testing.assert_array_equal(file["image"][()], result.image)
+        assert {"smooth", "sparse", "cost_map"} <= set(file)
+        assert "provenance" in file.attrs
+    for name in ("r.nii.gz", "r.mrd"):
+        result.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    lost = result.save(tmp_path / "pictures", "png")
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["array_000.png", "array_001.png"]
+    assert any("phase" in line for line in lost)
+    with pytest.raises(ValueError, match="2 slices do not go into one picture"):
+        result.save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match="format: expected one of nifti"):
+        result.save(tmp_path / "r.xyz")
+
+
+def test_a_result_shows_itself(
+    tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    result = mrisps.recon(kspace, recipe, weights=model)
+    assert repr(result).startswith("Result(array: 24 x 20 complex64, ")
+    assert "\n" not in repr(result)
+    assert "data:image/png;base64," in result._repr_html_()
+    page = result.report(tmp_path / "page.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_denoising(tmp_path: Path, image: NDArray[np.float32]) -> None:
+    noisy = image + np.random.default_rng(0).normal(scale=0.1, size=SHAPE).astype(np.float32)
+    result = mrisps.denoise(noisy, 0.1, solver={"max_iterations": 60})
+    assert result.image.dtype == np.float32
+    assert np.square(result.image - image).mean() < np.square(noisy - image).mean()
+    assert result.certificate["expected_misfit"] == pytest.approx(25 / 255 * noisy.size**0.5)
+    assert result.certificate["scale"] == pytest.approx(0.1 * 255 / 25)
+    result.save(tmp_path / "clean.png")
+    np.testing.assert_allclose(read_image(tmp_path / "clean.png"), np.clip(result.image, 0, 1), atol=1e-4)
+    with pytest.raises(ValueError, match="sigma: expected a number > 0"):
+        mrisps.denoise(noisy, 0)
+    with pytest.raises(ValueError, match=r"image: expected real \(y, x\), got complex64"):
+        mrisps.denoise(noisy * 1j, 0.1)
+    with pytest.raises(ValueError, match="image: expected finite pixels"):
+        mrisps.denoise(np.full(SHAPE, np.nan), 0.1)
+
+
+def test_super_resolution(image: NDArray[np.float32], model: SmoothPlusSparse) -> None:
+    result = mrisps.superres(image, 2, weights=model, solver={"max_iterations": 3})
+    assert min(n / m for n, m in zip(result.image.shape, SHAPE, strict=True)) >= 2
+    with pytest.raises(ValueError, match="factor: expected 2 or 4"):
+        mrisps.superres(image, 3)
+    with pytest.raises(ValueError, match="factor: recipe superres_x4 is for 4, got 2"):
+        mrisps.superres(image, 2, recipe="superres_x4", weights=model)
+
+
+def test_an_input_is_opened_once_and_a_slice_read_once(
+    tmp_path: Path,
+    kspace: NDArray[np.complex64],
+    model: SmoothPlusSparse,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write(tmp_path / "in.h5", kspace, n_slices=2)
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **options: object) -> object:
+            calls.append(name)
+            return function(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(run_module, "open_slices", counted("open", run_module.open_slices))
+    monkeypatch.setattr(run_module, "sha256_of", counted("hash", run_module.sha256_of))
+    monkeypatch.setattr(FastmriFile, "read_slice", counted("read", FastmriFile.read_slice))
+    monkeypatch.setattr(problem_module, "_acquired", counted("prepare", problem_module._acquired))
+    run = run_of(recipe, "mri", weights=model)
+    run.write(source, tmp_path / "out.h5")
+    assert sorted(calls) == ["hash", "open", "prepare", "prepare", "read", "read"]
+    calls.clear()
+    mrisps.recon(source, recipe, weights=model).report(tmp_path / "page.html")
+    assert sorted(calls) == ["hash", "open", "prepare", "prepare", "read", "read"]
+
+
+def test_the_key_names_all_that_a_result_depends_on(
+    model: SmoothPlusSparse, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(recipe, "mri", weights=model)
+    key = run.key("0" * 64)
+    assert key == run_of(recipe, "mri", weights=model).key("0" * 64)
+    others = [
+        run.key("1" * 64),
+        replace(run, recipe=replace(recipe, lam=0.03)).key("0" * 64),
+        run_of(recipe, "mri", weights=model.with_regularisation(beta=0.6)).key("0" * 64),
+        replace(run, scale=2.0).key("0" * 64),
+        replace(run, undersample=True).key("0" * 64),
+        run.with_mask("from-zeros").key("0" * 64),
+        replace(run, crop=False).key("0" * 64),
+    ]
+    monkeypatch.setattr(run_module, "code_commit", lambda: "another")
+    others.append(run.key("0" * 64))
+    assert len({key, *others}) == len(others) + 1
