@@ -5,7 +5,7 @@ NCPR weights trained at sigma 25; between beta 0.008 and 0.03 and lam 0.001 and 
 Every second patch of every second row counts: 0.2 dB less than all patches, in a third of the time.
 """
 
-from mrisps.kspace.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
+from mrisps.kspace.settings import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.model import PriorUse
 from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings

@@ -4,7 +4,7 @@ beta and lam were found by `mrisps tune` on two fully sampled brains with 8 coil
 columns.
 """
 
-from mrisps.kspace.preparation import CoilCompression, Preparation
+from mrisps.kspace.settings import CoilCompression, Preparation
 from mrisps.model import PriorUse
 from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings

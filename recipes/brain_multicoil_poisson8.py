@@ -5,7 +5,7 @@ NCPR weights trained at sigma 25. Every second patch of every second row counts:
 time.
 """
 
-from mrisps.kspace.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
+from mrisps.kspace.settings import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.model import PriorUse
 from mrisps.reconstruction.recipe import Card, MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings

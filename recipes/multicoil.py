@@ -4,7 +4,7 @@ It needs a fully sampled centre, a reference scan or coil maps in the file. Noth
 for the best image tune beta and lam for the protocol.
 """
 
-from mrisps.kspace.preparation import CoilCompression, CoilMaps, PhaseRemoval, Preparation
+from mrisps.kspace.settings import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.model import PriorUse
 from mrisps.reconstruction.recipe import Recipe, ScaleRule
 from mrisps.solvers import FastSettings

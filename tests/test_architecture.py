@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "reports": (*MATHEMATICS, "sampling", "io"),
     "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
 }
+LIGHT = {"mrisps", "mrisps.reconstruction.recipe"}
 HEAVY = {"torch", "sigpy", "matplotlib", "h5py", "scipy", "skimage"}
 
 
@@ -155,9 +156,9 @@ def loaded_with(module: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m == "mrisps" or layer(m) == "cli"])
+@pytest.mark.parametrize("module", [m for m in MODULES if m in LIGHT or layer(m) == "cli"])
 def test_quick_to_import(module: str) -> None:
-    """``import mrisps`` and ``mrisps --help`` load nothing heavy, directly or through other modules of ours."""
+    """``import mrisps``, ``mrisps --help`` and recipes load nothing heavy, directly or through other modules of ours."""
     for name in sorted(loaded_with(module)):
         heavy = {i.name.split(".")[0] for i in MODULES[name] if i.at_import} & HEAVY
         assert not heavy, f"{module} loads {name}, which loads {heavy}"

@@ -3,56 +3,19 @@
 Arrays are (coil, y, x), complex64; k-space is centred, its transforms orthonormal.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
-from mrisps.settings import Number, Range, settings
+from mrisps.kspace.settings import CoilMaps
 
-__all__ = ["SMALLEST_CALIBRATION", "CoilMaps", "calibration_shape", "estimate_maps"]
+__all__ = ["calibration_shape", "estimate_maps"]
 
 Complex = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
-
-SMALLEST_CALIBRATION = 8
-"""Lines and samples below which maps are not estimated."""
-
-
-@settings
-@dataclass(frozen=True)
-class CoilMaps:
-    """How coil sensitivities are found.
-
-    Parameters
-    ----------
-    method
-        ``"espirit"``: SigPy's ESPIRiT. ``"walsh"``: from a low-resolution image, by the largest eigenvector of the local
-        covariance of the coils; a fraction of the time, and less exact.
-    calibration_width
-        At most so many lines and samples of the calibration data are used.
-    kernel_width, threshold
-        ESPIRiT: side of the kernels; singular values below this fraction of the largest are noise.
-    crop
-        ESPIRiT: maps are 0 where the largest eigenvalue is below this.
-    walsh_crop
-        Walsh: maps are 0 where the low-resolution image is below this fraction of its maximum.
-
-    Source
-    ------
-    ESPIRiT: Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001. Walsh et al., Magn. Reson. Med. 43 (2000) 682-690.
-    """
-
-    method: Literal["espirit", "walsh"] = "espirit"
-    calibration_width: Annotated[int, Range(ge=SMALLEST_CALIBRATION)] = 24
-    kernel_width: Annotated[int, Range(ge=2)] = 6
-    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.02
-    crop: Annotated[Number, Range(ge=0, lt=1)] = 0.9
-    walsh_crop: Annotated[Number, Range(ge=0, lt=1)] = 0.02
 
 
 def calibration_shape(mask: Mask) -> tuple[int, int]:

@@ -17,9 +17,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,6 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.coil_maps import (
-    SMALLEST_CALIBRATION,
-    CoilMaps,
     calibration_shape,
     centre,
     estimate_maps,
@@ -38,7 +35,7 @@ from mrisps.kspace.coil_maps import (
     to_image,
     to_kspace,
 )
-from mrisps.settings import Count, Range, settings
+from mrisps.kspace.settings import SMALLEST_CALIBRATION, CoilCompression, CoilMaps, PhaseRemoval, Preparation
 
 __all__ = [
     "CoilCompression",
@@ -54,68 +51,6 @@ __all__ = [
 Complex = NDArray[np.complex64]
 Mask = NDArray[np.bool_]
 Step = Mapping[str, str | float | int | list[int]]
-
-
-@settings
-@dataclass(frozen=True)
-class CoilCompression:
-    """Fewer, virtual coils that hold most of the signal.
-
-    Parameters
-    ----------
-    n_coils
-        Virtual coils at most.
-    method
-        ``"svd"``: one matrix for all samples. ``"geometric"``: a matrix for each position along the fully sampled readout,
-        aligned with that of its neighbour; it keeps more with the same number.
-
-    Source
-    ------
-    SVD: Buehrer et al., Magn. Reson. Med. 57 (2007) 1131-1139. Geometric: Zhang et al., Magn. Reson. Med. 69 (2013) 571-582.
-    """
-
-    n_coils: Count = 6
-    method: Literal["svd", "geometric"] = "svd"
-
-
-@settings
-@dataclass(frozen=True)
-class PhaseRemoval:
-    """The phase of a low-resolution image becomes part of the maps; the reconstructed image gets it back.
-
-    Parameters
-    ----------
-    width
-        So many lines and samples around the centre of k-space, under a Hann window, make the low-resolution image.
-    """
-
-    width: Annotated[int, Range(ge=2)] = 24
-
-
-@settings
-@dataclass(frozen=True)
-class Preparation:
-    """The steps of multi-coil data; None or False leaves one out.
-
-    Parameters
-    ----------
-    prewhiten
-        Where the file has a noise scan.
-    remove_oversampling
-        Where the file says that the readout is oversampled and all of it was acquired.
-    compression
-        None keeps the coils.
-    maps
-        Not used where the file has maps.
-    phase
-        None leaves the phase in the image.
-    """
-
-    prewhiten: bool = True
-    remove_oversampling: bool = True
-    compression: CoilCompression | None = field(default_factory=CoilCompression)
-    maps: CoilMaps = field(default_factory=CoilMaps)
-    phase: PhaseRemoval | None = field(default_factory=PhaseRemoval)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,16 @@ the learned model                                      :class:`~mrisps.model.smo
 Units: images are scaled so that their maximum is about 1; beta and the thresholds refer to that scale.
 """
 
-from mrisps.model.energy import Energy, EnergyTerms, Prior, PriorUse
-from mrisps.model.patches import PatchTransform, extract_patches, to_images, to_real_images
-from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
-from mrisps.model.smooth_plus_sparse import ModelConfig, SmoothPlusSparse
+from typing import TYPE_CHECKING
+
+from mrisps.lazy import lazy
+from mrisps.model.config import ModelConfig, PriorUse
+
+if TYPE_CHECKING:
+    from mrisps.model.energy import Energy, EnergyTerms, Prior
+    from mrisps.model.patches import PatchTransform, extract_patches, to_images, to_real_images
+    from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
+    from mrisps.model.smooth_plus_sparse import SmoothPlusSparse
 
 __all__ = [
     "Energy",
@@ -34,3 +40,13 @@ __all__ = [
     "to_images",
     "to_real_images",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "energy": ("Energy", "EnergyTerms", "Prior"),
+        "patches": ("PatchTransform", "extract_patches", "to_images", "to_real_images"),
+        "shrinkage": ("GroupSoftThreshold", "Regulariser", "SmoothShrinkage"),
+        "smooth_plus_sparse": ("SmoothPlusSparse",),
+    },
+)

@@ -2,7 +2,7 @@
 
 Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_atoms`` (n, p, p), ``log_thresholds`` (n,),
 ``beta`` (); header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
-:class:`~mrisps.model.smooth_plus_sparse.ModelConfig` and ``lam``), ``source`` (free text).
+:class:`~mrisps.model.config.ModelConfig` and ``lam``), ``source`` (free text).
 """
 
 import json
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
-from mrisps.model.smooth_plus_sparse import ModelConfig, SmoothPlusSparse
+from mrisps.model.config import ModelConfig
+from mrisps.model.smooth_plus_sparse import SmoothPlusSparse
 
 __all__ = ["load_model", "save_model"]
 

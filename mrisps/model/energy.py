@@ -13,42 +13,19 @@ counts real images: batch * n_sets, or twice that for complex images (:func:`mri
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from mrisps.model.config import PriorUse
 from mrisps.model.patches import PatchTransform, to_images, to_real_images
 from mrisps.model.shrinkage import Regulariser
 from mrisps.operators import LinearOperator
-from mrisps.settings import Range, settings
 
-__all__ = ["Energy", "EnergyTerms", "Prior", "PriorUse"]
+__all__ = ["Energy", "EnergyTerms", "Prior"]
 
 CHUNK_PIXELS = 2048
 """Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a cache."""
-
-
-@settings
-@dataclass(frozen=True)
-class PriorUse:
-    """How the prior is laid over an image. The default is the paper's model.
-
-    Parameters
-    ----------
-    stride
-        1: every patch counts. s: those centred on every s-th pixel of every s-th row, and each counts s^2 times, which takes
-        1 / s^2 of the time. Image sizes have to be multiples of s.
-    modulus
-        Of a complex image, shrink the modulus of a complex coefficient, which is blind to a constant phase, and not its real and
-        its imaginary part apart.
-    nonnegative
-        A real image has no negative values: E is minimised under x >= 0. Complex images are not affected.
-    """
-
-    stride: Annotated[int, Range(ge=1, le=4)] = 1
-    modulus: bool = False
-    nonnegative: bool = False
 
 
 @dataclass(frozen=True, eq=False)

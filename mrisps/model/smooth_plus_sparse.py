@@ -5,59 +5,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
+from mrisps.model.config import ModelConfig
 from mrisps.model.energy import Prior
 from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
-from mrisps.settings import Count, Index, Number, Range, settings
 
-__all__ = ["ConstrainedParameters", "ModelConfig", "SmoothPlusSparse"]
-
-
-@settings
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a model: everything about it that is not learned.
-
-    Parameters
-    ----------
-    patch_size
-        Odd side p of a patch in pixels.
-    n_free_atoms
-        m >= 0, at most p^2 - 2 (the constant is free in any case: with m = 0 it alone).
-    n_synthesis_atoms
-        n >= 1.
-    regulariser
-        ``"NCPR"`` (non-convex, smooth shrinkage) or ``"CPR"`` (convex, group soft threshold).
-    exponent
-        g of the smooth shrinkage; NCPR only.
-    group_size
-        Side of a group in pixels; CPR only.
-    bjorck_iterations
-        Iterations of the orthonormalisation of the free atoms.
-    """
-
-    patch_size: Annotated[int, Range(ge=3)] = 13
-    n_free_atoms: Index = 120
-    n_synthesis_atoms: Count = 200
-    regulariser: Literal["NCPR", "CPR"] = "NCPR"
-    exponent: Annotated[Number, Range(ge=1)] = 1.8
-    group_size: Count = 1
-    bjorck_iterations: Annotated[int, Range(ge=1, le=100)] = 15
-
-    def __post_init__(self) -> None:
-        n_pixels = self.patch_size**2
-        if self.patch_size % 2 == 0:
-            raise ValueError(f"patch_size: expected an odd number >= 3, got {self.patch_size}")
-        if self.n_free_atoms > n_pixels - 2:
-            raise ValueError(f"n_free_atoms: expected 0 to {n_pixels - 2} for this patch size, got {self.n_free_atoms}")
-        object.__setattr__(self, "exponent", float(self.exponent))  # 2 and 2.0 are one model, with one fingerprint
-        if self.regulariser == "NCPR" and self.group_size != 1:
-            raise ValueError(f"group_size: expected 1 for NCPR, got {self.group_size}")
+__all__ = ["ConstrainedParameters", "SmoothPlusSparse"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,9 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import sampling_from_zeros
 from mrisps.io.images import center_crop
-from mrisps.kspace.coil_maps import SMALLEST_CALIBRATION, calibration_shape
+from mrisps.kspace.coil_maps import calibration_shape
 from mrisps.kspace.preparation import Preparation, Step, prepare
+from mrisps.kspace.settings import SMALLEST_CALIBRATION
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, Sense
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.sampling import SamplingMask, make_mask

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar, overload
 
 from mrisps.errors import FileError, SettingsError
-from mrisps.kspace.preparation import Preparation
+from mrisps.kspace.settings import Preparation
 from mrisps.model import PriorUse
+from mrisps.sampling import MASK_KINDS
 from mrisps.settings import (
     Count,
     Fraction,
@@ -76,8 +77,6 @@ class MaskRule:
     seed: Index = 0
 
     def __post_init__(self) -> None:
-        from mrisps.sampling import MASK_KINDS
-
         if self.kind not in MASK_KINDS:
             raise SettingsError("kind", f"expected one of {', '.join(MASK_KINDS)}, got {self.kind!r}")
 

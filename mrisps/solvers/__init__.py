@@ -1,9 +1,15 @@
 """Solvers: from an operator, measurements and a model to a reconstruction with its certificate."""
 
-from mrisps.solvers.cg import CGResult, conjugate_gradients
-from mrisps.solvers.fast import FastSettings, Iterate, Minimum, minimise, solve
-from mrisps.solvers.paper import PaperSettings, solve_paper
-from mrisps.solvers.result import Certificate, Reconstruction
+from typing import TYPE_CHECKING
+
+from mrisps.lazy import lazy
+from mrisps.solvers.settings import FastSettings, PaperSettings
+
+if TYPE_CHECKING:
+    from mrisps.solvers.cg import CGResult, conjugate_gradients
+    from mrisps.solvers.fast import Iterate, Minimum, minimise, solve
+    from mrisps.solvers.paper import solve_paper
+    from mrisps.solvers.result import Certificate, Reconstruction
 
 __all__ = [
     "CGResult",
@@ -18,3 +24,13 @@ __all__ = [
     "solve",
     "solve_paper",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "cg": ("CGResult", "conjugate_gradients"),
+        "fast": ("Iterate", "Minimum", "minimise", "solve"),
+        "paper": ("solve_paper",),
+        "result": ("Certificate", "Reconstruction"),
+    },
+)

@@ -23,21 +23,20 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
-from mrisps.settings import Count, Index, Number, Positive, Range, settings
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ConvolutionStep, ImageStep
 from mrisps.solvers.paths import STRIDE, Path, PathOptions, Stage, start_path
 from mrisps.solvers.resolution import coarse_shape, lift, restrict, restrict_transfer
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
+from mrisps.solvers.settings import FastSettings
 
-__all__ = ["FastSettings", "Iterate", "Minimum", "minimise", "solve"]
+__all__ = ["Iterate", "Minimum", "minimise", "solve"]
 
 Progress = Callable[[int, float], None]
 
@@ -59,62 +58,6 @@ DIVERGED = 10.0
 
 SLOWEST_RATE = 0.95
 """The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
-
-
-@settings
-@dataclass(frozen=True)
-class FastSettings:
-    """Options of the default solver.
-
-    Parameters
-    ----------
-    tolerance
-        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in two looks in a row,
-        five iterations apart. With the image eliminated exactly, the residual in x is then at rounding level; a result counts
-        as converged only if it is at most 10 ``image_tolerance``.
-    max_iterations
-        Cap; reaching it is reported as ``max_iter``, never as converged. The continuation takes
-        log(continuation_start) / -log(continuation_decay) of them before the test is looked at.
-    continuation_start
-        Factor on the thresholds at the start; 1 for no continuation, which is right for well-posed problems (denoising).
-    continuation_decay
-        Factor on that factor in every iteration, in (0, 1).
-    image_tolerance
-        Relative residual of the x-step where it has to be solved by conjugate gradients.
-    trace_interval
-        Iterations between two entries of the energy trace; 0 for none but the last.
-    image_change
-        A result counts as converged only if the image is estimated to change by no more than this fraction of its norm if the
-        iteration went on: the last steps of the image, summed up as a geometric series of their own rate.
-    levels
-        Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where the
-        operator can be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation
-        then takes place at the coarsest level only. Made for undersampled columns of a single coil: with noise-like aliasing
-        (Poisson disc), with noise, or with several coils, 1 is better.
-    coarse_iterations
-        Iterations of each stage on a coarser grid, after the continuation. They do not count towards ``max_iterations``.
-    strided_iterations
-        Iterations on the full grid with every second patch of every second row before every patch counts, a quarter of the work
-        each. There are none where the problem itself has a stride, or ``levels`` is 1.
-    half_storage
-        Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
-    greedy_start
-        Start the coarsest (or only) level from matching pursuit of the patches of A^H y instead of a = 0: for denoising, where
-        A^H y is the noisy image. Meant for ``continuation_start`` 1.
-    """
-
-    tolerance: Positive = 1e-3
-    max_iterations: Count = 2000
-    continuation_start: Annotated[Number, Range(ge=1)] = 1.0
-    continuation_decay: Annotated[Number, Range(gt=0, lt=1)] = 0.97
-    image_tolerance: Positive = 1e-5
-    trace_interval: Index = 50
-    image_change: Positive = 0.01
-    levels: Annotated[int, Range(ge=1, le=6)] = 1
-    coarse_iterations: Count = 20
-    strided_iterations: Count = 20
-    half_storage: bool = False
-    greedy_start: bool = False
 
 
 @dataclass(frozen=True, eq=False)

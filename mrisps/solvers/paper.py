@@ -7,61 +7,20 @@ thousands of iterations: use :mod:`mrisps.solvers.fast` for anything but compari
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, PriorUse, SmoothPlusSparse, to_images, to_real_images
 from mrisps.operators import LinearOperator
-from mrisps.settings import Count, Index, NonNegative, Positive, settings
 from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
+from mrisps.solvers.settings import PaperSettings
 
-__all__ = ["PaperSettings", "solve_paper"]
+__all__ = ["solve_paper"]
 
 Progress = Callable[[int, float], None]
 Monitor = Callable[[int, Tensor, Tensor], None]
-
-
-@settings
-@dataclass(frozen=True)
-class PaperSettings:
-    """Options of the authors' algorithm; the defaults are those of their reconstruction.
-
-    Parameters
-    ----------
-    tolerance
-        Stops when |x_k - x_{k+1}| / |x_k| < tolerance (1e-5 in their reconstruction, 1e-4 in their training).
-    max_iterations
-        Cap on the steps.
-    nonnegative
-        Clip the image at 0 in every step. Only for real images.
-    step_includes_data
-        L = 1.01 (beta max p + |A|^2); without it L = 1.01 beta max p, as in their training, where A = I.
-    beta_floor
-        The scale of the atoms uses max(beta, beta_floor): 0.1 in their training, 0 in their reconstruction.
-    operator_norm
-        |A| in L, or None to have the operator say it. Theirs is always 1.
-    factored
-        Do the same iteration with the rank-r factors of the dictionary, a third of the operations; only rounding differs.
-    trace_interval
-        Iterations between two entries of the energy trace; 0 for none.
-    """
-
-    tolerance: Positive = 1e-5
-    max_iterations: Count = 10_000
-    nonnegative: bool = True
-    step_includes_data: bool = True
-    beta_floor: NonNegative = 0.0
-    operator_norm: Positive | None = None
-    factored: bool = False
-    trace_interval: Index = 0
-
-    @classmethod
-    def training(cls, tolerance: float = 1e-4) -> "PaperSettings":
-        """What the authors do while they train: no clipping, no data term in L, beta floored at 0.1."""
-        return cls(tolerance=tolerance, nonnegative=False, step_includes_data=False, beta_floor=0.1)
 
 
 @torch.no_grad()
