@@ -1,6 +1,7 @@
 """What all commands share: errors that become one line and an exit code, and text that is safe to print."""
 
 import functools
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ __all__ = [
     "parse_size",
     "printable",
     "result",
+    "show_warnings",
     "usage_errors",
 ]
 
@@ -77,6 +79,21 @@ def fail(error: BaseException) -> None:
     if DEBUG.get():
         typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     typer.echo(f"error: {one_line(error)}", err=True)
+
+
+class _Notes(logging.Handler):
+    """Warnings of the package, as notes on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"note: {record.getMessage()}")
+
+
+def show_warnings() -> None:
+    """Let warnings that the package logs appear as notes."""
+    logger = logging.getLogger("mrisps")
+    if not any(isinstance(handler, _Notes) for handler in logger.handlers):
+        logger.addHandler(_Notes())
+        logger.propagate = False
 
 
 def named(source: Path, error: BaseException) -> MrispsError:

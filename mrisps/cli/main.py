@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from mrisps.cli.batch import batch
-from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, guarded
+from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, guarded, show_warnings
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
 from mrisps.cli.evaluate import evaluate
@@ -62,6 +62,7 @@ def _mrisps(
     is wrong and nothing was done, 130 interrupted.
     """
     DEBUG.set(debug)
+    show_warnings()
 
 
 app.command(

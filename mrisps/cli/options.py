@@ -44,9 +44,27 @@ __all__ = [
     "parsed_changes",
 ]
 
+
+def _complete_recipe(incomplete: str) -> list[str]:
+    from mrisps.reconstruction.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
+def _complete_weights(incomplete: str) -> list[str]:
+    from mrisps.model.shipped import shipped_weights
+
+    return [name for name in (*shipped_weights(), "derived") if name.startswith(incomplete)]
+
+
 RecipeName = Annotated[
     str,
-    typer.Option("--recipe", metavar="NAME|FILE", help="Name of a recipe (see `mrisps recipes`), or a recipe file."),
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Name of a recipe (see `mrisps recipes`), or a recipe file.",
+        autocompletion=_complete_recipe,
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results; made if missing.")]
 Weights = Annotated[
@@ -56,6 +74,7 @@ Weights = Annotated[
         metavar="NAME|FILE|derived",
         help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or "
         "`derived` for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
+        autocompletion=_complete_weights,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]

@@ -8,6 +8,7 @@ in what they do with the :class:`SliceResult` of each slice.
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import time
@@ -41,6 +42,11 @@ from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
 
 __all__ = ["FileResult", "GreyImage", "Progress", "Run", "SliceResult", "Source", "mask_from_zeros"]
+
+LARGE_MEMORY = 4 << 30
+"""Bytes above which a warning says how much memory a problem needs."""
+
+_log = logging.getLogger("mrisps")
 
 Progress = Callable[[int, int, int, float], None]
 """Called with (position of the slice, number of slices, iteration, residual)."""
@@ -359,6 +365,10 @@ class Run:
         progress: Callable[[int, float], None] | None = None,
     ) -> SliceResult:
         """Solve one problem; ``acquisition`` gives its reference image and its place in the patient."""
+        memory = expected_memory(problem, self)
+        if memory > LARGE_MEMORY:
+            shape = " x ".join(map(str, problem.operator.domain_shape[-2:]))
+            _log.warning("an image of %s needs about %.1f GiB of memory", shape, memory / 2**30)
         solved = reconstruct(problem, self.weights.model, self.recipe, progress=progress)
         image = to_array(solved.image, crop)
         target = None if acquisition is None else acquisition.target
@@ -446,6 +456,16 @@ class Run:
 
 def _sha256(source: Source) -> str:
     return source.sha256() if isinstance(source, MemoryKspace | GreyImage) else sha256_of(source.path)
+
+
+def expected_memory(problem: Problem, run: Run) -> int:
+    """Bytes that solving a problem takes at its peak, about: three arrays of coefficients in single precision, or two in half."""
+    n_sets, height, width = problem.operator.domain_shape
+    config = run.weights.model.config
+    stride = run.recipe.prior_for((height, width), config.group_size).stride
+    rows = n_sets * (2 if problem.operator.domain_dtype.is_complex else 1)
+    arrays = 2 if run.recipe.solver.half_storage else 3
+    return 4 * arrays * rows * (height // stride) * (width // stride) * config.n_synthesis_atoms
 
 
 def mask_from_zeros(source: KspaceFile, slices: Sequence[int]) -> SamplingMask:

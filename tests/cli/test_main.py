@@ -149,3 +149,20 @@ def test_shell_completion(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setenv("COMP_CWORD", "1")
     assert main_module.main([]) == 0
     assert capsys.readouterr().out.split() == ["recon", "recipes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("mrisps recon --recipe knee_pdfs_acc1", "knee_pdfs_acc16"),
+        ("mrisps denoise --weights denoise_sigma5_c", "denoise_sigma5_cpr"),
+    ],
+)
+def test_tab_completion_knows_recipes_and_weights(
+    words: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_MRISPS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", "3")
+    main_module.main([])
+    assert capsys.readouterr().out.split() == [expected]
