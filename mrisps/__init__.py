@@ -14,7 +14,7 @@ operators       LinearOperator, Identity, Fourier, FourierSubsampling, Sensitivi
 sampling        SamplingMask, make_mask, read_mask, MASK_KINDS
 model           SmoothPlusSparse, ModelConfig
 recipes         Recipe, load_recipe, builtin_recipes, Run, Problem, find_weights
-files           open_kspace, Acquisition, MemoryKspace, Manifest
+files           open_kspace, Acquisition, MemoryKspace, ResultFile, Manifest
 ==============  ===============================================================================================================
 
 Subpackages such as ``mrisps.operators`` need no import of their own either.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mrisps.io.manifest import Manifest as Manifest
     from mrisps.io.memory import MemoryKspace as MemoryKspace
     from mrisps.io.open import open_kspace as open_kspace
+    from mrisps.io.result_file import ResultFile as ResultFile
     from mrisps.model import ModelConfig as ModelConfig
     from mrisps.model import PriorUse as PriorUse
     from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
@@ -80,6 +81,7 @@ _HOME = {
     "mrisps.io.manifest": ("Manifest",),
     "mrisps.io.memory": ("MemoryKspace",),
     "mrisps.io.open": ("open_kspace",),
+    "mrisps.io.result_file": ("ResultFile",),
     "mrisps.reconstruction.api": ("denoise", "recon", "superres"),
     "mrisps.reconstruction.problem": ("Problem",),
     "mrisps.reconstruction.recipe": ("Recipe", "builtin_recipes", "load_recipe"),

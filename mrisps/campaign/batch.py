@@ -30,7 +30,7 @@ import torch
 
 from mrisps.campaign.ledger import Entry, Ledger
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.fastmri import JsonValue
+from mrisps.io.json_text import JsonValue
 from mrisps.io.manifest import Manifest, sha256_of
 from mrisps.io.open import open_slices
 from mrisps.model import SmoothPlusSparse

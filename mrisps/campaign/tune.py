@@ -35,7 +35,6 @@ from torch import Tensor
 
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.fastmri import sampling_from_zeros
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.io.open import open_slices
 from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
@@ -433,8 +432,8 @@ def _cropped(acquisition: Acquisition, crop: tuple[int, int] | None) -> Acquisit
             raise FileError(acquisition.source, "cannot be cropped for tuning", field=field)
     mask = acquisition.mask
     if mask is None:
-        sampling = sampling_from_zeros(acquisition.kspace)
-        if not sampling.is_full and sampling.n_center != sampling.n_acquired:
+        sampling = SamplingMask.from_array(acquisition.acquired(), acquisition.shape)
+        if not sampling.is_fully_sampled and sampling.n_acs_lines != sampling.n_acquired:
             return acquisition  # nobody says what was acquired: refused by name when the problem is made
     axes: tuple[int, ...] = (-2, -1)
     if mask is not None and not mask.all():

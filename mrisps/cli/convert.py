@@ -1,5 +1,6 @@
 """`mrisps convert`: k-space and images from one format to another."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 _KSPACE = {".h5": "fastmri", ".hdf5": "fastmri", ".mrd": "mrd", ".cfl": "cfl", ".npy": "npy"}
-_IMAGES = {".nii": "nifti", ".gz": "nifti", ".mrd": "mrd-images", ".h5": "reconstruction", ".hdf5": "reconstruction"}
-_PICTURES = ("png", "tif", "npy")
-_KSPACE_FORMATS = ("fastmri", "mrd", "cfl", "npy")
-_IMAGE_FORMATS = ("nifti", "mrd-images", "reconstruction", *_PICTURES)
 
 
 def convert(
@@ -50,6 +47,15 @@ def convert(
             help="Raw file whose position and orientation the images have (for nifti, mrd-images).",
         ),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            metavar="PART",
+            help="Of complex images: magnitude, phase (radians), real, imaginary, complex. By default the magnitude for nifti, "
+            "png, tif and npy, and complex for mrd-images and reconstruction.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert k-space or images to another format.
@@ -65,11 +71,14 @@ def convert(
     if source.is_dir() or _is_dicom(source):
         from mrisps.io.dicom import read_dicom_series
 
-        _convert_images(read_dicom_series(source), destination, to, place_from, overwrite)
+        _convert_images(read_dicom_series(source), destination, to, part, place_from, overwrite)
     elif _has_images(source):
-        from mrisps.io.image_volume import read_reconstruction
+        from mrisps.io.result_file import ResultFile
 
-        _convert_images(read_reconstruction(source), destination, to, place_from, overwrite)
+        with ResultFile(source) as file:
+            _convert_images(file.volume(), destination, to, part, place_from, overwrite)
+    elif part is not None:
+        raise UsageError("--part: only images have parts, the input is k-space")
     else:
         _convert_kspace(source, destination, to, layout, overwrite)
 
@@ -79,11 +88,12 @@ def _convert_kspace(
 ) -> None:
     from mrisps.io.conversion import KSPACE_FORMATS, convert_kspace
     from mrisps.io.open import open_kspace
+    from mrisps.io.write_images import KINDS
 
     name = to or _KSPACE.get(destination.suffix.lower())
     chosen = next((known for known in KSPACE_FORMATS if known == name), None)
     if chosen is None:
-        raise UsageError(_unknown(destination, to, "k-space", _KSPACE_FORMATS, _IMAGE_FORMATS))
+        raise UsageError(_unknown(destination, to, "k-space", KSPACE_FORMATS, KINDS))
     if chosen == "cfl" and destination.suffix.lower() != ".cfl":
         raise UsageError(f"{destination}: expected a file name ending in .cfl")
     companions = {"cfl": destination.with_suffix(".hdr"), "npy": destination.with_name(destination.name + ".toml")}
@@ -100,74 +110,44 @@ def _convert_kspace(
 
 
 def _convert_images(
-    volume: "ImageVolume", destination: Path, to: str | None, place_from: Path | None, overwrite: bool
+    volume: "ImageVolume",
+    destination: Path,
+    to: str | None,
+    part: str | None,
+    place_from: Path | None,
+    overwrite: bool,
 ) -> None:
     from dataclasses import replace
 
-    name = to or _IMAGES.get(destination.suffix.lower())
-    if name not in _IMAGE_FORMATS:
-        raise UsageError(_unknown(destination, to, "images", _IMAGE_FORMATS, _KSPACE_FORMATS))
+    from mrisps.io.conversion import KSPACE_FORMATS
+    from mrisps.io.image_volume import IMAGE_PARTS, geometries_of
+    from mrisps.io.write_images import KINDS, PICTURES, kind_of, picture_paths, write_volume
+
+    kind = kind_of(destination) if to is None else to
+    if kind not in KINDS:
+        raise UsageError(_unknown(destination, to, "images", KINDS, KSPACE_FORMATS))
+    chosen_part = next((known for known in IMAGE_PARTS if known == part), None)
+    if chosen_part != part:
+        raise UsageError(f"--part: expected {', '.join(IMAGE_PARTS)}, got {part!r}")
     if place_from is not None:
-        from mrisps.io.image_volume import geometries_of
         from mrisps.io.open import open_kspace
 
         n_slices, n_y, n_x = volume.pixels.shape
         with open_kspace(place_from) as raw:
             volume = replace(volume, geometries=geometries_of(raw, (n_y, n_x), n_slices))
-    if name in _PICTURES:
-        _write_pictures(volume, destination, name, overwrite)
-        return
-    new_file(destination, overwrite)
-    lost: tuple[str, ...] = ()
-    if name == "nifti":
-        from mrisps.io.nifti import write_nifti
-
-        lost = write_nifti(destination, volume)
-    elif name == "mrd-images":
-        from mrisps.io.ismrmrd_writer import write_ismrmrd_images
-
-        write_ismrmrd_images(destination, volume.pixels, volume.geometries, volume.header)
-        if None in volume.geometries:
-            lost = ("position and orientation: unknown",)
-    else:
-        from mrisps.io.fastmri import ReconstructionWriter
-
-        attributes = dict(volume.attributes or {})
-        with ReconstructionWriter(
-            destination, len(volume.pixels), attributes=attributes, header=volume.header
-        ) as writer:
-            for index, (image, geometry) in enumerate(zip(volume.pixels, volume.geometries, strict=True)):
-                writer.write_slice(index, image, geometry=geometry)
+    paths = picture_paths(volume, destination, kind) if kind in PICTURES else [destination]
+    for path in paths:
+        new_file(path, overwrite)
+    with usage_errors():
+        lost = write_volume(volume, destination, kind, chosen_part)
     for line in lost:
         note(f"not carried over: {line}")
-    result(str(destination))
+    for path in paths:
+        result(str(path))
     note(f"{len(volume.pixels)} slice{'s' if len(volume.pixels) > 1 else ''} written")
 
 
-def _write_pictures(volume: "ImageVolume", folder: Path, kind: str, overwrite: bool) -> None:
-    """One grey image a slice; all divided by the largest magnitude of the volume for png, as they are otherwise."""
-    import numpy as np
-
-    from mrisps.cli.common import make_folder
-    from mrisps.io.images import write_image
-
-    magnitudes = np.abs(volume.pixels).astype(np.float32)
-    top = float(magnitudes.max()) if kind == "png" else 1.0
-    paths = [folder / f"{volume.source.stem}_{index:03d}.{kind}" for index in range(len(magnitudes))]
-    for path in paths:
-        new_file(path, overwrite)
-    make_folder(folder)
-    for path, magnitude in zip(paths, magnitudes, strict=True):
-        write_image(path, magnitude / np.float32(top or 1.0), bits=16)
-        result(str(path))
-    if kind == "png":
-        note(f"not carried over: scale: 65535 stands for {top:g}, the largest value of all slices")
-    if np.iscomplexobj(volume.pixels):
-        note("not carried over: phase: the images are magnitudes")
-    note("not carried over: position and orientation")
-
-
-def _unknown(destination: Path, to: str | None, what: str, known: tuple[str, ...], others: tuple[str, ...]) -> str:
+def _unknown(destination: Path, to: str | None, what: str, known: Collection[str], others: Collection[str]) -> str:
     if to in others:
         hint = "images are made of it by `mrisps recon`" if what == "k-space" else "k-space cannot be made of images"
         return f"--to {to}: the input is {what}; {hint}"
@@ -187,6 +167,6 @@ def _is_dicom(path: Path) -> bool:
 def _has_images(path: Path) -> bool:
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return False
-    from mrisps.io.image_volume import is_reconstruction
+    from mrisps.io.result_file import ResultFile
 
-    return is_reconstruction(path)
+    return ResultFile.is_result(path)

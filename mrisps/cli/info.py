@@ -12,11 +12,10 @@ from mrisps.cli.options import ArrayAxes, ArrayVariable, Uncentred, chosen_layou
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from mrisps.io.acquisition import Acquisition
     from mrisps.io.arrays import ArrayLayout
     from mrisps.io.ismrmrd_header import IsmrmrdHeader
+    from mrisps.io.result_file import ResultFile
 
 __all__ = ["info"]
 
@@ -71,27 +70,31 @@ def _describe(path: Path, layout: "ArrayLayout | None") -> Facts:
     with path.open("rb") as stream:
         start = stream.read(132)
     suffix = path.suffix.lower()
-    stated = path.with_name(path.name + ".toml").is_file() and suffix in (".npy", ".npz", ".mat")
-    if layout is not None or stated or suffix in (".mat", ".dat", ".cfl", ".hdr"):
+    is_array = suffix in (".npy", ".npz", ".mat")
+    stated = is_array and path.with_name(path.name + ".toml").is_file()
+    if layout is not None or stated or suffix in (".dat", ".cfl", ".hdr"):
         return _kspace(path, layout)
-    if start.startswith(b"\x89HDF\r\n\x1a\n") or suffix in (".h5", ".hdf5", ".mrd"):
-        from mrisps.io.ismrmrd import ismrmrd_groups
+    if not is_array and (start.startswith(b"\x89HDF\r\n\x1a\n") or suffix in (".h5", ".hdf5", ".mrd")):
+        from mrisps.io.result_file import ResultFile
 
-        return _kspace(path, None) if ismrmrd_groups(path) else _hdf5(path)
+        return _result(path) if ResultFile.is_result(path) else _kspace(path, None)
     if start[128:] == b"DICM" or suffix == ".dcm":
         return _dicom(path)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return _nifti(path)
     if suffix in (".safetensors", ".pth", ".pt"):
         return _weights(path)
-    if suffix in (".png", ".tif", ".tiff", ".npy"):
+    if is_array:
+        return _arrays(path)
+    if suffix in (".png", ".tif", ".tiff"):
         return _image(path)
-    if suffix == ".npz":
-        return _paper_slice(path)
     if suffix == ".json":
         return _mask(path)
     if suffix == ".py":
         raise FileError(path, "is a Python file; for a recipe use `mrisps recipes show`")
     known = (
-        "HDF5, twix (.dat), BART (.cfl), MAT, DICOM, PNG, TIFF, NPY, NPZ, weights (.safetensors, .pth) or mask (.json)"
+        "HDF5, twix (.dat), BART (.cfl), MAT, NPY, NPZ, DICOM, NIfTI, PNG, TIFF, weights (.safetensors, .pth) or "
+        "mask (.json)"
     )
     raise FileError(path, f"is none of {known}")
 
@@ -100,7 +103,7 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
     """What every k-space file can say, with the middle slice as the example."""
     import numpy as np
 
-    from mrisps.io.fastmri import sampling_of
+    from mrisps.io.fastmri import FastmriFile
     from mrisps.io.ismrmrd import IsmrmrdFile
     from mrisps.io.open import open_kspace
 
@@ -112,17 +115,19 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
             "content": f"k-space, {file.format}",
             "volumes" if volume else "slices": file.n_slices,
             "coils": file.n_coils,
-            "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), complex64"
+            "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), "
+            + (file.dtype if isinstance(file, FastmriFile) else "complex64")
             + (f", {n_z} partitions" if volume else ""),
         }
         if not volume:
             record = file.read_slice(file.n_slices // 2)
-            facts["sampling"] = str(sampling_of(record))
+            facts |= _sampling(record)
             counters = {name: number for name, number in record.labels.items() if number}
             if counters:
                 facts["counters"] = f"slice {record.slice_index} of the file is " + ", ".join(
                     f"{k} {v}" for k, v in counters.items()
                 )
+            facts["image"] = "real, the file states it" if record.image_is_real else "complex (not stated to be real)"
             if record.readout_oversampling != 1:
                 facts["oversampling"] = f"{record.readout_oversampling:g} along y"
             if record.noise_scan is not None:
@@ -139,11 +144,56 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
             facts |= _encoding(file.header)
         if file.recon_shape is not None:
             facts["crop"] = f"{file.recon_shape[0]} x {file.recon_shape[1]} is what the file asks for"
+        if isinstance(file, FastmriFile):
+            if file.target_name is not None:
+                facts["reference"] = file.target_name
+            facts["data_sets"] = _data_sets(file.layout())
         if file.attributes:
             facts["attributes"] = dict(file.attributes)
         if file.notes:
             facts["notes"] = list(file.notes)
     return facts
+
+
+def _sampling(record: "Acquisition") -> Facts:
+    """How much of a slice was acquired, and in which pattern."""
+    from mrisps.sampling import SamplingMask
+    from mrisps.sampling.describe import pattern_name
+
+    stated = record.mask is not None
+    mask = SamplingMask.from_array(record.acquired(), record.shape)
+    unit = "columns" if mask.is_columns else "samples"
+    verb = "acquired (mask in the file)" if stated else "non-zero (no mask in the file)"
+    center = f", {mask.n_acs_lines} of them around the centre" if mask.is_columns else ""
+    lines = [f"{mask.n_acquired} of {mask.pattern.size} {unit} are {verb}"]
+    if mask.is_fully_sampled:
+        return {"sampling": f"{lines[0]}: fully sampled"}
+    lines[0] += f"{center}: acceleration {mask.realised_acceleration:.2f}"
+    facts: Facts = {"sampling": lines[0], "pattern": pattern_name(mask)}
+    n_empty = int((mask.array2d().any(axis=0) & ~(record.kspace != 0).any(axis=(0, 1))).sum())
+    if stated and n_empty:
+        facts["empty"] = f"{n_empty} of the columns that the mask calls acquired are zero in slice {record.slice_index}"
+    return facts
+
+
+def _data_sets(layout: Mapping[str, tuple[tuple[int, ...], str]]) -> Facts:
+    return {name: f"{shape} {dtype}" for name, (shape, dtype) in layout.items()}
+
+
+def _arrays(path: Path) -> Facts:
+    """The variables of an array file; one that is an image, a mask, or a slice of the paper says more."""
+    from mrisps.io.arrays import variables_of
+
+    variables = variables_of(path)
+    if path.suffix.lower() == ".npz" and {"kspace", "target", "mask_acc8", "mask_acc16"} <= variables.keys():
+        return _paper_slice(path)
+    if path.suffix.lower() == ".npy":
+        shape, dtype = variables[""]
+        if len(shape) == 2 and dtype in ("uint8", "uint16", "float16", "float32", "float64"):
+            return _image(path)
+        return {"content": "array", "shape": str(shape), "type": dtype, **_as_mask(path, shape)}
+    hint = "if one is k-space, say what its axes are: --axes, --variable"
+    return {"content": f"arrays; {hint}", "variables": _data_sets(variables) or "none that is numeric"}
 
 
 def _numbers(values: tuple[float, float, float]) -> str:
@@ -181,78 +231,75 @@ def _dicom(path: Path) -> Facts:
     return facts | {"attributes": dict(volume.attributes or {})}
 
 
-def _hdf5(path: Path) -> Facts:
-    from mrisps.io.fastmri import summarize
+def _nifti(path: Path) -> Facts:
+    from mrisps.io.nifti import nifti_header
 
-    summary = summarize(path)
-    n_y, n_x = summary.shape
-    facts: Facts = {
-        "content": f"{summary.kind} in fastMRI's layout",
-        "slices": summary.n_slices,
-        "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), {summary.dtype}",
+    header = nifti_header(path)
+    return {
+        "content": "NIfTI images",
+        "shape": f"{' x '.join(map(str, header.shape))} voxels",
+        "type": header.dtype,
+        "voxels": f"{' x '.join(f'{size:g}' for size in header.voxel_mm)} mm",
+        "affine": header.affine.tolist() if header.affine is not None else "unknown",
     }
-    if summary.kind == "k-space":
-        facts["coils"] = summary.n_coils
-        facts["image"] = "real, the file states it" if summary.image_is_real else "complex (not stated to be real)"
-    if summary.sampling is not None:
-        facts["sampling"] = str(summary.sampling)
-    if summary.contrast is not None:
-        facts["contrast"] = summary.contrast
-    header = summary.header
-    if header is not None:
-        facts |= _encoding(header)
-    if summary.recon_shape is not None:
-        facts["crop"] = f"{summary.recon_shape[0]} x {summary.recon_shape[1]} is what the header asks for"
-    if summary.target is not None:
-        facts["reference"] = summary.target
-    facts["data_sets"] = {name: f"{shape} {dtype}" for name, (shape, dtype) in summary.datasets.items()}
-    if summary.attributes:
-        facts["attributes"] = dict(summary.attributes)
-    if summary.provenance is not None or summary.certificate is not None:
-        facts |= _our_output(summary.provenance, summary.certificate)
-    if summary.notes:
-        facts["notes"] = list(summary.notes)
+
+
+def _result(path: Path) -> Facts:
+    """One of our outputs: what it says of itself, as far as that can be read."""
+    from mrisps.io.result_file import ResultFile
+
+    with ResultFile(path) as file:
+        facts: Facts = {
+            "content": "reconstruction in fastMRI's layout",
+            "slices": file.n_slices,
+            "matrix": f"{file.shape[0]} x {file.shape[1]} (y, x)",
+        }
+        if "acquisition" in file.attributes:
+            facts["contrast"] = str(file.attributes["acquisition"])
+        if file.header is not None:
+            facts |= _encoding(file.header)
+        facts["data_sets"] = _data_sets(file.layout())
+        if file.attributes:
+            facts["attributes"] = dict(file.attributes)
+        damaged: list[str] = []
+        for read in (_provenance, _certificate):
+            try:
+                facts |= read(file)
+            except FileError as error:
+                damaged.append(f"{error.field}: {error.message}")
+        return facts | ({"notes": damaged} if damaged else {})
+
+
+def _provenance(file: "ResultFile") -> Facts:
+    facts: Facts = {}
+    made = file.provenance or {}
+    for key, names in (
+        ("input", ("name", "sha256")),
+        ("recipe", ("name", "beta", "lam")),
+        ("weights", ("name", "sha256")),
+    ):
+        part = made.get(key)
+        if isinstance(part, Mapping):
+            facts[key] = ", ".join(f"{name} {part[name]}" for name in names if name in part)
+    software = made.get("software")
+    if isinstance(software, Mapping):
+        facts["software"] = ", ".join(f"{name} {version}" for name, version in software.items())
     return facts
+
+
+def _certificate(file: "ResultFile") -> Facts:
+    lines = []
+    for index, entry in enumerate(file.certificates):
+        status = str(entry.get("status"))
+        shown = status if status == "converged" else f"NOT CONVERGED ({status})"
+        ratio = entry.get("misfit_ratio")
+        misfit = f", misfit over noise {ratio:.3g}" if isinstance(ratio, float) else ""
+        lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}")
+    return {"certificate": lines} if lines else {}
 
 
 def _mm(fov: tuple[float, float, float] | None) -> str:
     return "" if fov is None else " ({:g} x {:g} x {:g} mm)".format(*fov)
-
-
-def _our_output(provenance: str | None, certificate: str | None) -> Facts:
-    """What one of our outputs says of itself, as far as it can be read."""
-    facts: Facts = {}
-    made = _loaded(provenance)
-    if isinstance(made, dict):
-        for key, names in (
-            ("input", ("name", "sha256")),
-            ("recipe", ("name", "beta", "lam")),
-            ("weights", ("name", "sha256")),
-        ):
-            part = made.get(key)
-            if isinstance(part, dict):
-                facts[key] = ", ".join(f"{name} {part[name]}" for name in names if name in part)
-        if isinstance(made.get("software"), dict):
-            facts["software"] = ", ".join(f"{name} {version}" for name, version in made["software"].items())
-    slices = _loaded(certificate)
-    if isinstance(slices, list) and all(isinstance(entry, dict) for entry in slices):
-        lines = []
-        for index, entry in enumerate(slices):
-            status = str(entry.get("status"))
-            shown = status if status == "converged" else f"NOT CONVERGED ({status})"
-            ratio = entry.get("misfit_ratio")
-            misfit = f", misfit over noise {ratio:.3g}" if isinstance(ratio, float) else ""
-            lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}")
-        facts["certificate"] = lines
-    return facts
-
-
-def _loaded(text: str | None) -> object:
-    try:
-        loaded: object = None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return loaded
 
 
 def _weights(path: Path) -> Facts:
@@ -283,13 +330,8 @@ def _image(path: Path) -> Facts:
 
     from mrisps.io.images import read_image
 
-    if path.suffix.lower() == ".npy":
-        array = _npy(path)
-        if array.ndim != 2 or array.dtype.kind == "b":
-            facts: Facts = {"content": "array", "shape": str(array.shape), "type": str(array.dtype)}
-            return facts | _as_mask(path, array.shape)
     image = read_image(path, color_to_grey=True)
-    facts = {
+    facts: Facts = {
         "content": "image",
         "shape": f"{image.shape[0]} x {image.shape[1]} (y, x)",
         "values": f"{image.min():.6g} to {image.max():.6g}, mean {image.mean():.6g}, as float32 (8-bit / 255, 16-bit / 65535)",
@@ -297,18 +339,6 @@ def _image(path: Path) -> Facts:
     if path.suffix.lower() == ".npy" and np.isin(image, (0, 1)).all():
         facts |= _as_mask(path, image.shape)
     return facts
-
-
-def _npy(path: Path) -> "NDArray[np.generic]":
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError) as error:
-        raise FileError(path, f"is no readable NPY file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise FileError(path, "is an NPZ archive, expected one NPY array")
-    return array
 
 
 def _as_mask(path: Path, shape: tuple[int, ...]) -> Facts:

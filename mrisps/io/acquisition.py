@@ -142,6 +142,22 @@ class Acquisition:
         """Give the mask as bool (y, x), or None where the file does not state one."""
         return None if self.mask is None else np.broadcast_to(self.mask, self.shape).copy()
 
+    def acquired(self) -> NDArray[np.bool_]:
+        """Which samples were acquired, as bool (x,) for whole columns, else (y, x): the mask, or what is not zero in any coil.
+
+        What is not zero describes the slice for people, and is no mask: zeros may also have been measured, or be outside the
+        encoded range. Columns count as whole if 99 % of their samples are not zero, between the first and the last row that is
+        not zero: a few zeros may be measured, and rows at the edges are zero where an echo is partial.
+        """
+        if self.mask is not None:
+            is_columns = self.mask.ndim == 1 or bool((self.mask == self.mask[:1]).all())
+            return self.mask[0] if is_columns and self.mask.ndim == 2 else self.mask
+        samples = np.asarray((self.kspace != 0).any(axis=0))  # (y, x)
+        columns = np.asarray(samples.any(axis=0))
+        rows = np.flatnonzero(samples.any(axis=1))
+        inside = samples[rows[0] : rows[-1] + 1, columns]
+        return columns if np.count_nonzero(inside) >= 0.99 * inside.size else samples
+
     def _error(self, name: str, message: str) -> FileError:
         where = f" (slice {self.slice_index})" if self.n_slices > 1 else ""
         return FileError(self.source, message + where, field=name)

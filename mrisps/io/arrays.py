@@ -8,12 +8,14 @@ The statement is an `ArrayLayout`, given by the caller or lying beside the file 
     variable = "full_kspace_data"
 """
 
+import contextlib
 import struct
 import tokenize
 import tomllib
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +24,13 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.files import check_is_file
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
-from mrisps.io.matlab import chosen, read_mat
+from mrisps.io.matlab import chosen, mat_variables, read_mat
 from mrisps.settings import settings
 
-__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered"]
+__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered", "variables_of"]
 
 AXES = ("y", "x", "coil", "slice", "contrast", "phase", "repetition", "set", "average")
 """What an axis may be. y is the readout. All after the coils are slices of their own."""
@@ -210,39 +213,80 @@ def _shift_phase(n: int) -> NDArray[np.complex128]:
     return phase
 
 
-def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
-    if not path.is_file():
-        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+def variables_of(path: Path | str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and element type of the arrays in an ``.npy``, ``.npz`` or ``.mat`` file, without reading their numbers.
+
+    The one array of an ``.npy`` file has the name ``""``.
+
+    Raises
+    ------
+    FileError
+        The file is missing or damaged.
+    """
+    path = Path(path)
+    check_is_file(path)
     suffix = path.suffix.lower()
+    with _naming(path, None):
+        if suffix == ".mat":
+            return mat_variables(path)
+        if suffix == ".npy":
+            array = _read_npy(path)
+            return {"": (array.shape, str(array.dtype))}
+        with zipfile.ZipFile(path) as archive:
+            variables = {}
+            for name in _npz_names(archive):
+                shape, dtype = _npz_header(path, archive, name)
+                variables[name] = (shape, str(dtype))
+            return variables
+
+
+def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
+    check_is_file(path)
+    suffix = path.suffix.lower()
+    with _naming(path, variable):
+        if suffix == ".npy":
+            return _read_npy(path)
+        return _read_npz(path, variable) if suffix == ".npz" else read_mat(path, variable)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, variable: str | None) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the age of a format
-            if suffix == ".npy":
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
-                if not isinstance(array, np.ndarray):
-                    raise FileError(path, "is an NPZ archive, expected one NPY array")
-                return array
-            return _read_npz(path, variable) if suffix == ".npz" else read_mat(path, variable)
-    except FileError:
-        raise
+            yield
     except _DAMAGED as error:
-        raise FileError(path, f"is no readable {suffix[1:].upper()} file: {error}", field=variable) from error
+        raise FileError(path, f"is no readable {path.suffix[1:].upper()} file: {error}", field=variable) from error
+
+
+def _read_npy(path: Path) -> NDArray[np.generic]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise FileError(path, "is an NPZ archive, expected one NPY array")
+    return array
 
 
 def _read_npz(path: Path, variable: str | None) -> NDArray[np.generic]:
     with zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        name = chosen(path, names, variable)
-        info = archive.getinfo(f"{name}.npy")
-        if info.file_size > _MAX_ARRAY_BYTES:  # a small archive may expand to any size
-            raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {info.file_size}", field=name)
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read_header(member)
-            if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
-                raise FileError(path, f"{shape} {dtype} is more than the {info.file_size} bytes there are", field=name)
-        with archive.open(info) as member:
+        name = chosen(path, _npz_names(archive), variable)
+        _npz_header(path, archive, name)
+        with archive.open(f"{name}.npy") as member:
             return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+
+def _npz_names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def _npz_header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and element type, checked against the size of the content: a small archive may expand to any size."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.file_size > _MAX_ARRAY_BYTES:
+        raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {info.file_size}", field=name)
+    with archive.open(info) as member:
+        is_first = np.lib.format.read_magic(member) == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
+        raise FileError(path, f"{shape} {dtype} is more than the {info.file_size} bytes there are", field=name)
+    return shape, dtype

@@ -7,12 +7,9 @@ Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``s
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +17,10 @@ from numpy.typing import NDArray
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.json_text import JsonValue, to_json
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
+from mrisps.io.writers import SliceWriter
 
 __all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
 
@@ -163,89 +162,44 @@ class BartFile(KspaceFile):
         )
 
 
-class CflWriter:
-    """Writes k-space as ``NAME.cfl`` and ``NAME.hdr``, slice after slice; both appear when the ``with`` block ends well.
+class CflWriter(SliceWriter):
+    """Writes k-space as ``NAME.cfl`` and ``NAME.hdr``; slices become dimension 13.
 
     Parameters
     ----------
     path
         ``NAME.cfl``.
     n_slices
-        How many slices there will be; they become dimension 13.
+        See `SliceWriter`.
     provenance
         Where the data come from; written as JSON below the dimensions.
-
-    Attributes
-    ----------
-    lost : tuple of str
-        Nothing but what is not in ``carries``.
-
-    Raises
-    ------
-    FileError
-        A file cannot be written.
     """
 
-    carries: frozenset[str] = frozenset()
-
-    def __init__(self, path: Path | str, n_slices: int, *, provenance: Mapping[str, object] | None = None) -> None:
-        self.path, self._header = _pair(path)
-        self.n_slices = n_slices
-        self.lost: tuple[str, ...] = ()
+    def __init__(self, path: Path | str, n_slices: int, *, provenance: Mapping[str, JsonValue] | None = None) -> None:
+        data, self._header = _pair(path)
+        super().__init__(data, n_slices)
         self._provenance = provenance
-        self._shape: tuple[int, ...] | None = None
-        self._n_written = 0
-        self._stack = contextlib.ExitStack()
-        self._stream: BinaryIO | None = None
-        self._header_stream: BinaryIO | None = None
 
-    def __enter__(self) -> "CflWriter":
-        with contextlib.ExitStack() as stack:
-            header = stack.enter_context(atomic_path(self._header))
-            data = stack.enter_context(atomic_path(self.path))
-            self._stream = stack.enter_context(data.open("wb"))
-            self._header_stream = stack.enter_context(header.open("wb"))
-            self._stack = stack.pop_all()
-        return self
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        header = stack.enter_context(atomic_path(self._header))
+        data = stack.enter_context(atomic_path(self.path))
+        self._stream = stack.enter_context(data.open("wb"))
+        self._header_stream = stack.enter_context(header.open("wb"))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if kind is None:
-            try:
-                self._finish()
-            except BaseException as failure:
-                self._stack.__exit__(type(failure), failure, failure.__traceback__)
-                raise
-        return self._stack.__exit__(kind, error, trace)
+    def _create(self, first: Acquisition) -> None:
+        pass
 
-    def write_slice(self, record: Acquisition) -> None:
-        """Write the next slice.
-
-        Raises
-        ------
-        ValueError
-            The shape is not that of the first slice, or there are more slices than were said.
-        """
-        kspace = record.kspace
-        if self._stream is None or self._n_written == self.n_slices:
-            raise ValueError(f"slices: expected {self.n_slices}, inside `with`")
-        if self._shape not in (None, kspace.shape):
-            raise ValueError(f"kspace: expected {self._shape} as in the first slice, got {kspace.shape}")
-        self._shape = kspace.shape
+    def _write(self, record: Acquisition, first: Acquisition) -> None:
         # BART's first index is the fastest: (y, x, 1, coil) there is (coil, 1, x, y) in C's order
-        self._stream.write(np.ascontiguousarray(kspace.transpose(0, 2, 1)).astype("<c8", copy=False).tobytes())
-        self._n_written += 1
+        kspace = np.ascontiguousarray(record.kspace.transpose(0, 2, 1))
+        self._stream.write(kspace.astype("<c8", copy=False).tobytes())
 
-    def _finish(self) -> None:
-        if self._shape is None or self._header_stream is None or self._n_written < self.n_slices:
-            raise ValueError(f"slices: expected {self.n_slices}, {self._n_written} were written")
-        n_coils, n_y, n_x = self._shape
-        dimensions = [n_y, n_x, 1, n_coils, *([1] * (_MAX_DIMENSIONS - 4))]
+    def _end(self, first: Acquisition) -> None:
+        dimensions = [*first.shape, 1, first.n_coils, *([1] * (_MAX_DIMENSIONS - 4))]
         dimensions[_SLICE] = self.n_slices
         lines = ["# Dimensions", " ".join(map(str, dimensions)) + " "]
         if self._provenance is not None:
-            lines += ["# Provenance", json.dumps(self._provenance, sort_keys=True)]
+            lines += ["# Provenance", to_json(self._provenance)]
         self._header_stream.write(("\n".join(lines) + "\n").encode("utf-8"))
 
 

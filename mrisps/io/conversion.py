@@ -1,24 +1,25 @@
-"""K-space from one format to another, slice by slice, with a report of what could not be carried over."""
+"""K-space from one format to another, with a report of what could not be carried over."""
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
-from mrisps.atomic import atomic_path, write_text
+from mrisps._version import __version__
+from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.bart import CflWriter
-from mrisps.io.fastmri import JsonValue, KspaceWriter
+from mrisps.io.fastmri import KspaceWriter
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.ismrmrd_writer import IsmrmrdWriter
+from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.manifest import sha256_of
+from mrisps.io.writers import SliceWriter
 
 __all__ = ["KSPACE_FORMATS", "ConversionReport", "KspaceFormat", "convert_kspace"]
 
@@ -107,20 +108,9 @@ def convert_kspace(
     return ConversionReport(destination, source.n_slices, tuple(lost), source.notes, provenance)
 
 
-class _Writer(Protocol):
-    """What the writers have in common."""
-
-    carries: frozenset[str]
-    lost: tuple[str, ...]
-
-    def write_slice(self, record: Acquisition, /) -> None: ...
-    def __enter__(self) -> "_Writer": ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None: ...
-
-
-def _writer(source: KspaceFile, destination: Path, to: KspaceFormat, provenance: Mapping[str, JsonValue]) -> _Writer:
+def _writer(
+    source: KspaceFile, destination: Path, to: KspaceFormat, provenance: Mapping[str, JsonValue]
+) -> SliceWriter:
     header, text = source.header, source.header_xml
     if header is None:
         header = IsmrmrdHeader.for_shape(source.shape, source.recon_shape)
@@ -133,43 +123,28 @@ def _writer(source: KspaceFile, destination: Path, to: KspaceFormat, provenance:
     return _NpyWriter(destination, source.n_slices, provenance)
 
 
-class _NpyWriter:
+class _NpyWriter(SliceWriter):
     """Writes (slice, coil, y, x) and, beside it, the statement of the axes that `mrisps.io.arrays` reads."""
 
-    carries: frozenset[str] = frozenset()
-
     def __init__(self, path: Path, n_slices: int, provenance: Mapping[str, JsonValue]) -> None:
-        self._path, self._n_slices, self._provenance = path, n_slices, provenance
-        self._stack = contextlib.ExitStack()
-        self._stream: BinaryIO | None = None
-        self._shape: tuple[int, ...] | None = None
-        self.lost: tuple[str, ...] = ()
+        super().__init__(path, n_slices)
+        self._provenance = provenance
 
-    def __enter__(self) -> "_NpyWriter":
-        with contextlib.ExitStack() as stack:
-            self._stream = stack.enter_context(stack.enter_context(atomic_path(self._path)).open("wb"))
-            self._stack = stack.pop_all()
-        return self
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        self._sidecar = stack.enter_context(atomic_path(self.path.with_name(self.path.name + ".toml")))
+        self._stream = stack.enter_context(stack.enter_context(atomic_path(self.path)).open("wb"))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        done = self._stack.__exit__(kind, error, trace)
-        if kind is None:
-            lines = ['axes = "slice,coil,y,x"', "centred = true"]
-            lines += [f"# {key}: {json.dumps(value)}" for key, value in self._provenance.items()]
-            write_text(self._path.with_name(self._path.name + ".toml"), "\n".join(lines) + "\n")
-        return done
+    def _create(self, first: Acquisition) -> None:
+        header = {"descr": "<c8", "fortran_order": False, "shape": (self.n_slices, *first.kspace.shape)}
+        np.lib.format.write_array_header_1_0(self._stream, header)
 
-    def write_slice(self, record: Acquisition) -> None:
-        stream = self._stream
-        if stream is None or self._shape not in (None, record.kspace.shape):
-            raise ValueError(f"kspace: expected {self._shape} as in the first slice, got {record.kspace.shape}")
-        if self._shape is None:
-            shape = (self._n_slices, *record.kspace.shape)
-            np.lib.format.write_array_header_1_0(stream, {"descr": "<c8", "fortran_order": False, "shape": shape})
-        self._shape = record.kspace.shape
-        stream.write(np.ascontiguousarray(record.kspace).astype("<c8", copy=False).tobytes())
+    def _write(self, record: Acquisition, first: Acquisition) -> None:
+        self._stream.write(np.ascontiguousarray(record.kspace).astype("<c8", copy=False).tobytes())
+
+    def _end(self, first: Acquisition) -> None:
+        lines = ['axes = "slice,coil,y,x"', "centred = true"]
+        lines += [f"# {key}: {json.dumps(value)}" for key, value in self._provenance.items()]
+        self._sidecar.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _not_carried(record: Acquisition, carries: frozenset[str]) -> Iterator[str]:
@@ -195,9 +170,8 @@ def _not_carried(record: Acquisition, carries: frozenset[str]) -> Iterator[str]:
 
 
 def _provenance(source: KspaceFile) -> dict[str, JsonValue]:
-    from mrisps._version import __version__
 
     return {
         "made_by": f"mrisps {__version__} convert",
-        "input": {"name": source.path.name, "format": source.format, "sha256": sha256_of(source.path)},
+        "input": {"name": source.path.name, "format": source.format, "sha256": source.sha256()},
     }

@@ -1,36 +1,32 @@
-"""HDF5 with errors that name file and field, and with writing that survives a full disk.
+"""Reading HDF5 with errors that name file and field.
 
-Two things h5py leaves to its caller. Reading: a damaged or hostile file raises one of four exception types, and links
-or external storage may lead to other files; here both end as a `FileError`. Writing: when the disk is full, the HDF5
-library can neither finish nor close the file, and the process crashes with a segmentation fault at its end. So HDF5
-writes into a Python object that keeps the first error to itself, and the caller gets that error once the file is
-closed.
+A damaged or hostile file makes h5py raise one of five exception types, and links or external storage may lead to other
+files: here both end as a `FileError`.
 """
 
 import contextlib
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
+from mrisps.io.files import check_is_file
 
-__all__ = ["Hdf5Reader", "Hdf5Writer"]
+__all__ = ["HDF5_MAGIC", "Hdf5Reader"]
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 # What h5py raises for damaged content; TypeError and ValueError come from types and shapes that numpy does not have.
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 
 # A header may claim any size. One read must stay below this; a slice of 64 coils of 1024 x 1024 is half a GiB.
 _MAX_READ_BYTES = 8 << 30
-_RECORD_CHUNK = 64
+_BLOCK = 64
 
 
 class Hdf5Reader:
@@ -50,10 +46,7 @@ class Hdf5Reader:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
-            if not self.path.exists():
-                raise FileError(self.path, "does not exist")
-            if not self.path.is_file():
-                raise FileError(self.path, "is not a regular file")
+            check_is_file(self.path)
             self._file = h5py.File(self.path, "r")
         except OSError as error:
             raise FileError(self.path, _why_not_open(self.path, error)) from error
@@ -145,7 +138,7 @@ class Hdf5Reader:
             dataset = self._dataset(name)
             kind = dataset.id.get_type()
             plain = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() == 0
-            n_chunk = dataset.chunks[0] if plain else _RECORD_CHUNK
+            n_chunk = dataset.chunks[0] if plain else _BLOCK
             names = [kind.get_member_name(index).decode("utf-8", "replace") for index in range(kind.get_nmembers())]
             index = names.index(member)
             layout, offset = kind.get_member_type(index).dtype, kind.get_member_offset(index)
@@ -248,171 +241,6 @@ class Hdf5Reader:
             raise FileError(self.path, f"cannot be read: {why}", field=field) from error
         except MemoryError as error:
             raise FileError(self.path, "does not fit into memory", field=field) from error
-
-
-class Hdf5Writer:
-    """An HDF5 file that appears under its name, complete, when the ``with`` block ends without an exception.
-
-    Parameters
-    ----------
-    path
-        The destination; what is there stays until the block has ended well.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written: folder missing or read-only, disk full.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._stack = contextlib.ExitStack()
-        self._sink: _Sink | None = None
-        self._hdf5: h5py.File | None = None
-
-    def __enter__(self) -> "Hdf5Writer":
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            raw = stack.enter_context(temporary.open("w+b", buffering=0))
-            self._sink = _Sink(raw)
-            stack.enter_context(_checked_at_end(self._sink))  # after HDF5 has closed, before the file is renamed
-            # v108: attributes may be larger than 64 kB, and every HDF5 since 2008 reads the file.
-            self._hdf5 = stack.enter_context(h5py.File(self._sink, "w", libver=("v108", "v110")))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        self._hdf5 = None
-        return self._stack.__exit__(kind, error, trace)
-
-    def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-        """Make room for a data set that is written part after part; each part of the first axis is one chunk."""
-        chunks = (1, *shape[1:]) if len(shape) > 1 and math.prod(shape[1:]) * dtype.itemsize < 1 << 32 else None
-        self._file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks)
-        self._check()
-
-    def write_part(self, name: str, index: int, values: NDArray[np.generic]) -> None:
-        """Write the part at ``index`` of the first axis."""
-        self._file[name][index] = values
-        self._check()
-
-    def write(self, name: str, values: NDArray[np.generic] | bytes) -> None:
-        """Write a whole data set."""
-        self._file.create_dataset(name, data=values)
-        self._check()
-
-    def create_records(self, name: str, dtype: np.dtype[np.void]) -> None:
-        """Make room for records that are appended block after block; groups in the name are made."""
-        self._file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(_RECORD_CHUNK,))
-        self._check()
-
-    def append_records(self, name: str, records: NDArray[np.void]) -> None:
-        """Append records."""
-        dataset = self._file[name]
-        n_before = dataset.shape[0]
-        dataset.resize(n_before + len(records), axis=0)
-        dataset[n_before:] = records
-        self._check()
-
-    def write_texts(self, name: str, texts: Sequence[bytes]) -> None:
-        """Write a one-dimensional data set of texts of variable length."""
-        # called ASCII whatever they are: the HDF5 library has no conversion between the two, and C++ programs ask for ASCII
-        self._file.create_dataset(name, data=np.asarray(texts, dtype=object), dtype=h5py.string_dtype("ascii"))
-        self._check()
-
-    def set_attributes(self, attributes: Mapping[str, Scalar]) -> None:
-        """Write attributes of the file."""
-        for name, value in attributes.items():
-            self._file.attrs[name] = value
-        self._check()
-
-    @property
-    def _file(self) -> h5py.File:
-        if self._hdf5 is None:
-            raise ValueError(f"{self.path} is not open: use `with`")
-        return self._hdf5
-
-    def _check(self) -> None:
-        """Raise the first error of the disk, if there was one: there is no use in going on."""
-        if self._sink is not None:
-            self._sink.check()
-
-
-class _Sink(io.RawIOBase):
-    """The file HDF5 writes to. The first error is kept, everything after it is dropped; `check` raises it."""
-
-    def __init__(self, raw: BinaryIO | io.FileIO) -> None:
-        super().__init__()
-        self._raw = raw
-        self._position = 0
-        self._size = 0
-        self._error: BaseException | None = None
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
-        view = memoryview(buffer).cast("B")
-        content = b""
-        if self._error is None:
-            try:
-                self._raw.seek(self._position)
-                content = self._raw.read(len(view))
-            except BaseException as error:
-                self._error = error
-        view[:] = content.ljust(
-            len(view), b"\0"
-        )  # never fewer bytes than HDF5 asked for: what was dropped reads as zero
-        self._position += len(view)
-        return len(view)
-
-    def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
-        view = memoryview(content).cast("B")
-        self._size = max(self._size, self._position + len(view))
-        if self._error is None:
-            try:
-                self._raw.seek(self._position)
-                rest = view
-                while rest:  # a raw write may take only a part
-                    rest = rest[self._raw.write(rest) :]
-            except BaseException as error:  # also Ctrl-C: HDF5 must not see it either, `check` raises it
-                self._error = error
-        self._position += len(view)
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        self._size = self._position if size is None else size
-        if self._error is None:
-            try:
-                self._raw.truncate(self._size)
-            except BaseException as error:
-                self._error = error
-        return self._size
-
-
-@contextlib.contextmanager
-def _checked_at_end(sink: _Sink) -> Iterator[None]:
-    yield
-    sink.check()
 
 
 def _scalar(value: object) -> Scalar | None:

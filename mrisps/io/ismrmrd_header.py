@@ -10,9 +10,11 @@ from types import MappingProxyType
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
+from mrisps.io.hdf5 import Hdf5Reader
 
-__all__ = ["IsmrmrdHeader", "Limits", "rewritten"]
+__all__ = ["IsmrmrdHeader", "Limits", "header_of", "rewritten"]
 
 Limits = tuple[int, int, int]
 """(minimum, maximum, center) of a counter."""
@@ -199,6 +201,23 @@ class IsmrmrdHeader:
             _append_user_parameters(root, self.user_parameters)
         text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
         return text
+
+
+def header_of(file: Hdf5Reader, name: str = "ismrmrd_header") -> "tuple[IsmrmrdHeader | None, bytes | None]":
+    """Read the header in a data set of an HDF5 file, and its text; None where there is none.
+
+    Raises
+    ------
+    FileError
+        It is damaged; see `IsmrmrdHeader.from_xml`.
+    """
+    if not file.has(name):
+        return None, None
+    text = file.read_text(name)
+    try:
+        return IsmrmrdHeader.from_xml(text), text
+    except ValueError as error:
+        raise FileError(file.path, str(error), field=name) from error
 
 
 def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:

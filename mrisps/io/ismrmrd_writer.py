@@ -1,18 +1,19 @@
 """Writing ISMRMRD (MRD) files: raw data and images, which the C++ library reads, too."""
 
-import json
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Geometry, Scalar
-from mrisps.io.hdf5 import Hdf5Writer
+from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.ismrmrd_header import IsmrmrdHeader, Limits, rewritten
+from mrisps.io.json_text import JsonValue, to_json
+from mrisps.io.writers import SliceWriter
 
 __all__ = ["IsmrmrdWriter", "write_ismrmrd_images"]
 
@@ -23,29 +24,22 @@ _NOISE, _CALIBRATION = 19, 20
 _MAX_COUNT = (1 << 16) - 1
 
 
-class IsmrmrdWriter:
-    """Writes raw data as ISMRMRD, slice after slice; the file appears when the ``with`` block ends well.
+class IsmrmrdWriter(SliceWriter):
+    """Writes raw data as ISMRMRD.
 
     Columns that the mask calls acquired become acquisitions; without a mask, those that are not zero. Lines are numbered as in
     the header, if its limits have room for them, else from the left edge of the grid.
 
     Parameters
     ----------
-    path
-        The file to be written.
-    n_slices
-        How many slices there will be.
+    path, n_slices
+        See `SliceWriter`.
     header
         Of the data.
     header_xml
         The whole header from which ``header`` comes: kept, but for the encoding.
     provenance
         Where the data come from; becomes the user parameter ``mrisps_provenance``, as JSON.
-
-    Attributes
-    ----------
-    lost : tuple of str
-        What the format could not carry.
 
     Raises
     ------
@@ -67,54 +61,20 @@ class IsmrmrdWriter:
         header: IsmrmrdHeader,
         header_xml: bytes | None = None,
         *,
-        provenance: Mapping[str, object] | None = None,
+        provenance: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.n_slices = n_slices
+        super().__init__(path, n_slices)
         self._header, self._header_xml = header, header_xml
         self._provenance = provenance
         self._file = Hdf5Writer(self.path)
-        self._first: Acquisition | None = None
-        self._n_written = 0
         self._n_acquisitions = 0
         self._limits: dict[str, tuple[int, int]] = {}
         self._line_limits: Limits | None = None
-        self.lost: tuple[str, ...] = ()
 
-    def __enter__(self) -> "IsmrmrdWriter":
-        self._file.__enter__()
-        return self
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        stack.enter_context(self._file)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        if kind is None:
-            try:
-                self._finish()
-            except BaseException as failure:
-                self._file.__exit__(type(failure), failure, failure.__traceback__)
-                raise
-        return self._file.__exit__(kind, error, trace)
-
-    def write_slice(self, record: Acquisition) -> None:
-        """Write the next slice.
-
-        Raises
-        ------
-        ValueError
-            Its shape is not that of the first slice, or there are more slices than were said.
-        FileError
-            A column is outside the limits of the header that the first slice fitted into; the disk is full.
-        """
-        first = self._first
-        if first is None:
-            self._create(record)
-            first = record
-        if self._n_written == self.n_slices or record.kspace.shape != first.kspace.shape:
-            message = (
-                f"slice {self._n_written} of {self.n_slices}: expected {first.kspace.shape}, got {record.kspace.shape}"
-            )
-            raise ValueError(message)
+    def _write(self, record: Acquisition, first: Acquisition) -> None:
         labels = {"slice": record.slice_index, **record.labels}
         for name in _COUNTERS:
             value = labels.get(name, 0)
@@ -129,19 +89,17 @@ class IsmrmrdWriter:
             )
         rows, columns = self._acquired(record)
         self._write_lines(record, record.kspace, rows, columns, labels, None)
-        self._n_written += 1
 
-    def _create(self, record: Acquisition) -> None:
+    def _create(self, first: Acquisition) -> None:
         from ismrmrd.hdf5 import acquisition_dtype
 
-        if max(*record.shape, record.n_coils, self.n_slices) > _MAX_COUNT:
+        if max(*first.shape, first.n_coils, self.n_slices) > _MAX_COUNT:
             message = (
-                f"{record.n_coils} coils of {record.shape[0]} x {record.shape[1]}: at most {_MAX_COUNT} can be written"
+                f"{first.n_coils} coils of {first.shape[0]} x {first.shape[1]}: at most {_MAX_COUNT} can be written"
             )
             raise FileError(self.path, message)
-        self._first = record
-        n_x = record.shape[1]
-        _, columns = self._acquired(record)
+        n_x = first.shape[1]
+        _, columns = self._acquired(first)
         limits = self._header.line_limits
         if limits is None or not _fits(columns - n_x // 2 + limits[2], limits, n_x):
             limits = (0, n_x - 1, n_x // 2)
@@ -231,17 +189,14 @@ class IsmrmrdWriter:
         self._file.append_records(f"{_GROUP}/data", records)
         self._n_acquisitions += len(heads)
 
-    def _finish(self) -> None:
-        first = self._first
-        if first is None or self._n_written < self.n_slices:
-            raise ValueError(f"slices: expected {self.n_slices}, {self._n_written} were written")
+    def _end(self, first: Acquisition) -> None:
         parameters: dict[str, Scalar] = {**first.attributes, "image_is_real": int(first.image_is_real)}
         parameters.pop("mrisps_provenance", None)
         parameters.pop("sample_time_us", None)  # in every acquisition
         if first.contrast is not None:
             parameters["acquisition"] = first.contrast
         if self._provenance is not None:
-            parameters["mrisps_provenance"] = json.dumps(self._provenance, sort_keys=True)
+            parameters["mrisps_provenance"] = to_json(self._provenance)
         header = replace(
             self._header,
             encoded_matrix=(*first.shape, 1),

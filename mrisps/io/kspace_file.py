@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
@@ -75,7 +76,7 @@ class KspaceFile(ABC):
         """Compute the SHA-256 of the file, or of the arrays, as 64 hexadecimal digits."""
         return sha256_of(self.path)
 
-    def __enter__(self) -> "KspaceFile":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

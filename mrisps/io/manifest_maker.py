@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mrisps.errors import FileError
-from mrisps.io.fastmri import sampling_of
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
 from mrisps.io.open import KSPACE_SUFFIXES, open_kspace
@@ -140,7 +139,8 @@ def _patient(file: KspaceFile, relative: PurePosixPath, pattern: re.Pattern[str]
 def _described(file: KspaceFile, relative: PurePosixPath, split: str, patient: str) -> ManifestFile:
     record = file.read_slice(file.n_slices // 2)
     stated = None if file.header is None else file.header.acceleration
-    acceleration = round(sampling_of(record).acceleration) if stated is None else stated[0] * stated[1]
+    acquired = record.acquired()
+    acceleration = round(acquired.size / acquired.sum()) if stated is None else stated[0] * stated[1]
     return ManifestFile(
         path=str(relative),
         sha256=sha256_of(file.path),

@@ -6,6 +6,8 @@ damaged files of version 5 it ends the process with a segmentation fault.
 Source: MathWorks, *MAT-File Format*, "Level 5 MAT-File Format".
 """
 
+import contextlib
+import itertools
 import math
 import struct
 import zlib
@@ -18,17 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.hdf5 import Hdf5Reader
+from mrisps.io.hdf5 import HDF5_MAGIC, Hdf5Reader
 
-__all__ = ["read_mat"]
+__all__ = ["chosen", "mat_variables", "read_mat"]
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MATRIX, _COMPRESSED = 14, 15
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-_NUMERIC_CLASSES = range(6, 16)  # mxDOUBLE_CLASS to mxUINT64_CLASS
-_COMPLEX, _SINGLE_CLASS = 0x0800, 7
+# mxDOUBLE_CLASS to mxUINT64_CLASS
+_CLASSES = dict(
+    enumerate(("float64", "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"), 6)
+)
+_COMPLEX = 0x0800
 _MAX_BYTES = 16 << 30
 _MAX_DIMENSIONS = 32
+_HEAD_BYTES = 1 << 12  # flags, dimensions and name of a compressed array are in this many bytes, or it is passed over
 
 
 class _DamagedError(ValueError):
@@ -41,6 +46,38 @@ class _Element:
 
     kind: int
     content: memoryview
+
+
+@dataclass(frozen=True, eq=False)
+class _Array:
+    """A numeric array in a file, whose numbers have not been read."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    element: _Element
+
+
+def mat_variables(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape, in MATLAB's order of dimensions, and element type of the numeric arrays in a file, without reading their numbers.
+
+    Raises
+    ------
+    FileError
+        As `read_mat`.
+    """
+    if _is_73(path):
+        with Hdf5Reader(path) as file:
+            variables = {}
+            for name, (shape, dtype) in file.layout().items():
+                names = file.dtype(name).names
+                variables[name] = (
+                    shape[::-1],
+                    "complex" if names is not None and set(names) == {"real", "imag"} else dtype,
+                )
+            return variables
+    with _naming(path, None):
+        _, arrays = _mapped(path)
+        return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
@@ -58,26 +95,37 @@ def read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
     FileError
         The file is damaged, of another version, or does not have the array; there are several and none was named.
     """
+    if _is_73(path):
+        return _read_73(path, variable)
+    with _naming(path, variable):
+        order, arrays = _mapped(path)
+        return _values(arrays[chosen(path, list(arrays), variable)], order)
+
+
+def _is_73(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
-            start = stream.read(520)
-            if _HDF5_MAGIC in start:
-                return _read_73(path, variable)
-            if path.stat().st_size > _MAX_BYTES:
-                raise FileError(path, f"is larger than {_MAX_BYTES} bytes")
-            stream.seek(0)
-            content = stream.read()
+            return HDF5_MAGIC in stream.read(520)
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
-    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
-    if len(content) < 128 or order is None:
-        raise FileError(path, "is no MAT file of version 5 or 7.3")
+
+
+@contextlib.contextmanager
+def _naming(path: Path, variable: str | None) -> Iterator[None]:
     try:
-        arrays = {name: parts for name, *parts in _arrays(memoryview(content)[128:], order)}
-        name = chosen(path, list(arrays), variable)
-        return _array(arrays[name][0], order)
-    except (_DamagedError, struct.error, zlib.error, ValueError, OverflowError, MemoryError) as error:
+        yield
+    except (_DamagedError, struct.error, zlib.error, ValueError, OverflowError, MemoryError, OSError) as error:
         raise FileError(path, f"is no readable MAT file: {error}", field=variable) from error
+
+
+def _mapped(path: Path) -> tuple[str, dict[str, _Array]]:
+    """Byte order and numeric arrays of a file of version 5; their content stays in the file."""
+    n_bytes = path.stat().st_size
+    content = np.memmap(path, np.uint8, "r").data if n_bytes else memoryview(b"")
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(content[126:128]))
+    if n_bytes < 128 or order is None:
+        raise FileError(path, "is no MAT file of version 5 or 7.3")
+    return order, dict(_arrays(content[128:], order))
 
 
 def chosen(path: Path, names: list[str], variable: str | None) -> str:
@@ -116,42 +164,54 @@ def _elements(content: memoryview, order: str) -> Iterator[_Element]:
         position += 8 + (n_bytes if kind == _COMPRESSED else -(-n_bytes // 8) * 8)
 
 
-def _arrays(content: memoryview, order: str) -> Iterator[tuple[str, list[_Element]]]:
-    """Name and parts (flags, dimensions, name, real, imaginary) of the numeric arrays."""
+def _arrays(content: memoryview, order: str) -> Iterator[tuple[str, _Array]]:
+    """Names of the numeric arrays, and what their first bytes say."""
     for element in _elements(content, order):
-        matrix = element
+        start = element.content
         if element.kind == _COMPRESSED:
-            inflater = zlib.decompressobj()
-            inner = inflater.decompress(element.content, _MAX_BYTES)
-            if not inflater.eof:
-                raise _DamagedError("compressed data end too early, or are too large")
-            matrix = next(_elements(memoryview(inner), order), element)
-        if matrix.kind != _MATRIX:
+            head = zlib.decompressobj().decompress(element.content, _HEAD_BYTES)
+            if len(head) < 8 or struct.unpack_from(f"{order}I", head)[0] != _MATRIX:
+                continue
+            start = memoryview(head)[8:]
+        elif element.kind != _MATRIX:
             continue
-        parts = list(_elements(matrix.content, order)) if len(matrix.content) else []
-        if len(parts) < 4 or len(parts[0].content) < 8:
+        parts = list(itertools.islice(_elements(start, order), 3)) if len(start) else []
+        if len(parts) < 3 or len(parts[0].content) < 8:
             continue
         (flags,) = struct.unpack_from(f"{order}I", parts[0].content)
-        if flags & 0xFF in _NUMERIC_CLASSES and parts[2].kind == 1:
-            yield bytes(parts[2].content).decode("latin-1"), parts
+        kind = _CLASSES.get(flags & 0xFF)
+        if kind is None or parts[2].kind != 1:
+            continue
+        if flags & _COMPLEX:
+            kind = "complex64" if kind == "float32" else "complex128"
+        shape = tuple(int(n) for n in _numbers(parts[1], order))
+        if len(shape) > _MAX_DIMENSIONS or min(shape, default=-1) < 0:
+            raise _DamagedError(f"dimensions {shape}")
+        yield bytes(parts[2].content).decode("latin-1"), _Array(shape, kind, element)
 
 
-def _array(parts: list[_Element], order: str) -> NDArray[np.generic]:
-    (flags,) = struct.unpack_from(f"{order}I", parts[0].content)
-    shape = tuple(int(n) for n in _numbers(parts[1], order))
-    if len(shape) > _MAX_DIMENSIONS or min(shape, default=-1) < 0:
-        raise _DamagedError(f"dimensions {shape}")
+def _values(array: _Array, order: str) -> NDArray[np.generic]:
+    content = array.element.content
+    if array.element.kind == _COMPRESSED:
+        inflater = zlib.decompressobj()
+        inner = inflater.decompress(content, _MAX_BYTES)
+        if not inflater.eof:
+            raise _DamagedError("compressed data end too early, or are too large")
+        content = next(_elements(memoryview(inner), order), array.element).content
+    parts = list(_elements(content, order))
+    if len(parts) < 4:
+        raise _DamagedError("the array has no numbers")
     real = _numbers(parts[3], order)
-    if len(real) != math.prod(shape):
-        raise _DamagedError(f"{len(real)} numbers for an array of shape {shape}")
-    if not flags & _COMPLEX:
-        return real.reshape(shape, order="F")
+    if len(real) != math.prod(array.shape):
+        raise _DamagedError(f"{len(real)} numbers for an array of shape {array.shape}")
+    if not array.dtype.startswith("complex"):
+        return real.reshape(array.shape, order="F")
     if len(parts) < 5 or len(imaginary := _numbers(parts[4], order)) != len(real):
         raise _DamagedError("the imaginary part is missing or has another size")
-    joined = np.empty(len(real), np.complex64 if flags & 0xFF == _SINGLE_CLASS else np.complex128)
+    joined = np.empty(len(real), array.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found out by who uses it
         joined.real, joined.imag = real, imaginary
-    return joined.reshape(shape, order="F")
+    return joined.reshape(array.shape, order="F")
 
 
 def _numbers(element: _Element, order: str) -> NDArray[np.generic]:

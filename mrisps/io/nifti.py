@@ -6,8 +6,13 @@ The voxel axes are (y, x, slice): i counts rows.
 Source: NIfTI-1.1, section on the "sform"; https://nifti.nimh.nih.gov.
 """
 
+import gzip
+import warnings
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +20,14 @@ from numpy.typing import NDArray
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Geometry
+from mrisps.io.files import check_is_file
 from mrisps.io.image_volume import ImageVolume
 
-__all__ = ["affine_of", "write_nifti"]
+__all__ = ["NiftiHeader", "affine_of", "nifti_header", "write_nifti"]
 
 _SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 _TOLERANCE_MM = 1e-2
+_DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, MemoryError, zlib.error)
 
 
 def affine_of(geometries: Sequence[Geometry | None], shape: tuple[int, int]) -> NDArray[np.float64] | None:
@@ -70,6 +77,44 @@ def affine_of(geometries: Sequence[Geometry | None], shape: tuple[int, int]) -> 
     return affine
 
 
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """What a NIfTI file says of its images: shape, element type, size of a voxel, and affine transform to RAS, if known."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    voxel_mm: tuple[float, ...]
+    affine: NDArray[np.float64] | None
+
+
+def nifti_header(path: Path | str) -> NiftiHeader:
+    """Read the header of a ``.nii`` or ``.nii.gz`` file, not its images.
+
+    Raises
+    ------
+    FileError
+        The file is missing or no NIfTI file.
+    MrispsError
+        The package nibabel is not installed.
+    """
+    nibabel = _nibabel()
+    path = Path(path)
+    check_is_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on what does not conform
+            image = nibabel.load(path)
+            known = bool(image.header["sform_code"] or image.header["qform_code"])
+            return NiftiHeader(
+                shape=tuple(map(int, image.shape)),
+                dtype=str(image.header.get_data_dtype()),
+                voxel_mm=tuple(map(float, image.header.get_zooms())),
+                affine=np.asarray(image.affine, np.float64) if known else None,
+            )
+    except (*_DAMAGED, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
+        raise FileError(path, f"is no readable NIfTI file: {error}") from error
+
+
 def write_nifti(path: Path | str, volume: ImageVolume) -> tuple[str, ...]:
     """Write images as NIfTI-1, float32 or complex64 (y, x, slice); ``.nii.gz`` is compressed.
 
@@ -85,10 +130,7 @@ def write_nifti(path: Path | str, volume: ImageVolume) -> tuple[str, ...]:
     MrispsError
         The package nibabel is not installed.
     """
-    try:
-        import nibabel
-    except ImportError as error:
-        raise MrispsError("NIfTI needs the package nibabel: pip install 'mrisps[nifti]'") from error
+    nibabel = _nibabel()
     path = Path(path)
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise FileError(path, "expected a name ending in .nii or .nii.gz")
@@ -109,9 +151,16 @@ def write_nifti(path: Path | str, volume: ImageVolume) -> tuple[str, ...]:
         image.set_qform(affine, _SCANNER)
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
-        import gzip
-
         content = gzip.compress(content, mtime=0)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return tuple(lost)
+
+
+def _nibabel() -> ModuleType:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise MrispsError("NIfTI needs the package nibabel: pip install 'mrisps[nifti]'") from error
+    module: ModuleType = nibabel
+    return module

@@ -5,28 +5,22 @@ from pathlib import Path
 import numpy as np
 
 from mrisps.errors import FileError
-from mrisps.io.fastmri import ReconstructionWriter
-from mrisps.io.image_volume import ImageVolume
+from mrisps.io.image_volume import ImagePart, ImageVolume
 from mrisps.io.images import write_image
 from mrisps.io.ismrmrd_writer import write_ismrmrd_images
 from mrisps.io.nifti import write_nifti
+from mrisps.io.result_file import ResultWriter
 
 __all__ = ["KINDS", "PICTURES", "kind_of", "picture_paths", "write_volume"]
 
 PICTURES = ("png", "tif", "npy")
-KINDS = ("nifti", "mrd-images", "reconstruction", *PICTURES)
-"""What :func:`write_volume` writes."""
+_WITH_PHASE = ("mrd-images", "reconstruction")
+KINDS = ("nifti", *_WITH_PHASE, *PICTURES)
+"""What `write_volume` writes."""
 
 _BY_SUFFIX = {
-    ".nii": "nifti",
-    ".gz": "nifti",
-    ".mrd": "mrd-images",
-    ".h5": "reconstruction",
-    ".hdf5": "reconstruction",
-    ".png": "png",
-    ".tif": "tif",
-    ".tiff": "tif",
-    ".npy": "npy",
+    **{".nii": "nifti", ".gz": "nifti", ".mrd": "mrd-images", ".h5": "reconstruction", ".hdf5": "reconstruction"},
+    **{".png": "png", ".tif": "tif", ".tiff": "tif", ".npy": "npy"},
 }
 
 
@@ -42,7 +36,9 @@ def picture_paths(volume: ImageVolume, destination: Path, kind: str) -> list[Pat
     return [destination / f"{volume.source.stem}_{index:03d}.{kind}" for index in range(len(volume.pixels))]
 
 
-def write_volume(volume: ImageVolume, destination: Path, kind: str | None = None) -> tuple[str, ...]:
+def write_volume(
+    volume: ImageVolume, destination: Path, kind: str | None = None, part: ImagePart | None = None
+) -> tuple[str, ...]:
     """Write a stack of images.
 
     Parameters
@@ -50,9 +46,12 @@ def write_volume(volume: ImageVolume, destination: Path, kind: str | None = None
     volume
         The images.
     destination
-        File, or folder for pictures. A picture is the magnitude; PNG files are 16 bits deep: 65535 stands for the largest value.
+        File, or folder for pictures. PNG files are 16 bits deep: 65535 stands for the largest value of all slices.
     kind
-        One of :data:`KINDS`; None: what the file name says.
+        One of `KINDS`; None: what the file name says.
+    part
+        What is written of complex images. None: all of them for ``"mrd-images"`` and ``"reconstruction"``, otherwise the
+        magnitude, because few programs read complex NIfTI.
 
     Returns
     -------
@@ -62,7 +61,8 @@ def write_volume(volume: ImageVolume, destination: Path, kind: str | None = None
     Raises
     ------
     ValueError
-        The format is unknown, or a picture is asked for of several slices under one file name.
+        The format is unknown, the images have no such part, the format cannot have it, or a picture is asked for of several
+        slices under one file name.
     FileError
         A file cannot be written.
     """
@@ -71,32 +71,36 @@ def write_volume(volume: ImageVolume, destination: Path, kind: str | None = None
         raise ValueError(
             f"format: expected one of {', '.join(KINDS)}, or a file name that says it, got {destination.name!r}"
         )
+    lost = []
+    if part is None and np.iscomplexobj(volume.pixels) and kind not in _WITH_PHASE:
+        lost.append("phase: the images are magnitudes")
+    volume = volume.part(part or ("complex" if kind in _WITH_PHASE else "magnitude"))
+    if kind in PICTURES and np.iscomplexobj(volume.pixels):
+        raise ValueError(f"part: {kind} has no complex images, expected magnitude, phase, real or imaginary")
     if kind == "nifti":
-        return write_nifti(destination, volume)
+        return (*lost, *write_nifti(destination, volume))
     if kind == "mrd-images":
         write_ismrmrd_images(destination, volume.pixels, volume.geometries, volume.header)
-        return ("position and orientation: unknown",) if None in volume.geometries else ()
+        return (*lost, *(("position and orientation: unknown",) if None in volume.geometries else ()))
     if kind == "reconstruction":
-        attributes = dict(volume.attributes or {})
-        with ReconstructionWriter(destination, len(volume.pixels), attributes=attributes, header=volume.header) as file:
+        with ResultWriter(destination, len(volume.pixels), attributes=volume.attributes, header=volume.header) as file:
             for index, (image, geometry) in enumerate(zip(volume.pixels, volume.geometries, strict=True)):
                 file.write_slice(index, image, geometry=geometry)
-        return ()
+        return tuple(lost)
     paths = picture_paths(volume, destination, kind)
     if len(paths) > 1 and kind_of(destination) == kind:
         raise ValueError(f"{destination}: {len(paths)} slices do not go into one picture; name a folder")
-    magnitudes = np.abs(volume.pixels).astype(np.float32)
-    top = float(magnitudes.max()) if kind == "png" else 1.0
+    images = np.real(volume.pixels)
+    top = float(images.max()) if kind == "png" and images.max() > 0 else 1.0
     if paths[0] != destination:
         try:
             destination.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(destination, f"cannot be used as output folder: {error.strerror}") from error
-    for path, magnitude in zip(paths, magnitudes, strict=True):
-        write_image(path, magnitude / np.float32(top or 1.0), bits=16)
-    lost = ["position and orientation"]
+    for path, image in zip(paths, images, strict=True):
+        write_image(path, image / np.float32(top), bits=16)
     if kind == "png":
         lost.append(f"scale: 65535 stands for {top:g}, the largest value of all slices")
-    if np.iscomplexobj(volume.pixels):
-        lost.append("phase: the images are magnitudes")
-    return tuple(lost)
+        if images.min() < 0:
+            lost.append("negative values: they are black")
+    return (*lost, "position and orientation")

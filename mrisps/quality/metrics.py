@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.fastmri import read_volume
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
+from mrisps.io.result_file import read_volume
 
 __all__ = ["Evaluation", "FileScore", "evaluate_files", "nmse", "psnr", "ssim"]
 

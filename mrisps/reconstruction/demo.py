@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrisps.errors import MrispsError
-from mrisps.io.fastmri import JsonValue
+from mrisps.io.json_text import JsonValue
 from mrisps.io.memory import MemoryKspace
 from mrisps.operators import FourierSubsampling
 from mrisps.quality import baselines

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.fastmri import sampling_from_zeros
 from mrisps.io.images import center_crop
 from mrisps.kspace.coil_maps import calibration_shape
 from mrisps.kspace.preparation import Preparation, Step, prepare
@@ -371,18 +370,19 @@ def _acquired(acquisition: Acquisition, given: SamplingMask | None) -> tuple[Sam
         return given, None
     if stated is not None:
         return SamplingMask.from_array(stated, acquisition.shape), None
-    sampling = sampling_from_zeros(acquisition.kspace)
+    sampling = SamplingMask.from_array(acquisition.acquired(), acquisition.shape)
     everything = SamplingMask.from_array(np.ones(acquisition.shape[1], dtype=np.bool_), acquisition.shape)
-    if sampling.is_full:
+    if sampling.is_fully_sampled:
         return everything, None
-    if sampling.n_center == sampling.n_acquired:  # one run of columns through the centre: a zero-padded matrix
+    if sampling.n_acs_lines == sampling.n_acquired:  # one run of columns through the centre: a zero-padded matrix
         return everything, (
             f"k-space is zero beyond its {sampling.n_acquired} central columns, and the file states no mask: "
             "taken as a fully sampled, zero-padded matrix"
         )
     raise FileError(
         acquisition.source,
-        f"the file states no mask, and only {sampling.n_acquired} of {sampling.n_total} columns are not zero: "
+        f"the file states no mask, and only {sampling.n_acquired} of {sampling.pattern.size} "
+        f"{'columns' if sampling.is_columns else 'samples'} are not zero: "
         "say which were acquired (--mask FILE, or --mask from-zeros)",
         field="mask",
     )

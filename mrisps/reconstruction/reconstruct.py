@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from mrisps.errors import MrispsError
-from mrisps.io.fastmri import JsonValue
+from mrisps.io.json_text import JsonValue
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.problem import Problem, to_array
 from mrisps.reconstruction.recipe import Recipe

@@ -17,8 +17,8 @@ import torch
 from mrisps.atomic import write_text
 from mrisps.errors import FileError, SettingsError
 from mrisps.io.arrays import ArrayLayout
-from mrisps.io.fastmri import JsonValue
 from mrisps.io.hdf5 import Hdf5Reader
+from mrisps.io.json_text import JsonValue
 from mrisps.io.manifest import sha256_of
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import write_text
 from mrisps.io.acquisition import Geometry
-from mrisps.io.fastmri import JsonValue, ReconstructionWriter
 from mrisps.io.image_volume import ImageVolume
 from mrisps.io.images import write_image
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
+from mrisps.io.json_text import JsonValue
+from mrisps.io.result_file import ResultWriter
 from mrisps.io.write_images import PICTURES, kind_of, write_volume
 from mrisps.reconstruction.run import SliceResult
 from mrisps.reports.html import render
@@ -202,7 +203,7 @@ class Result:
         """
         path = Path(path)
         if kind is None and path.suffix.lower() in (".h5", ".hdf5"):
-            with ReconstructionWriter(
+            with ResultWriter(
                 path,
                 len(self.slices),
                 attributes=self.attributes,

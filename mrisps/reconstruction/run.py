@@ -28,12 +28,13 @@ from mrisps._version import __version__, code_commit
 from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.arrays import ArrayLayout
-from mrisps.io.fastmri import JsonValue, ReconstructionWriter
 from mrisps.io.files import sha256_of
 from mrisps.io.images import center_crop, read_image
+from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.io.open import open_slices
+from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
 from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
@@ -439,7 +440,7 @@ class Run:
             chosen, run = self.chosen(file), self.resolved(file)
             record = run.record(file, input_sha256=input_sha256)
             record["slices"], record["times"] = list(chosen), times
-            with ReconstructionWriter(
+            with ResultWriter(
                 destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
             ) as writer:
                 for position, made in enumerate(run.results(file, progress=progress)):

@@ -17,7 +17,8 @@ from mrisps.campaign.evaluate import (
     run_evaluation,
 )
 from mrisps.errors import FileError
-from mrisps.io.fastmri import read_volume, write_kspace
+from mrisps.io.fastmri import write_kspace
+from mrisps.io.result_file import read_volume
 from mrisps.journal import Journal
 from mrisps.kspace.coil_maps import to_kspace
 from mrisps.model import ModelConfig, SmoothPlusSparse

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from raw_files import N_COILS, N_X, N_Y, lines_of, normal, write_mrd
 
-from mrisps.io.fastmri import ReconstructionWriter, write_kspace
+from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import read_image
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.open import open_kspace
+from mrisps.io.result_file import ResultWriter
 
 from .helpers import Cli
 
@@ -29,7 +30,7 @@ def raw(tmp_path: Path) -> Path:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     path = tmp_path / "recon.h5"
-    with ReconstructionWriter(path, 2, header=IsmrmrdHeader.for_shape((8, 12))) as writer:
+    with ResultWriter(path, 2, header=IsmrmrdHeader.for_shape((8, 12))) as writer:
         for index in range(2):
             writer.write_slice(index, np.full((8, 12), index + 1, np.float32))
     return path
@@ -79,6 +80,28 @@ def test_images_to_pictures_and_back(cli: Cli, images: Path, tmp_path: Path) -> 
     assert "position and orientation: unknown" in cli.stderr
 
 
+@pytest.mark.parametrize(("part", "expected"), [(None, 5), ("magnitude", 5), ("real", 3), ("phase", np.arctan2(4, 3))])
+def test_parts_of_complex_images(cli: Cli, tmp_path: Path, part: str | None, expected: float) -> None:
+    """Few programs read complex NIfTI, so it has to be asked for."""
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / "complex.h5"
+    with ResultWriter(path, 1) as writer:
+        writer.write_slice(0, np.full((8, 12), 3 + 4j, np.complex64))
+    options = () if part is None else ("--part", part)
+    assert cli("convert", path, tmp_path / "a.nii", *options) == 0
+    assert ("phase: the images are magnitudes" in cli.stderr) == (part is None)
+    image = nibabel.load(tmp_path / "a.nii")
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_allclose(np.asarray(image.dataobj), expected)
+    assert cli("convert", path, tmp_path / "b.nii", "--part", "complex") == 0
+    assert nibabel.load(tmp_path / "b.nii").get_data_dtype() == np.complex64
+    assert cli("convert", path, tmp_path / "npy", "--to", "npy", *options) == 0
+    np.testing.assert_allclose(read_image(tmp_path / "npy" / "complex_000.npy"), expected)
+    assert cli("convert", path, tmp_path / "png", "--to", "png", "--part", "complex") == 2
+    assert "png has no complex images" in cli.error()
+    assert cli("convert", path, tmp_path / "c.nii", "--part", "half") == 2
+
+
 def test_dicom(cli: Cli, tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     assert cli("convert", tmp_path, tmp_path / "a.h5") == 1
@@ -94,6 +117,8 @@ def test_dicom(cli: Cli, tmp_path: Path) -> None:
         ("raw.mrd", "a.x", ("--to", "word"), "--to word: expected one of fastmri"),
         ("recon.h5", "a.x", ("--to", "cfl"), "--to cfl: the input is images; k-space cannot be made of images"),
         ("none.h5", "a.mrd", (), "none.h5: does not exist"),
+        ("raw.mrd", "a.h5", ("--part", "real"), "--part: only images have parts"),
+        ("recon.h5", "a.nii", ("--part", "phase"), "part: expected one of magnitude, real, got 'phase'"),
         ("raw.mrd", "a.h5", ("--axes", "y,z"), "axes: expected y, x and others"),
         ("raw.mrd", "a.h5", ("--variable", "k"), "need --axes, too"),
     ],

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mrisps.errors import FileError
-from mrisps.io import hdf5
-from mrisps.io.hdf5 import Hdf5Reader, Hdf5Writer
+from mrisps.io import hdf5_writer
+from mrisps.io.hdf5 import Hdf5Reader
+from mrisps.io.hdf5_writer import Hdf5Writer
 
 SmallDisk = Callable[[int], AbstractContextManager[None]]
 
@@ -45,7 +46,7 @@ def test_an_exception_leaves_the_earlier_file(tmp_path: Path, error: BaseExcepti
 def test_ctrl_c_inside_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
     path.write_text("old")
-    sink_write = hdf5._Sink.write
+    sink_write = hdf5_writer._Sink.write
 
     class Interrupting:
         def __init__(self, raw: object) -> None:
@@ -54,12 +55,12 @@ def test_ctrl_c_inside_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         def seek(self, *_: int) -> int:
             raise KeyboardInterrupt
 
-    def write(self: hdf5._Sink, content: bytes) -> int:
+    def write(self: hdf5_writer._Sink, content: bytes) -> int:
         self._raw = Interrupting(self._raw)  # type: ignore[assignment]  # wrong on purpose
         return sink_write(self, content)
 
     with pytest.raises(KeyboardInterrupt), Hdf5Writer(path) as file:  # noqa: PT012 - what fails is leaving the block
-        monkeypatch.setattr(hdf5._Sink, "write", write)
+        monkeypatch.setattr(hdf5_writer._Sink, "write", write)
         file.write("x", np.zeros(100_000))
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
@@ -86,7 +87,7 @@ def test_full_disk_found_at_the_end(tmp_path: Path, small_disk: SmallDisk) -> No
 
 def test_no_space_left() -> None:
     with Path("/dev/full").open("r+b", buffering=0) as raw:
-        sink = hdf5._Sink(raw)
+        sink = hdf5_writer._Sink(raw)
         with h5py.File(sink, "w") as file:
             file["x"] = np.ones(100_000)
         with pytest.raises(OSError, match="No space left") as caught:
@@ -99,10 +100,11 @@ def test_full_disk_does_not_crash_the_process(tmp_path: Path) -> None:
     program = """
 import resource, sys, numpy
 from mrisps.errors import FileError
-from mrisps.io.fastmri import write_reconstruction
+from mrisps.io.hdf5_writer import Hdf5Writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 try:
-    write_reconstruction(sys.argv[1], numpy.ones((10, 100, 100), numpy.float32))
+    with Hdf5Writer(sys.argv[1]) as file:
+        file.write("x", numpy.ones((10, 100, 100), numpy.float32))
 except FileError as error:
     sys.exit(str(error))
 """

@@ -12,8 +12,7 @@ from raw_files import DICOM_SHAPE, N_COILS, N_X, N_Y, header, lines_of, normal, 
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Geometry
 from mrisps.io.dicom import read_dicom_series
-from mrisps.io.fastmri import ReconstructionWriter
-from mrisps.io.image_volume import ImageVolume, geometries_of, read_reconstruction
+from mrisps.io.image_volume import ImageVolume, geometries_of
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.ismrmrd_writer import write_ismrmrd_images
 from mrisps.io.nifti import affine_of, write_nifti
@@ -95,29 +94,6 @@ def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "a.dcm").write_bytes(b"x")
     with pytest.raises(MrispsError, match=r"pip install 'mrisps\[dicom\]'"):
         read_dicom_series(tmp_path)
-
-
-# Reconstructions
-
-
-def test_a_reconstruction_keeps_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "r.h5"
-    places = [geometry(0, rotation()), None, geometry(2, rotation())]
-    with ReconstructionWriter(
-        path, 3, header=IsmrmrdHeader.for_shape(SHAPE), attributes={"acquisition": "T2"}
-    ) as writer:
-        for index, place in enumerate(places):
-            writer.write_slice(index, PIXELS[index] * np.complex64(1j), geometry=place)
-    read = read_reconstruction(path)
-    np.testing.assert_array_equal(read.pixels, PIXELS * np.complex64(1j))
-    assert list(read.geometries) == places
-    assert read.attributes is not None
-    assert read.attributes["acquisition"] == "T2"
-    for text in ("[", "[1, 2, 3]", '[{"a": 1}, null, null]', "[null]"):
-        with h5py.File(path, "r+") as file:
-            file.attrs["geometry"] = text
-        with pytest.raises(FileError, match=r"r\.h5: attribute geometry"):
-            read_reconstruction(path)
 
 
 def test_the_place_of_the_raw_file(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from result_files import write_result
 
 from mrisps.errors import FileError
-from mrisps.io.fastmri import write_kspace, write_reconstruction
+from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import center_crop, write_image
 from mrisps.quality.metrics import DataRange, evaluate_files, nmse, psnr, ssim
 
@@ -33,7 +34,7 @@ def write_pair(folder: Path, name: str, image: Volume, target: Volume, encoded: 
         (folder / part).mkdir(exist_ok=True)
     kspace = np.ones((len(target), *encoded), np.complex64)
     write_kspace(folder / "target" / name, kspace, target=target, contrast="CORPD_FBK", attributes={"acceleration": 8})
-    write_reconstruction(folder / "prediction" / name, image, attributes={"acquisition": "CORPD_FBK"})
+    write_result(folder / "prediction" / name, image, attributes={"acquisition": "CORPD_FBK"})
 
 
 def test_equal_to_fastmri_evaluate(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -171,9 +172,9 @@ def test_what_does_not_fit(tmp_path: Path, rng: np.random.Generator) -> None:
     refused("a border of 13 leaves fewer than 7 x 7", border=13)
     write_kspace(reference / "b.h5", np.ones((1, 8, 8), np.complex64), target=np.ones((1, 8, 8), np.float32))
     refused(r"prediction: 1 of 2 predictions are missing: b\.h5")
-    write_reconstruction(prediction / "b.h5", np.ones((2, 8, 8), np.float32))
+    write_result(prediction / "b.h5", np.ones((2, 8, 8), np.float32))
     refused(r"b\.h5: expected 1 slices as in .*b\.h5, got 2")
-    write_reconstruction(prediction / "b.h5", np.ones((1, 7, 8), np.float32))
+    write_result(prediction / "b.h5", np.ones((1, 7, 8), np.float32))
     refused(r"b\.h5: expected at least 8 x 8 pixels")
     (reference / "b.h5").write_bytes(b"nothing")
     refused(r"b\.h5: is not an HDF5 file")
@@ -191,9 +192,9 @@ def test_what_does_not_fit(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def test_useless_target(tmp_path: Path) -> None:
-    write_reconstruction(tmp_path / "a.h5", np.zeros((1, 8, 8), np.float32))
+    write_result(tmp_path / "a.h5", np.zeros((1, 8, 8), np.float32))
     with pytest.raises(FileError, match="is zero everywhere"):
         evaluate_files(tmp_path / "a.h5", tmp_path / "a.h5", data_range=1.0)
-    write_reconstruction(tmp_path / "a.h5", -np.ones((1, 8, 8), np.float32))
+    write_result(tmp_path / "a.h5", -np.ones((1, 8, 8), np.float32))
     with pytest.raises(FileError, match="has no positive maximum to be the data range"):
         evaluate_files(tmp_path / "a.h5", tmp_path / "a.h5", data_range="target-max")
