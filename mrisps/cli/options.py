@@ -21,6 +21,7 @@ __all__ = [
     "ArrayAxes",
     "ArrayVariable",
     "Device",
+    "Keep",
     "MaskFile",
     "NoCrop",
     "Output",
@@ -128,6 +129,10 @@ SliceNumbers = Annotated[
 ]
 NoCrop = Annotated[
     bool, typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header.")
+]
+Keep = Annotated[
+    bool,
+    typer.Option("--keep", help="Write an image although the verdict on it is `unusable`; exit with 1 all the same."),
 ]
 AcceptUnconverged = Annotated[
     bool,

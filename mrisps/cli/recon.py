@@ -21,6 +21,7 @@ from mrisps.cli.options import (
     ArrayAxes,
     ArrayVariable,
     Device,
+    Keep,
     MaskFile,
     NoCrop,
     Output,
@@ -83,6 +84,7 @@ def recon(
     report: Annotated[
         bool, typer.Option("--report", help="Also write DIR/NAME.html: images of the middle slice, mask, certificates.")
     ] = False,
+    keep: Keep = False,
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
@@ -93,8 +95,11 @@ def recon(
     the units of the input (of its noise, where that was whitened), and the attributes `provenance` and `certificate`. A
     file that fails does not stop the others.
 
-    Exit code 0: every slice converged. 1: a file failed, or a slice did not converge. 2: the command is wrong, nothing
-    was done.
+    The verdict says whether an image can be right: `good`, `check` or `unusable`, with reasons. An unusable image is not
+    written unless --keep is given.
+
+    Exit code 0: every slice converged, none is unusable. 1: a file failed, a slice did not converge, or is unusable. 2: the
+    command is wrong, nothing was done.
     """
     run = chosen_run(
         "mri",
@@ -118,10 +123,10 @@ def recon(
     make_folder(output)
 
     failures: list[str] = []
-    n_unconverged = 0
+    n_unconverged = n_unusable = 0
     for source, (destination, *page) in zip(files, outputs, strict=True):
         try:
-            done = _reconstruct(run, source, destination, mask, page[0] if page else None)
+            done = _reconstruct(run, source, destination, mask, page[0] if page else None, keep)
         except (MrispsError, ValueError) as error:
             failure = named(source, error)
             fail(failure)
@@ -129,18 +134,23 @@ def recon(
             continue
         for line in done.notes:
             note(f"note: {source.name}: {line}")
+        for line in done.verdict.reasons:
+            note(f"{done.verdict.level}: {source.name}: {line}")
         n_unconverged += done.n_converged < len(done.certificates)
+        n_unusable += done.verdict.level == "unusable"
         result(_summary(done, page))
     if len(files) > 1:
         unconverged = f", {n_unconverged} of them with slices that did NOT CONVERGE" if n_unconverged else ""
         note(f"{len(files) - len(failures)} of {len(files)} files reconstructed{unconverged}; {len(failures)} failed")
         for line in failures:
             note(f"  failed: {line}")
-    if failures or (n_unconverged and not accept_unconverged):
+    if failures or n_unusable or (n_unconverged and not accept_unconverged):
         raise typer.Exit(FAILURE)
 
 
-def _reconstruct(run: "Run", source: Path, destination: Path, mask: str | None, page: Path | None) -> "FileResult":
+def _reconstruct(
+    run: "Run", source: Path, destination: Path, mask: str | None, page: Path | None, keep: bool
+) -> "FileResult":
     """Reconstruct one file, and write its report: the middle slice in pictures."""
     from mrisps.atomic import write_text
     from mrisps.io.files import sha256_of
@@ -162,7 +172,7 @@ def _reconstruct(run: "Run", source: Path, destination: Path, mask: str | None, 
             if page is not None and made.index == slices[len(slices) // 2]:
                 middle.append(made)
 
-        done = run.write(file, destination, input_sha256=sha256, progress=progress.update, watch=watch)
+        done = run.write(file, destination, input_sha256=sha256, keep=keep, progress=progress.update, watch=watch)
         if page is not None:
             record = {**run.record(file, input_sha256=sha256), "slices": list(slices)}
             write_text(page, report_page(middle[0], done.certificates, slices, record, source.name, done.notes))
@@ -191,4 +201,5 @@ def _summary(done: "FileResult", page: Sequence[Path]) -> str:
         sampling = ", fully sampled" if acceleration == 1 else f", acceleration {acceleration:.2f}"
     written = f"; report {page[0]}" if page else ""
     slices = f"{n_slices} slice{'s' if n_slices > 1 else ''}"
-    return f"{done.path}: {slices} {state}, {span} iterations, {seconds:.1f} s{sampling}{written}"
+    verdict = done.verdict.level.upper()
+    return f"{done.path}: {verdict}: {slices} {state}, {span} iterations, {seconds:.1f} s{sampling}{written}"

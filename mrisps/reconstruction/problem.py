@@ -7,7 +7,8 @@ one place where scale, phase and sets of maps are undone.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,8 @@ class Problem:
     factor
         (1, set, y, x) complex, what the solver's images are multiplied by: the phase that was removed, and 0 where no coil sees
         anything. None: nothing.
+    facts
+        What the verdict looks at, from the preparation; see :data:`mrisps.reconstruction.verdict.LIMITS`.
     """
 
     operator: LinearOperator
@@ -68,6 +71,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
     factor: Tensor | None = None
+    facts: Mapping[str, float | None] = field(default_factory=dict)
 
     def combined(self, images: Tensor) -> Tensor:
         """The image of all sets of maps, with its phase, in scaled units.

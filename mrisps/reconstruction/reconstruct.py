@@ -11,6 +11,7 @@ from mrisps.io.json_text import JsonValue
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.problem import Problem, to_array
 from mrisps.reconstruction.recipe import Recipe
+from mrisps.reconstruction.verdict import judge
 from mrisps.solvers import Reconstruction, solve
 
 __all__ = ["UnusableResultError", "image_facts", "reconstruct", "slice_certificate"]
@@ -97,6 +98,15 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
             "acs_lines": mask.n_acs_lines,
             "sha256": mask.sha256,
         }
+    facts = image_facts(problem, result)
+    verdict = judge(
+        {
+            "misfit_over_noise": result.certificate.misfit_ratio,
+            "edge_energy": float(str(facts["edge_energy"])),
+            **problem.facts,
+        },
+        status=result.certificate.status,
+    )
     certificate: dict[str, JsonValue] = dict(result.certificate.to_dict())  # type: ignore[arg-type]  # asdict: plain values
     return {
         **certificate,
@@ -105,7 +115,8 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
         "mask": sampling,
         "notes": list(problem.notes),
         "preparation": [dict(step) for step in problem.steps],
-        "image": image_facts(problem, result),
+        "image": facts,
+        "verdict": verdict.to_dict(),  # type: ignore[dict-item]  # plain values
     }
 
 

@@ -18,6 +18,7 @@ from mrisps.io.json_text import JsonValue
 from mrisps.io.result_file import ResultWriter
 from mrisps.io.write_images import PICTURES, kind_of, write_volume
 from mrisps.reconstruction.run import SliceResult
+from mrisps.reconstruction.verdict import Verdict, gravest
 from mrisps.reports.html import render
 from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
 
@@ -95,6 +96,11 @@ class Result:
         return self.slices[0].certificate
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether the images can be right: the gravest verdict of all slices, with its reasons."""
+        return gravest([each.verdict for each in self.slices])
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know, each note once."""
         return tuple(dict.fromkeys(note for each in self.slices for note in each.problem.notes))
@@ -114,7 +120,7 @@ class Result:
         missed = sum(not each.converged for each in self.slices)
         state = "converged" if not missed else f"NOT CONVERGED ({missed} of {len(self.slices)})"
         seconds = sum(float(str(certificate["seconds"])) for certificate in self.certificates)
-        return f"Result({self.name}: {shape} {self.image.dtype}, {state}, {seconds:.1f} s)"
+        return f"Result({self.name}: {shape} {self.image.dtype}, {self.verdict.level}, {state}, {seconds:.1f} s)"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a picture, and a line."""

@@ -38,7 +38,8 @@ from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
 from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import reconstruct, slice_certificate
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, slice_certificate
+from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
 
@@ -123,6 +124,11 @@ class SliceResult:
         return self.certificate["status"] == "converged"
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether the image can be right."""
+        return verdict_of(self.certificate)
+
+    @property
     def parts(self) -> dict[str, Pixels]:
         """Name -> image of what goes into a file beside the reconstruction."""
         return {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
@@ -149,6 +155,11 @@ class FileResult:
     path: Path
     certificates: tuple[Mapping[str, JsonValue], ...]
     notes: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest verdict of all slices, with its reasons."""
+        return gravest([verdict_of(certificate) for certificate in self.certificates])
 
     @property
     def n_converged(self) -> int:
@@ -405,6 +416,7 @@ class Run:
         destination: Path,
         *,
         input_sha256: str | None = None,
+        keep: bool = True,
         progress: Progress | None = None,
         watch: Callable[[SliceResult], None] | None = None,
     ) -> FileResult:
@@ -418,6 +430,8 @@ class Run:
             Input and output.
         input_sha256
             SHA-256 of the input, where that is known already.
+        keep
+            Write the output also if the verdict on a slice is ``"unusable"``.
         progress
             Called after every iteration.
         watch
@@ -428,7 +442,7 @@ class Run:
         FileError
             Names the file and the field that is wrong, or says why the output cannot be written.
         UnusableResultError
-            A slice ended with NaN or infinity; nothing is written.
+            A slice ended with NaN or infinity, or is unusable and not to be kept; nothing is written.
         """
         certificates: list[Mapping[str, JsonValue]] = []
         notes: dict[str, None] = {}
@@ -447,6 +461,9 @@ class Run:
                     writer.write_slice(position, made.image, made.parts, made.certificate, made.geometry)
                     certificates.append(made.certificate)
                     notes.update(dict.fromkeys(made.problem.notes))
+                    if made.verdict.level == "unusable" and not keep:
+                        reasons = "; ".join(made.verdict.reasons)
+                        raise UnusableResultError(f"slice {made.index} is unusable, nothing is written: {reasons}")
                     if watch is not None:
                         watch(made)
                 times["seconds"] = round(

@@ -70,9 +70,8 @@ def test_fastmri_evaluate_reads_the_output(cli: Cli, knee: Path, recipe: Path, w
 def test_output_of_a_process_has_no_control_characters(
     process: Process, knee: Path, recipe: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """`python RECIPE IN ...`, as users run it."""
-    arguments = (knee, "--weights", weights, "--output", tmp_path / "out", "--slices", "1")
-    done = process(*arguments, program=(str(recipe),))
+    options = ("--recipe", recipe, "--weights", weights, "--output", tmp_path / "out", "--slices", "1")
+    done = process("recon", knee, *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1

@@ -19,9 +19,12 @@ from mrisps.io.memory import MemoryKspace
 from mrisps.model import ModelConfig
 from mrisps.operators import FourierSubsampling
 from mrisps.reconstruction import problem as problem_module
+from mrisps.reconstruction import reconstruct as reconstruct_module
 from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.recipe import MaskRule, ScaleRule
+from mrisps.reconstruction.reconstruct import UnusableResultError
+from mrisps.reconstruction.verdict import Verdict
 from mrisps.solvers import FastSettings
 
 SHAPE = (24, 20)
@@ -272,6 +275,26 @@ def test_the_key_names_all_that_a_result_depends_on(
     monkeypatch.setattr(run_module, "code_commit", lambda: "another")
     others.append(run.key("0" * 64))
     assert len({key, *others}) == len(others) + 1
+
+
+def test_an_unusable_image_is_not_written_unless_kept(
+    tmp_path: Path,
+    kspace: NDArray[np.complex64],
+    model: SmoothPlusSparse,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, destination = write(tmp_path / "in.h5", kspace), tmp_path / "out.h5"
+    bad = Verdict("unusable", ("the maps are wrong",), {})
+    monkeypatch.setattr(reconstruct_module, "judge", lambda facts, status: bad)
+    run = run_of(recipe, "mri", weights=model)
+    with pytest.raises(UnusableResultError, match="slice 0 is unusable, nothing is written: the maps are wrong"):
+        run.write(source, destination, keep=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5"]
+    assert run.write(source, destination).verdict == bad
+    result = mrisps.recon(source, recipe, weights=model)
+    assert result.verdict == bad
+    assert "unusable" in repr(result)
 
 
 def test_a_large_problem_says_what_memory_it_needs(
