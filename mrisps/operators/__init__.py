@@ -23,7 +23,8 @@ A new operator is a subclass of `LinearOperator` with `_forward` and `_adjoint`.
 from mrisps.operators.blur import BlurDownsample
 from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
-from mrisps.operators.linear import Identity, LinearOperator
+from mrisps.operators.identity import Identity
+from mrisps.operators.linear import LinearOperator
 from mrisps.operators.sense import Sense, SensitivityMaps
 
 __all__ = [

@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 import torch
 
-from mrisps.operators.linear import LinearOperator, image_shape, real_dtype
+from mrisps.operators.linear import LinearOperator
+from mrisps.operators.spaces import image_shape, real_dtype
 
 __all__ = ["BlurDownsample"]
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 
 from mrisps.operators.fourier import fft2c, ifft2c
-from mrisps.operators.linear import LinearOperator, complex_dtype, image_shape, real_dtype
+from mrisps.operators.linear import LinearOperator
+from mrisps.operators.spaces import complex_dtype, image_shape, real_dtype
 
 __all__ = ["FourierSubsampling", "Mask"]
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from mrisps.operators.linear import LinearOperator, image_shape, real_dtype
+from mrisps.operators.linear import LinearOperator
+from mrisps.operators.spaces import image_shape, real_dtype
 
 __all__ = ["Fourier", "fft2c", "ifft2c"]
 

@@ -7,7 +7,8 @@ import torch
 
 from mrisps.operators.cartesian import FourierSubsampling, Mask
 from mrisps.operators.fourier import fft2c, ifft2c
-from mrisps.operators.linear import LinearOperator, complex_dtype
+from mrisps.operators.linear import LinearOperator
+from mrisps.operators.spaces import complex_dtype
 
 __all__ = ["Sense", "SensitivityMaps"]
 
