@@ -149,7 +149,7 @@ def run(name: str, images: Sequence[TrainingImage], validation: Sequence[Trainin
         seed=a.seed,
     )
     device = torch.device("cpu")
-    samples = CropSamples(chosen, MEASUREMENT, (a.crop, a.crop), a.seed, True, device)
+    samples = CropSamples(chosen, MEASUREMENT, (a.crop, a.crop), a.seed, device)
     batches = validation_batches(validation, MEASUREMENT, (a.validation_crop, a.validation_crop), a.seed, device)
     started = time.perf_counter()
     residuals: list[float] = []

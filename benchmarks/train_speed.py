@@ -68,6 +68,7 @@ class Task:
     crop: int
     piece: int
     processor_time: bool
+    max_slope: float = 1.0
 
     def clock(self) -> float:
         """Seconds."""
@@ -108,9 +109,7 @@ class Step:
 def problem(task: Task) -> tuple[Batch, SmoothPlusSparse]:
     """The same for every process."""
     images, _ = read_training_images([task.data], (task.crop, task.crop))
-    samples = CropSamples(
-        images, Measurement("denoise", 25 / 255), (task.crop, task.crop), 0, True, torch.device("cpu")
-    )
+    samples = CropSamples(images, Measurement("denoise", 25 / 255), (task.crop, task.crop), 0, torch.device("cpu"))
     return samples.batch(0, 0, task.count), SmoothPlusSparse.load(task.weights)
 
 
@@ -151,7 +150,7 @@ def ours(task: Task, batch: Batch, model: SmoothPlusSparse) -> Step:
             minimum.image_step,
             minimum.coefficients,
             image_gradient(minimum.image, batch.target),
-            AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", task.settings.max_slope),
+            AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", task.max_slope),
             start=adjoint,
         )
         ended = task.clock()
@@ -395,7 +394,7 @@ def run(task: Task) -> Outcome:
 
     residual = own_residual = here_residual = math.nan
     here = step.gradients
-    own_slope = math.inf if task.name == "authors" else task.settings.max_slope
+    own_slope = math.inf if task.name == "authors" else task.max_slope
     if step.adjoint is not None:  # an adjoint solve that is content with anything only looks at the residual
         content = AdjointSettings(1e30, 1, "record")
         residual = max(solved(content, step.adjoint).report.relative_residual)
@@ -459,7 +458,7 @@ def main() -> None:
             continue
         task = replace(base, name=name)
         if name == "reference":
-            task = replace(task, accuracy=REFERENCE, settings=replace(settings, max_slope=math.inf))
+            task = replace(task, accuracy=REFERENCE, max_slope=math.inf)
         if name == "accurate":
             target = outcomes["authors"].stationarity if "authors" in outcomes else 1e-3
             task = replace(task, accuracy=Accuracy(1000, target, 300, 1e-2))

@@ -43,6 +43,7 @@ __all__ = [
     "Text",
     "fingerprint",
     "from_plain",
+    "identity",
     "settings",
     "to_plain",
     "with_values",
@@ -145,21 +146,20 @@ def with_values(record: T, texts: Mapping[str, str]) -> T:
 
 def fingerprint(record: object, leave_out: Collection[str] = ()) -> str:
     """SHA-256 of all values but those of the keys to leave out; see the top of this module for fields that come and go."""
-    values = typing.cast(dict[str, object], _hashed(record))
-    kept = {key: value for key, value in values.items() if key not in leave_out}
+    kept = {key: value for key, value in identity(record).items() if key not in leave_out}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _hashed(value: object) -> object:
-    if not is_dataclass(value):
-        return value
-    kept: dict[str, object] = dict(getattr(value, "GONE", {}))
-    for entry in fields(value):
-        content = getattr(value, entry.name)
+def identity(record: object) -> dict[str, object]:
+    """The values that the hash is of: these stay what they are while settings mean the same, whatever fields come and go."""
+    kept = dict(getattr(record, "GONE", {}))
+    for entry in fields(record):  # type: ignore[arg-type]  # a dataclass
+        content = getattr(record, entry.name)
         default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         if not (entry.metadata.get("later") and content == default):
-            kept[entry.name] = _hashed(content)
-    return kept
+            kept[entry.name] = identity(content) if is_dataclass(content) else content
+    plain: dict[str, object] = json.loads(json.dumps(kept))
+    return plain
 
 
 def _without_gone(kind: object, plain: object) -> object:

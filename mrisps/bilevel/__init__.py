@@ -10,16 +10,8 @@ from mrisps.bilevel.hypergradient import (
     solve_with_gradient,
 )
 from mrisps.bilevel.losses import image_loss
-from mrisps.bilevel.trainer import (
-    Accuracy,
-    Batch,
-    Samples,
-    StepReport,
-    TrainingError,
-    TrainSettings,
-    ValidationReport,
-    train,
-)
+from mrisps.bilevel.settings import Accuracy, TrainSettings
+from mrisps.bilevel.trainer import Batch, Samples, StepReport, TrainingError, ValidationReport, train
 from mrisps.bilevel.world import World, join_world, own_device
 
 __all__ = [

@@ -1,15 +1,16 @@
-"""The state of a training on disk: everything that is needed to go on bit by bit, in one safetensors file.
+"""The state of a training on disk, in one safetensors file: a training that is resumed from it gives the same bits.
 
-Tensors: ``model.NAME`` and ``best.NAME`` for each parameter, ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and
-``adam.NAME.step`` for each that is learned.
-Header entries ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
+Tensors: ``model.NAME`` and ``best.NAME`` for each parameter; ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and
+``adam.NAME.step`` for each parameter that is learned.
+Header entries: ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
 """
 
 import json
 import math
 import reprlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +18,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mrisps.atomic import write_bytes
-from mrisps.errors import FileError
+from mrisps.errors import FileError, SettingsError
 from mrisps.model import SmoothPlusSparse
+from mrisps.settings import Number, Range, from_plain, settings
 
 __all__ = ["TrainingState", "load_state", "save_state"]
 
@@ -35,26 +37,23 @@ class TrainingState:
     Parameters
     ----------
     step
-        Steps done, skipped ones included.
+        Number of steps done, skipped ones included.
     best_parameters
         Name -> parameters with the best validation PSNR so far.
     best_psnr, best_step
-        That PSNR in dB and when; None without validation.
-    n_looks_since_best
-        Validations since then.
+        That PSNR in dB, and its step. The PSNR is None without validation.
     n_skipped, n_skipped_in_row
-        Steps without a usable gradient.
+        Number of steps without a usable gradient: all of them, and the last ones in a row.
     losses
-        Of every step.
+        Loss of every step.
     validation
-        (step, PSNR in dB) of every look.
+        (step, PSNR in dB) of every validation.
     """
 
     step: int
     best_parameters: dict[str, Tensor]
     best_psnr: float | None = None
     best_step: int = 0
-    n_looks_since_best: int = 0
     n_skipped: int = 0
     n_skipped_in_row: int = 0
     losses: list[float] = field(default_factory=list)
@@ -73,11 +72,10 @@ class TrainingState:
         self.n_skipped_in_row = self.n_skipped_in_row + 1 if skipped else 0
 
     def keep_best(self, model: SmoothPlusSparse, psnr: float | None) -> bool:
-        """Take note of a validation; whether it is the best so far. Without a PSNR the last parameters are the best."""
+        """Take note of a validation. True: it is the best so far. Without a PSNR the last parameters are the best."""
         if psnr is not None:
             self.validation.append((self.step, psnr))
         better = psnr is None or (math.isfinite(psnr) and (self.best_psnr is None or psnr > self.best_psnr))
-        self.n_looks_since_best = 0 if better else self.n_looks_since_best + 1
         if better:
             self.best_psnr, self.best_step, self.best_parameters = psnr, self.step, _copy(model)
         return better
@@ -102,7 +100,7 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     identity: dict[str, object],
 ) -> None:
-    """Write a checkpoint, atomically: what was there before survives a full disk.
+    """Write a checkpoint, atomically: an earlier one survives a full disk.
 
     Raises
     ------
@@ -200,41 +198,36 @@ def _json_object(path: Path, metadata: dict[str, str], key: str) -> dict[str, ob
     return value
 
 
+Whole = Annotated[int, Range(ge=0, lt=2**53)]
+
+
+@settings
+@dataclass(frozen=True)
+class _Plain:
+    """The state besides its parameters, as it is in the file."""
+
+    step: Whole
+    best_psnr: Number | None
+    best_step: Whole
+    n_skipped: Whole
+    n_skipped_in_row: Whole
+    losses: tuple[float, ...]
+    validation: tuple[tuple[Whole, float], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.losses) != self.step:
+            raise SettingsError("losses", f"expected a list of {self.step} numbers, one for each step")
+
+
 def _state(path: Path, plain: dict[str, object]) -> TrainingState:
-    def integer(key: str) -> int:
-        value = plain.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-            raise FileError(path, f"expected an integer >= 0, got {reprlib.repr(value)}", field=f"state.{key}")
-        return value
-
-    def number(key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise FileError(path, f"expected a number, got {reprlib.repr(value)}", field=f"state.{key}")
-        if isinstance(value, int) and value.bit_length() > 63:  # JSON has no limit: it would not fit into a float
-            raise FileError(path, "expected a smaller number", field=f"state.{key}")
-        return float(value)
-
-    losses, validation, best = plain.get("losses"), plain.get("validation"), plain.get("best_psnr")
-    step = integer("step")
-    if not isinstance(losses, list) or len(losses) != step:
-        raise FileError(path, f"expected a list of {step} numbers, one for each step", field="state.losses")
-    if not isinstance(validation, list) or not all(
-        isinstance(look, list) and len(look) == 2 and type(look[0]) is int for look in validation
-    ):
-        raise FileError(path, "expected a list of pairs of step and PSNR", field="state.validation")
-    if best is not None and not math.isfinite(number("best_psnr", best)):
-        raise FileError(path, f"expected a finite number, got {best!r}", field="state.best_psnr")
-    return TrainingState(
-        step=step,
-        best_parameters={},
-        best_psnr=None if best is None else number("best_psnr", best),
-        best_step=integer("best_step"),
-        n_looks_since_best=integer("n_looks_since_best"),
-        n_skipped=integer("n_skipped"),
-        n_skipped_in_row=integer("n_skipped_in_row"),
-        losses=[number("losses", value) for value in losses],
-        validation=[(when, number("validation", psnr)) for when, psnr in validation],
-    )
+    plain.pop("n_looks_since_best", None)  # in files of earlier versions
+    try:
+        known = from_plain(_Plain, plain)
+    except SettingsError as error:
+        raise FileError(path, error.message, field=f"state.{error.key}") from error
+    values = {entry.name: getattr(known, entry.name) for entry in fields(known)}
+    lists = {"losses": list(known.losses), "validation": list(known.validation)}
+    return TrainingState(**{**values, **lists, "best_parameters": {}})
 
 
 def _differences(wanted: object, stored: object, path: str = "") -> list[str]:

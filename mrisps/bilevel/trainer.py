@@ -2,173 +2,68 @@
 
     samples(step) -> operator, y, target --minimise--> x* --loss, hypergradient--> dL/dtheta --Adam--> theta
 
-What a step sees depends on the seed and on its number alone, so a run that is resumed goes on bit by bit as if it had not been
-interrupted (on the same machine with the same number of threads).
+What a step sees depends on the seed and on the number of the step alone. So a training that is resumed gives the same bits as one
+that was not interrupted, on the same machine with the same number of threads.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mrisps.bilevel.checkpoint import TrainingState, load_state, save_state
 from mrisps.bilevel.hypergradient import AdjointSettings, hypergradient
-from mrisps.bilevel.losses import LossName, image_loss
+from mrisps.bilevel.losses import image_loss
+from mrisps.bilevel.settings import Accuracy, TrainSettings
 from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
 from mrisps.model import Energy, Prior, SmoothPlusSparse
 from mrisps.operators import LinearOperator
-from mrisps.settings import Count, Fraction, Index, Positive, Range, settings
 from mrisps.solvers import FastSettings, minimise
 
 __all__ = [
-    "Accuracy",
     "Batch",
     "Samples",
     "StepReport",
-    "TrainSettings",
     "TrainingError",
     "ValidationReport",
     "train",
 ]
 
 ADJOINT_RESIDUAL_LIMIT = 1.5
-"""An adjoint solution with a larger residual is worse than none (0 has 1): the step is skipped."""
+"""A step whose adjoint solution has a larger residual is skipped. (The solution 0 has the residual 1.)"""
+
+MAX_SKIPPED = 10
+"""Training stops where more steps in a row are skipped."""
+
+MAX_SLOPE = 1.0
+"""See :class:`mrisps.bilevel.AdjointSettings`: the adjoint system of an inaccurate solution stays positive semidefinite."""
+
+BETA_MIN = 1e-4
+"""beta is kept at or above this."""
 
 
 class TrainingError(MrispsError):
     """Training cannot go on."""
 
 
-@settings
-@dataclass(frozen=True)
-class Accuracy:
-    """How accurately the inner problem and its adjoint are solved in a step.
-
-    Parameters
-    ----------
-    iterations, tolerance
-        Cap and stationarity tolerance of the solver.
-    adjoint_iterations, adjoint_tolerance
-        Cap and relative residual of the conjugate gradients. What they reach is in every :class:`StepReport`.
-    """
-
-    iterations: Count
-    tolerance: Positive
-    adjoint_iterations: Count
-    adjoint_tolerance: Positive
-
-    def towards(self, other: "Accuracy", share: float) -> "Accuracy":
-        """A share (0 to 1) of the way to another accuracy, in equal factors."""
-
-        def between(a: float, b: float) -> float:
-            return a if a == b else math.exp((1 - share) * math.log(a) + share * math.log(b))
-
-        return Accuracy(
-            round(between(self.iterations, other.iterations)),
-            between(self.tolerance, other.tolerance),
-            round(between(self.adjoint_iterations, other.adjoint_iterations)),
-            between(self.adjoint_tolerance, other.adjoint_tolerance),
-        )
-
-
-@settings
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a model is trained.
-
-    Parameters
-    ----------
-    n_steps
-        Steps of gradient descent.
-    batch_size
-        Images a step, over all processes.
-    learning_rate, learning_rate_thresholds
-        Of Adam, for the raw atoms, and for the log-thresholds and beta (relative to its value, which depends on the task by
-        orders of magnitude).
-    hold
-        Fraction of the steps with these rates; then they fall linearly to 0.
-    loss
-        See :func:`mrisps.bilevel.losses.image_loss`.
-    start_accuracy, end_accuracy
-        Of the inner problems in the first and in the last step.
-    solver
-        Settings of the solver besides iterations and tolerance (continuation, levels, start).
-    warm_batches
-        0: new crops in every step. n > 0: the same n batches again and again, with their noise and masks; coefficients and adjoint
-        solution of each are kept (in float16, 4 n batch_size crop^2 n_atoms bytes in all) and are where the solvers start from
-        when it is its turn again. Inaccurate solutions become accurate ones in a few rounds: training sees the minimiser itself,
-        not where some dozens of iterations from 0 lead to. What is kept is dropped at every checkpoint, so that resuming is exact.
-    warm_iterations
-        Cap of the solver where it starts from what was kept; ``start_accuracy`` and ``end_accuracy`` are for the others.
-    max_slope
-        See :class:`mrisps.bilevel.AdjointSettings`: 1 keeps the adjoint system of inaccurate solutions positive definite.
-    beta_min
-        beta is not allowed below this.
-    fixed
-        ``"free_atoms"`` keeps Q as it is at the start, for a basis that is not learned; None: everything is learned.
-    validation_interval
-        Steps between two looks at the validation images; there is one before the first step and after the last.
-    validation_solver
-        Settings of the solver for them.
-    patience
-        Looks in a row without a better validation PSNR after which training stops; 0: never.
-    checkpoint_interval
-        Steps between two checkpoints.
-    max_skipped
-        Steps in a row that may be skipped because a gradient was not finite or its adjoint system not solved.
-    seed
-        Of everything that is random.
-    """
-
-    n_steps: Count
-    batch_size: Count = 16
-    learning_rate: Positive = 1e-3
-    learning_rate_thresholds: Positive = 1e-2
-    hold: Fraction = 0.5
-    loss: LossName = "L2"
-    start_accuracy: Accuracy = field(default_factory=lambda: Accuracy(40, 1e-2, 10, 0.3))
-    end_accuracy: Accuracy = field(default_factory=lambda: Accuracy(100, 1e-3, 30, 0.1))
-    solver: FastSettings = field(default_factory=FastSettings)
-    warm_batches: Index = 0
-    warm_iterations: Count = 15
-    max_slope: Annotated[float, Range(ge=1)] = 1.0
-    beta_min: Positive = 1e-4
-    fixed: Literal["free_atoms"] | None = None
-    validation_interval: Count = 100
-    validation_solver: FastSettings = field(default_factory=FastSettings)
-    patience: Index = 0
-    checkpoint_interval: Count = 50
-    max_skipped: Count = 10
-    seed: Index = 0
-
-    def rate(self, step: int) -> float:
-        """Factor on the learning rates in a step, numbered from 0."""
-        left = 1 - step / self.n_steps
-        return min(1.0, left / (1 - self.hold)) if self.hold < 1 else 1.0
-
-    def accuracy(self, step: int) -> Accuracy:
-        """Of the inner problems in a step, numbered from 0."""
-        return self.start_accuracy.towards(self.end_accuracy, step / max(1, self.n_steps - 1))
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Measurements and what should come out.
+    """Measurements, and the images that should come out.
 
     Parameters
     ----------
     operator
-        A, the same for the whole batch.
+        The operator A of the whole batch.
     y
-        (batch, *operator.range_shape).
+        Measurements, (batch, *operator.range_shape).
     target
-        (batch, 1, y, x), of the operator's domain.
+        Clean images, (batch, 1, y, x), of the operator's domain.
     """
 
     operator: LinearOperator
@@ -180,7 +75,7 @@ class Samples(Protocol):
     """Where batches come from."""
 
     def batch(self, step: int, first: int, count: int) -> Batch:
-        """Entries ``first`` to ``first + count - 1`` of the batch of a step: the same whoever asks, whenever."""
+        """Entries ``first`` to ``first + count - 1`` of the batch of a step. The same numbers give the same batch."""
         ...
 
 
@@ -191,15 +86,15 @@ class StepReport:
     Parameters
     ----------
     step
-        Steps done, this one included.
+        Number of steps done, this one included.
     loss, psnr
-        Of the batch, before the step; PSNR in dB with data range 1.
+        Loss and PSNR of the batch before the step. The PSNR is in dB, with data range 1.
     iterations, residual
-        Of the solver. (With several processes this, and what follows, is of the first one's share of the batch.)
+        What the solver did. With several processes, this and the next two lines are about the first one's share of the batch.
     adjoint_iterations, adjoint_residual
-        Of the adjoint system: how exact the gradient is.
+        What the conjugate gradients did for the adjoint system. The residual says how exact the gradient is.
     skipped
-        The gradient was not finite, or its system not solved: the parameters did not move.
+        True: the gradient was not finite, or its system was not solved, and the parameters did not move.
     seconds
         Wall-clock time of the step.
     """
@@ -217,16 +112,16 @@ class StepReport:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What the model does on images that it is not trained on.
+    """How good the model is on images that it is not trained on.
 
     Parameters
     ----------
     step
-        Steps done.
+        Number of steps done.
     psnr
-        Mean over the images, in dB, data range 1.
+        Mean PSNR of the images in dB, with data range 1.
     is_best
-        Whether it is the best so far: those parameters are what training returns.
+        True: this PSNR is the best so far. Training returns the parameters with the best PSNR.
     """
 
     step: int
@@ -248,35 +143,36 @@ def train(
     on_validation: Callable[[ValidationReport], None] | None = None,
     on_checkpoint: Callable[[TrainingState], object] | None = None,
 ) -> TrainingState:
-    """Learn the parameters of a model; it is changed in place and holds those of the last step at the end.
+    """Learn the parameters of a model. The model is changed in place; at the end it holds the parameters of the last step.
 
     Parameters
     ----------
     model
-        Start, on the device of the samples.
+        The model to start from, on the device of the samples.
     samples
         Training data.
     validation
         Batches that are not trained on. Without any, the last parameters count as the best.
     settings
-        Everything else.
+        How to train.
     checkpoint
-        File for the state, written every ``checkpoint_interval`` steps and at the end, atomically; None for none.
+        File for the state. It is written atomically every ``checkpoint_interval`` steps and at the end. None: no file.
     resume
-        Go on from that file if it is there.
+        Go on from the checkpoint, where there is one.
     identity
-        Plain values that tell one training from another (recipe, data); stored in the checkpoint, and compared when resuming.
+        Plain values that tell one training from another (recipe, data). They are written to the checkpoint, and compared when
+        training resumes.
     world
         The processes that train together.
     on_step, on_validation
-        Called with the reports.
+        Functions that are called with each report.
     on_checkpoint
-        Called with the state whenever a checkpoint was written.
+        Function that is called with the state after each checkpoint.
 
     Returns
     -------
     TrainingState
-        With the best and the last parameters and the history.
+        The best parameters, the last ones, and the history.
 
     Raises
     ------
@@ -299,21 +195,20 @@ def train(
         world.copy_from_first_([parameter.data for parameter in parameters])  # made on each machine, to its rounding
         state = TrainingState.start(model)
         _validate(model, validation, settings, state, world, on_validation)
-    warm = _WarmStarts()
-    while state.step < settings.n_steps and not _out_of_patience(state, settings):
+    warm: dict[int, _Kept] = {}  # where the solvers ended, by the number of the batch
+    while state.step < settings.n_steps:
         relative = settings.learning_rate_thresholds
         rates = (settings.learning_rate, relative, relative * float(model.beta.detach()))
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * settings.rate(state.step)
         number = state.step % settings.warm_batches if settings.warm_batches else state.step
         batch = samples.batch(number, world.rank * share, share)
-        report = _step(
-            model, optimiser, batch, settings, state, world, warm.of(number) if settings.warm_batches else None
-        )
+        start = warm.setdefault(number, _Kept()) if settings.warm_batches else None
+        report = _step(model, optimiser, batch, settings, state, world, start)
         state.record(report.step, report.loss, report.skipped)
         if on_step is not None:
             on_step(report)
-        if state.n_skipped_in_row > settings.max_skipped:
+        if state.n_skipped_in_row > MAX_SKIPPED:
             raise TrainingError(
                 f"training stopped at step {state.step}: {state.n_skipped_in_row} steps in a row had a gradient that was not "
                 f"finite or an adjoint system that was not solved (residual {report.adjoint_residual:.1e}). Lower the "
@@ -322,8 +217,7 @@ def train(
         last = state.step == settings.n_steps
         if state.step % settings.validation_interval == 0 or last:
             _validate(model, validation, settings, state, world, on_validation)
-        ended = last or _out_of_patience(state, settings)
-        if state.step % settings.checkpoint_interval == 0 or ended:
+        if state.step % settings.checkpoint_interval == 0 or last:
             warm.clear()  # whoever resumes here has nothing kept either
             if checkpoint is not None and world.rank == 0:
                 save_state(checkpoint, state, model, optimiser, identity)
@@ -359,7 +253,7 @@ def _step(
     image = minimum.image.detach().requires_grad_()
     loss = image_loss(settings.loss, image, batch.target)
     (image_gradient,) = torch.autograd.grad(loss, image)
-    adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", settings.max_slope)
+    adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", MAX_SLOPE)
     gradient = hypergradient(
         energy,
         model,
@@ -391,7 +285,7 @@ def _step(
         optimiser.step()
         model.zero_grad()
         with torch.no_grad():
-            model.beta.clamp_(min=settings.beta_min)
+            model.beta.clamp_(min=BETA_MIN)
     means = torch.stack([loss.detach().double(), _psnr(image.detach(), batch.target).mean()])
     world.average_([means])
     return StepReport(
@@ -408,7 +302,7 @@ def _step(
 
 
 class _Kept:
-    """Where the solvers start from when it is the turn of a batch again."""
+    """Where the solvers start from when a batch returns."""
 
     def __init__(self) -> None:
         self.coefficients: Tensor | None = None
@@ -416,7 +310,7 @@ class _Kept:
         self._scale = 1.0
 
     def keep(self, coefficients: Tensor, adjoint: Tensor) -> None:
-        """Both in float16; the adjoint solution, whose size is that of a gradient, in units of its largest value."""
+        """Keep both in float16; the adjoint solution is as small as a gradient, so it is divided by its largest value first."""
         self.coefficients = coefficients.half()
         self._scale = max(float(adjoint.abs().max()), 1e-30)
         self._adjoint = (adjoint / self._scale).half()
@@ -428,21 +322,6 @@ class _Kept:
     def adjoint(self, dtype: torch.dtype) -> Tensor | None:
         """The adjoint solution, if there is one."""
         return None if self._adjoint is None else self._adjoint.to(dtype) * self._scale
-
-
-class _WarmStarts:
-    """What is kept of each batch, by its number."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, _Kept] = {}
-
-    def of(self, number: int) -> _Kept:
-        """Of one batch; nothing yet the first time."""
-        return self._kept.setdefault(number, _Kept())
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
 
 
 def _validate(
@@ -492,7 +371,3 @@ def _psnr(image: Tensor, target: Tensor) -> Tensor:
     """(batch,) in dB, data range 1."""
     squares = (image - target).abs().square().flatten(1).mean(dim=1, dtype=torch.float64)
     return -10 * torch.log10(squares.clamp(min=1e-30))
-
-
-def _out_of_patience(state: TrainingState, settings: TrainSettings) -> bool:
-    return settings.patience > 0 and state.n_looks_since_best >= settings.patience

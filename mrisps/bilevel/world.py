@@ -18,9 +18,9 @@ class World:
     Parameters
     ----------
     rank
-        Number of this process, from 0. Only 0 writes files.
+        Number of this process, from 0. Process 0 alone writes files.
     size
-        How many there are.
+        Number of processes.
     """
 
     rank: int = 0
@@ -42,7 +42,7 @@ class World:
             distributed.broadcast(tensor, 0)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is so in any process: what one of them skips, all skip."""
+        """True where the flag is set in any process: a step that one process skips, all skip."""
         if self.size == 1:
             return flag
         count = torch.tensor(float(flag), device=device)
@@ -51,7 +51,7 @@ class World:
 
 
 def own_device(name: str) -> torch.device:
-    """The device of this process: ``"cuda"`` is a GPU of its own for each process that ``torchrun`` starts on a machine."""
+    """The device of this process. For ``"cuda"``, each process that ``torchrun`` starts on a machine has another GPU."""
     device = torch.device(name)
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -60,10 +60,10 @@ def own_device(name: str) -> torch.device:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """The processes that ``torchrun`` started, or this one alone; they part when the block ends.
+    """Connect the processes that ``torchrun`` started, or this one alone, until the block ends.
 
-    ``torchrun`` tells each process its place by the environment variables RANK and WORLD_SIZE. NCCL connects CUDA devices, Gloo
-    CPUs.
+    ``torchrun`` gives each process its number by the environment variables RANK and WORLD_SIZE. NCCL connects CUDA devices, Gloo
+    connects CPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield World()

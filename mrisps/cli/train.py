@@ -145,8 +145,7 @@ def train(
             "" if state.best_psnr is None else f", validation PSNR {state.best_psnr:.2f} dB at step {state.best_step}"
         )
         skipped = f", {state.n_skipped} steps skipped" if state.n_skipped else ""
-        early = "" if state.step == chosen.train.n_steps else f" (stopped early after {state.step} steps)"
-        result(f"{weights_file}: {state.step} steps{early}{psnr}{skipped}, sha256 {best.fingerprint()}")
+        result(f"{weights_file}: {state.step} steps{psnr}{skipped}, sha256 {best.fingerprint()}")
 
 
 class _Journal:

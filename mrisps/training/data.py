@@ -1,6 +1,6 @@
-"""Clean images in, batches of measurements out: what the trainer learns from.
+"""From clean images to batches of measurements, which the trainer learns from.
 
-A batch depends on the seed, the number of the step and the number of the entry alone.
+An entry of a batch depends on the seed, the number of the step and the number of the entry alone.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class TrainingImage:
     Parameters
     ----------
     name
-        Of its file, with the slice where there are several.
+        Name of the file, and of the slice where the file has several.
     pixels
         float32 (y, x), maximum about 1.
     """
@@ -49,25 +49,25 @@ class TrainingImage:
 def read_training_images(
     paths: Sequence[Path], smallest: tuple[int, int], normalisation: Normalisation = "none"
 ) -> tuple[list[TrainingImage], list[FileError]]:
-    """Read image files, and fully sampled k-space as its images.
+    """Read image files, and the images of fully sampled k-space.
 
     Parameters
     ----------
     paths
-        Files, and folders whose files are taken (also those in subfolders): PNG, TIFF, NPY (colour is turned into grey), and
-        fastMRI HDF5, of which each slice is an image: the file's reference where it holds one; else, of its k-space, the real
-        part where the file says that the image is real, and the root-sum-of-squares magnitude otherwise.
+        Files and folders; of a folder all files are taken, also those in its subfolders. PNG, TIFF and NPY (colour becomes grey);
+        fastMRI HDF5, where each slice is an image: the reference in the file, or else the image of its k-space. That is the real
+        part where the file says that the image is real, and the root sum of squares of the coils otherwise.
     smallest
-        (y, x): smaller images are skipped.
+        Smaller images than (y, x) are skipped.
     normalisation
         ``"maximum"`` divides each image by its largest pixel.
 
     Returns
     -------
     images
-        In the order of the names of the files.
+        The images in the order of the names of their files.
     skipped
-        One error for each file or slice that could not be used; it names the file.
+        One error for each file or slice that could not be used. It names the file.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read_training_images(
 
 
 def digest(images: Sequence[TrainingImage]) -> str:
-    """SHA-256 of the pixels of all images: what a model was trained on."""
+    """SHA-256 of the pixels of all images."""
     total = hashlib.sha256()
     for image in images:
         total.update(repr(image.pixels.shape).encode())
@@ -124,7 +124,7 @@ def digest(images: Sequence[TrainingImage]) -> str:
 
 
 def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.float32]]]:
-    """The images of a file; a slice that cannot be read is left out, as an empty one at the end of a volume."""
+    """The images of a file. A slice that cannot be read is left out, for example an empty one at the end of a volume."""
     found = []
     with FastmriFile(path) as file:
         if file.target_name is None and file.mask is not None and not file.mask.all():
@@ -157,9 +157,9 @@ class Measurement:
     noise_std
         Standard deviation of the noise (of real and imaginary part each, for k-space).
     mask
-        MRI: the rule; in training every step draws a mask of its own.
+        Rule of the masks, for MRI. Every step draws another mask.
     blur
-        Super-resolution: the operator.
+        The operator of super-resolution.
     """
 
     task: Literal["denoise", "mri", "superres"]
@@ -168,7 +168,7 @@ class Measurement:
     blur: BlurRule | None = None
 
     def operator(self, shape: tuple[int, int], seed: int, device: torch.device) -> LinearOperator:
-        """For images of this size (y, x)."""
+        """The operator for images of this size (y, x)."""
         if self.task == "mri" and self.mask is not None:
             mask = make_mask(
                 self.mask.kind, shape, self.mask.acceleration, self.mask.center_fraction, seed=seed % 2**32
@@ -181,7 +181,7 @@ class Measurement:
         return Identity(shape, torch.float32, device)
 
     def measure(self, operator: LinearOperator, target: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A x + noise, (batch, *range); the noise of each entry comes from its own generator."""
+        """A x + noise, (batch, *range). Each entry has a generator for its noise."""
         clean = operator.forward(target)
         noise = torch.stack(
             [torch.randn(clean.shape[1:], dtype=clean.dtype, generator=generator) for generator in generators]
@@ -193,7 +193,7 @@ class Measurement:
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
-    """A generator for one place in the training: the same numbers whenever it is asked for."""
+    """A generator for one place in the training. It always gives the same numbers."""
     return torch.Generator().manual_seed(seed_of(seed, *place))
 
 
@@ -207,27 +207,26 @@ def seed_of(seed: int, *place: int | str) -> int:
 class CropSamples:
     """Random crops of the images, mirrored and turned, measured anew in every step. A :class:`mrisps.bilevel.Samples`.
 
+    A crop has one of the eight symmetries of the square; where it is not square, one of the four that keep its axes.
+
     Parameters
     ----------
     images
-        Each at least as large as the crop.
+        Images, each at least as large as the crop.
     measurement
         Operator and noise.
     crop
         (y, x) in pixels.
     seed
-        Of crops, noise and masks.
-    augment
-        Use the eight symmetries of the square (the four that keep the axes where the crop is not square).
+        Seed of crops, noise and masks.
     device
-        Where the batches are to live.
+        Device of the batches.
     """
 
     images: Sequence[TrainingImage]
     measurement: Measurement
     crop: tuple[int, int]
     seed: int
-    augment: bool
     device: torch.device
 
     def batch(self, step: int, first: int, count: int) -> Batch:
@@ -245,11 +244,9 @@ class CropSamples:
         height, width = self.crop
         y, x = draw(pixels.shape[0] - height + 1), draw(pixels.shape[1] - width + 1)
         piece = torch.from_numpy(pixels[y : y + height, x : x + width].copy())
-        if self.augment:
-            turns, mirror = draw(4), draw(2)
-            piece = torch.rot90(piece, turns if height == width else 2 * (turns % 2), (0, 1))
-            piece = piece.flip(0) if mirror else piece
-        return piece
+        turns, mirror = draw(4), draw(2)
+        piece = torch.rot90(piece, turns if height == width else 2 * (turns % 2), (0, 1))
+        return piece.flip(0) if mirror else piece
 
 
 def validation_batches(
@@ -260,7 +257,7 @@ def validation_batches(
     device: torch.device,
     batch_size: int = 16,
 ) -> list[Batch]:
-    """The centre of every image, measured once and for all; under a mask of its own, for MRI: a single one can be a lucky one."""
+    """The centre of every image, measured once and for all. MRI: another mask for each image, as one alone can be a lucky one."""
     if measurement.task == "mri":
         batch_size = 1
     batches = []

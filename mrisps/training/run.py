@@ -1,23 +1,22 @@
-"""Training recipes: everything that learned weights depend on besides the images, in one frozen object.
+"""Training recipes, and the training that one describes.
 
-A training recipe is a short Python file that defines one :class:`TrainRecipe` named ``recipe``, as for reconstructions
-(:mod:`mrisps.reconstruction.recipe`); those that come with the package are called ``train_*``.
+A training recipe holds everything that learned weights depend on besides the images. It is a short Python file that defines one
+:class:`TrainRecipe` named ``recipe``. Those that come with the package are called ``train_*``.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
-from mrisps.bilevel.losses import SSIM_WINDOW
 from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.model.derived_weights import localised, random_atoms
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
-from mrisps.settings import Count, NonNegative, Positive, fingerprint, settings, to_plain
+from mrisps.settings import Count, NonNegative, Positive, fingerprint, identity, settings, to_plain
 from mrisps.training.data import (
     CropSamples,
     Measurement,
@@ -39,30 +38,28 @@ class TrainRecipe:
     Parameters
     ----------
     name
-        Short name; the weights are called NAME.safetensors.
+        Short name. The weights are called NAME.safetensors.
     task
-        ``"denoise"``, ``"mri"`` or ``"superres"``: the operator that the model is trained on.
+        The operator that the model is trained on: ``"denoise"``, ``"mri"`` or ``"superres"``.
+    noise_std
+        Standard deviation of the noise in the measurements, for images whose maximum is about 1.
+    train
+        How the model is trained.
     model
         Sizes and regulariser.
     start
-        Where the first atoms come from: ``"data"`` (localised patches, :func:`mrisps.model.derived_weights.localised`),
-        ``"random"``, or ``"weights"``: those that the caller hands over.
+        Where the first atoms come from. ``"data"``: localised patches of the images, see
+        :func:`mrisps.model.derived_weights.localised`. ``"random"``: white noise. ``"weights"``: weights that the caller gives.
     beta, lam
-        At the start; None with ``start="weights"`` keeps those of the weights. beta is learned, lam is the unit of the thresholds.
-    noise_std
-        Of the measurements, for images whose maximum is about 1.
+        Values at the start. None keeps those of the weights to start from. beta is learned; lam is the unit of the thresholds.
     crop
-        (y, x) of the pieces that are trained on.
+        (y, x) of the pieces that are trained on, in pixels.
     validation_crop
-        (y, x) of the central piece of each validation image.
-    train
-        The outer problem.
-    augment
-        Mirror and turn the crops.
+        (y, x) of the central piece of each validation image, in pixels.
     normalise
-        ``"maximum"`` divides every image by its largest pixel; ``"none"`` takes it as it is.
+        ``"maximum"`` divides every image by its largest pixel; ``"none"`` takes the image as it is.
     mask, blur
-        Of the operator; see :class:`mrisps.Recipe`. The seed of the mask is not used: each step draws its own.
+        Settings of the operator, see :class:`mrisps.Recipe`. The seed of the mask is not used: each step draws another one.
     description
         One line for listings.
     source
@@ -79,12 +76,13 @@ class TrainRecipe:
     lam: Positive | None = 0.008
     crop: tuple[Count, Count] = (48, 48)
     validation_crop: tuple[Count, Count] = (96, 96)
-    augment: bool = True
     normalise: Normalisation = "none"
     mask: MaskRule | None = None
     blur: BlurRule | None = None
     description: str = ""
     source: str = ""
+
+    GONE: ClassVar = {"augment": True}
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -105,8 +103,6 @@ class TrainRecipe:
                 raise SettingsError(key, f"expected multiples of the group size {multiple}, got {size}")
             if self.blur is not None and (min(size) < self.blur.kernel_size):
                 raise SettingsError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
-        if self.train.loss == "SSIM" and min(self.crop) < SSIM_WINDOW:
-            raise SettingsError("crop", f"expected at least the window of SSIM, {SSIM_WINDOW} pixels, got {self.crop}")
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -129,15 +125,15 @@ class Training:
     Parameters
     ----------
     recipe
-        What is to be done.
+        The recipe.
     model
-        The start.
+        The model to start from.
     images, validation
-        What is trained on, and what is not.
+        The images that are trained on, and those that are not.
     skipped
         Why files or slices were left out.
     start_sha256
-        Fingerprint of the weights to start from, where they were handed over.
+        Fingerprint of the weights to start from. None: the recipe makes its own start.
     """
 
     recipe: TrainRecipe
@@ -149,12 +145,12 @@ class Training:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What tells this training from another: recipe, data, and the start where it was handed over."""
+        """What tells this training from another: recipe, images, and the weights to start from."""
         return {
-            "recipe": self.recipe.to_dict(),
+            "recipe": identity(self.recipe),
             "training_images_sha256": digest(self.images),
             "validation_images_sha256": digest(self.validation),
-            "start_sha256": self.start_sha256,  # the model itself changes as training goes
+            "start_sha256": self.start_sha256,  # not of the model: it changes with every step
         }
 
 
@@ -167,20 +163,20 @@ def prepare(
     exclude: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Training:
-    """Read the images and make the first model.
+    """Read the images and make the model to start from.
 
     Parameters
     ----------
     recipe
-        What is to be done.
+        The recipe.
     data, validation
-        Files and folders; without validation the last parameters count as the best.
+        Files and folders. Without validation the last parameters count as the best.
     start
-        Weights to start from, with ``start="weights"``.
+        Weights to start from, for recipes with ``start="weights"``.
     exclude
-        Texts: images whose name contains one of them are not trained on (cross-validation).
+        Images whose name contains one of these texts are not trained on (cross-validation).
     device
-        Where to train.
+        Device to train on.
 
     Raises
     ------
@@ -230,7 +226,7 @@ def prepare(
 
 
 def run_training(
-    prepared: Training,
+    training: Training,
     *,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -240,17 +236,17 @@ def run_training(
     on_checkpoint: Callable[[TrainingState], object] | None = None,
 ) -> TrainingState:
     """Train: see :func:`mrisps.bilevel.train`."""
-    recipe, device = prepared.recipe, prepared.model.beta.device
+    recipe, device = training.recipe, training.model.beta.device
     seed = recipe.train.seed
-    samples = CropSamples(prepared.images, recipe.measurement, recipe.crop, seed, recipe.augment, device)
+    samples = CropSamples(training.images, recipe.measurement, recipe.crop, seed, device)
     return train(
-        prepared.model,
+        training.model,
         samples,
-        validation_batches(prepared.validation, recipe.measurement, recipe.validation_crop, seed, device),
+        validation_batches(training.validation, recipe.measurement, recipe.validation_crop, seed, device),
         recipe.train,
         checkpoint=checkpoint,
         resume=resume,
-        identity=prepared.identity,
+        identity=training.identity,
         world=world,
         on_step=on_step,
         on_validation=on_validation,

@@ -97,7 +97,6 @@ def others(tmp_path: Path) -> Path:
         ({"crop": [16, 16]}, "crop"),
         ({"crop": (16.0, 16)}, "crop"),
         ({"validation_crop": (1, 16)}, "validation_crop"),
-        ({"augment": 1}, "augment"),
         ({"normalise": "mean"}, "normalise"),
         ({"mask": MaskRule("random", 4, 0.1)}, "mask"),
         ({"task": "mri"}, "mask"),
@@ -105,7 +104,6 @@ def others(tmp_path: Path) -> Path:
         ({"task": "superres"}, "blur"),
         ({"task": "superres", "blur": BlurRule(17, 2.0, 4)}, "crop"),
         ({"task": "superres", "blur": BlurRule(16, 2.0, 4), "validation_crop": (15, 20)}, "validation_crop"),
-        ({"crop": (6, 16), "train": replace(TRAIN, loss="SSIM")}, "crop"),
     ],
 )
 def test_recipes_are_checked(changes: dict[str, object], key: str) -> None:
@@ -134,14 +132,12 @@ def test_weights_bring_their_own_beta_and_lam() -> None:
     ("key", "text", "attribute", "value"),
     [
         ("noise_std", "0.02", "noise_std", 0.02),
-        ("augment", "false", "augment", False),
         ("crop", "32,48", "crop", (32, 48)),
         ("validation_crop", "32, 64", "validation_crop", (32, 64)),
         ("model.n_synthesis_atoms", "7", "model.n_synthesis_atoms", 7),
         ("model.exponent", "2", "model.exponent", 2.0),
         ("train.n_steps", "50", "train.n_steps", 50),
-        ("train.loss", "SSIM", "train.loss", "SSIM"),
-        ("train.max_slope", "inf", "train.max_slope", math.inf),
+        ("train.loss", "PSNR", "train.loss", "PSNR"),
         ("train.start_accuracy.iterations", "9", "train.start_accuracy.iterations", 9),
         ("train.validation_solver.tolerance", "1e-4", "train.validation_solver.tolerance", 1e-4),
         ("train.fixed", "free_atoms", "train.fixed", "free_atoms"),
