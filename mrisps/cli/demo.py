@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrisps.cli.common import make_folder, result, usage_errors
-from mrisps.cli.options import Device, Weights, checked_device, chosen_weights
+from mrisps.cli.options import Device, Threads, Weights, checked_device, chosen_weights
 from mrisps.cli.terminal import print_table, steps
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def demo(
     ] = Path("demo-output"),
     weights: Weights = None,
     device: Device = "cpu",
+    threads: Threads = None,
 ) -> None:
     """See it work on a real MR head slice.
 

@@ -20,6 +20,7 @@ from mrisps.cli.train import train
 from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify
 from mrisps.cli.weights import atoms, weights
+from mrisps.threads import prepare_threads
 
 __all__ = ["app", "main"]
 
@@ -63,6 +64,7 @@ def _mrisps(
     """
     DEBUG.set(debug)
     show_warnings()
+    prepare_threads()
 
 
 app.command(

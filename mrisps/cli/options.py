@@ -9,6 +9,7 @@ import typer
 from mrisps.cli.common import UsageError, note, usage_errors
 from mrisps.cli.terminal import steps
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
+from mrisps.threads import prepare_threads
 
 if TYPE_CHECKING:
     from mrisps.io.arrays import ArrayLayout
@@ -30,6 +31,7 @@ __all__ = [
     "Scale",
     "SetValues",
     "SliceNumbers",
+    "Threads",
     "Uncentred",
     "Undersample",
     "Weights",
@@ -79,6 +81,23 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]
+
+
+def _use_threads(n_threads: int | None) -> int | None:
+    prepare_threads(n_threads)
+    return n_threads
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        callback=_use_threads,
+        help="Threads of the processor. Default: OMP_NUM_THREADS, or as many as this process has cores.",
+    ),
+]
 SetValues = Annotated[
     list[str] | None,
     typer.Option(

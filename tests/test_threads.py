@@ -1,0 +1,63 @@
+"""How many threads a process gets, and how they wait."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mrisps.threads import available_cores
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({}, 64),
+    ],
+)
+def test_quota_of_a_container(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_cores(tmp_path) == expected
+
+
+def test_affinity_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    (tmp_path / "cpu.max").write_text("800000 100000")
+    assert available_cores(tmp_path) == 1
+
+
+def shown(program: str, **environment: str) -> str:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**kept, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_command_sets_threads_before_torch_is_loaded_and_import_does_not() -> None:
+    after = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('OMP_NUM_THREADS'))"
+    assert shown(f"import mrisps; {after}") == "None None"
+    command = f"from mrisps.cli.main import main; main(['recipes', 'show', 'multicoil', '--json']); {after}"
+    assert shown(command).splitlines()[-1] == f"PASSIVE {available_cores()}"
+    assert shown(command, OMP_NUM_THREADS="3", OMP_WAIT_POLICY="ACTIVE").splitlines()[-1] == "ACTIVE 3"
+
+
+def test_threads_option() -> None:
+    """The option counts although the environment says something else; here the command ends with a missing file."""
+    program = (
+        "from mrisps.cli.main import main; import os;"
+        "main(['recon', 'none.h5', '--recipe', 'multicoil', '--output', 'o', '--threads', '2']);"
+        "print(os.environ['OMP_NUM_THREADS'])"
+    )
+    assert shown(program, OMP_NUM_THREADS="7") == "2"
