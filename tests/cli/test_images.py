@@ -132,7 +132,7 @@ def test_disk_full(
         (("--noise-std", "-1"), "--noise-std: expected a number at least 0, got -1.0"),
         (("--noise-std", "nan"), "--noise-std: expected a number at least 0, got nan"),
         (("--scale", "0"), "--scale: expected a number > 0, got 0.0"),
-        (("--set", "lamda=1"), "recipe: lamda: unknown key"),
+        (("--set", "lamda=1"), "lamda: unknown key"),
     ],
 )
 def test_wrong_options(
