@@ -12,14 +12,14 @@ __all__ = ["BlurDownsample"]
 
 
 class BlurDownsample(LinearOperator):
-    """Convolution with a Gaussian where it fits into the image ("valid"), keeping every `stride`-th sample.
+    """Gaussian blur and downsampling: what super-resolution measures.
 
     ``(A x)[i, j] = sum_{u, v} g[u] g[v] x[stride i + u, stride j + v]``, with
-    ``g[u] ~ exp(-(u - (kernel_size - 1) / 2)^2 / (2 sigma^2))`` and ``sum g = 1``.
+    ``g[u] ~ exp(-(u - (kernel_size - 1) / 2)^2 / (2 sigma^2))`` and ``sum g = 1``. Only samples whose kernel lies inside
+    the image are kept ("valid"). Images are ``(batch, 1, y, x)``.
 
-    The Gaussian is separable, so ``A x = G_y x G_x^T`` with one small matrix a direction. As matrix products the
-    adjoint is exact for every image size, sums are taken in one order on every device, and the norm is the product of
-    two matrix norms.
+    The Gaussian is separable: ``A x = G_y x G_x^T`` with one small matrix for each direction. As matrix products the
+    adjoint is exact for every image size, and the norm is the product of two matrix norms.
 
     Parameters
     ----------

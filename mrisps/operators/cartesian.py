@@ -29,18 +29,18 @@ Mask = torch.Tensor | npt.NDArray[np.bool_] | KnowsMask
 
 
 class FourierSubsampling(LinearOperator):
-    """``A x = M F x``: centred orthonormal k-space, zero where it is not acquired.
+    """``A x = M F x``: centred orthonormal k-space of an image, zero where it is not acquired.
 
-    Over complex images ``A^H A`` is the convolution with transfer function ``m``. Over real images the inner product is
-    ``Re <a, b>``, the adjoint is ``Re F^H M``, and the transfer function is the symmetrised mask ``(m(f) + m(-f)) /
-    2``.
+    Over complex images ``A^H A`` is the convolution with transfer function ``m``. Over real images the adjoint is
+    ``Re F^H M``, and the transfer function is the symmetrised mask ``(m(f) + m(-f)) / 2``.
 
     Parameters
     ----------
     mask
-        Bool tensor or array, ``(x,)`` for columns or ``(y, x)``, centred, True where acquired; or a `mrisps.SamplingMask`.
+        `mrisps.SamplingMask`; or a bool tensor or array, ``(x,)`` for columns or ``(y, x)``. The zero frequency is at
+        index ``size // 2``, and True means acquired.
     shape
-        ``(y, x)`` of the images ``(batch, 1, y, x)``, or ``(coil, y, x)``; None takes it from a mask that knows it.
+        ``(y, x)`` of the images ``(batch, 1, y, x)``, or ``(coil, y, x)``. None takes ``(y, x)`` from the mask.
     domain_dtype
         Data type of the images: ``complex64``, ``complex128``, or ``float32``, ``float64`` for real images.
     device
@@ -48,6 +48,8 @@ class FourierSubsampling(LinearOperator):
 
     Raises
     ------
+    TypeError
+        If the mask is of another kind.
     ValueError
         If the mask has another shape than the images, is not bool, or acquires nothing.
     """
@@ -108,13 +110,7 @@ class FourierSubsampling(LinearOperator):
         return image
 
     def with_mask(self, mask: Mask) -> "FourierSubsampling":
-        """The same operator with another mask.
-
-        Raises
-        ------
-        ValueError
-            As the constructor.
-        """
+        """The same operator with another mask; errors as of the constructor."""
         return FourierSubsampling(mask, self._domain_shape, self._domain_dtype, self._device)
 
     @property

@@ -17,23 +17,25 @@ CHUNK_BYTES = 16 * 2**20
 
 
 class SensitivityMaps(LinearOperator):
-    """``(S x)_c = sum_s S_sc x_s``: what each coil sees of an image.
+    """``(S x)_c = sum_s S_sc x_s``: what each coil sees of an image, ``(batch, set, y, x)`` to ``(batch, coil, y, x)``.
 
-    One set of maps is the usual model. With two sets (soft SENSE) the image has two components, of which the second holds what
-    a single set cannot explain, for example an object that is larger than the field of view.
+    One set of maps is the usual model: the image is ``(batch, 1, y, x)``. With several sets (soft SENSE) the image has
+    one component for each set. The further components hold what one set cannot explain, such as an object that is larger
+    than the field of view.
 
     Parameters
     ----------
     maps
         Complex, ``(coil, y, x)`` for one set, or ``(set, coil, y, x)``.
     domain_dtype
-        Data type of the images: complex, or real for real images (the adjoint then ends with the real part). By default that of
-        the maps.
+        Data type of the images: complex, or real for real images. None takes that of the maps.
     device
-        Device of images and coil images.
+        Device of images and coil images; None takes that of the maps.
 
     Raises
     ------
+    TypeError
+        If the maps are no tensor.
     ValueError
         If the maps are not complex, not finite, or zero everywhere, or have another number of axes.
 
@@ -43,7 +45,10 @@ class SensitivityMaps(LinearOperator):
     """
 
     def __init__(
-        self, maps: torch.Tensor, domain_dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+        self,
+        maps: torch.Tensor,
+        domain_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         sets = checked_maps(maps)
         domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
@@ -53,7 +58,7 @@ class SensitivityMaps(LinearOperator):
             range_shape=(n_coils, n_y, n_x),
             domain_dtype=domain_dtype,
             range_dtype=complex_dtype(domain_dtype),
-            device=device,
+            device=sets.device if device is None else device,
         )
         self._maps_by_coil = _by_coil(sets, self._range_dtype, self._device)
 
@@ -73,30 +78,26 @@ class SensitivityMaps(LinearOperator):
 
 
 class Sense(LinearOperator):
-    """``A x = M F S x``: Cartesian k-space of every coil; `FourierSubsampling` after `SensitivityMaps`, in one piece.
+    """``A x = M F S x``: Cartesian k-space of every coil, ``(batch, set, y, x)`` to ``(batch, coil, y, x)``.
 
-    The normal operator goes through the coils in chunks and needs no k-space of all of them; where whole columns are acquired,
-    the transforms along y cancel and are left out.
+    It is `FourierSubsampling` after `SensitivityMaps`, in one piece: the coils are worked on in chunks, and where whole
+    columns are acquired, ``A^H A`` needs no transforms along y.
 
     Parameters
     ----------
     mask
         As for `FourierSubsampling`.
-    maps
-        Complex, ``(coil, y, x)`` or ``(set, coil, y, x)``.
-    domain_dtype
-        Data type of the images, by default that of the maps; real for real images.
-    device
-        Device of images and k-space.
+    maps, domain_dtype, device
+        As for `SensitivityMaps`.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As `FourierSubsampling` and `SensitivityMaps`.
 
     Source
     ------
-    Pruessmann et al., Magn. Reson. Med. 42 (1999) 952-962.
+    As for `SensitivityMaps`.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Sense(LinearOperator):
         mask: Mask,
         maps: torch.Tensor,
         domain_dtype: torch.dtype | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
     ) -> None:
         sets = checked_maps(maps)
         domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
@@ -114,7 +115,7 @@ class Sense(LinearOperator):
             range_shape=(n_coils, n_y, n_x),
             domain_dtype=domain_dtype,
             range_dtype=complex_dtype(domain_dtype),
-            device=device,
+            device=sets.device if device is None else device,
         )
         # The mask is checked, and kept, by the operator that knows about masks.
         sampling = FourierSubsampling(mask, (n_coils, n_y, n_x), self._range_dtype, self._device)
@@ -149,13 +150,7 @@ class Sense(LinearOperator):
         return image if self._domain_dtype.is_complex else image.real.clone()
 
     def with_mask(self, mask: Mask) -> "Sense":
-        """The same operator with another mask.
-
-        Raises
-        ------
-        ValueError
-            As the constructor.
-        """
+        """The same operator with another mask; errors as of the constructor."""
         return Sense(mask, self._maps_by_coil.movedim(0, 1), self._domain_dtype, self._device)
 
     @property
@@ -244,16 +239,15 @@ def _by_coil(sets: torch.Tensor, dtype: torch.dtype, device: torch.device) -> to
 
 def _weigh(maps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(coil, set, y, x), (batch, set, y, x) -> coil images (batch, coil, y, x)."""
-    if maps.shape[1] == 1:
-        return maps[None, :, 0] * x
-    return (maps * x[:, None]).sum(dim=2)
+    coil_images = maps[None, :, 0] * x[:, :1]
+    for index in range(1, maps.shape[1]):
+        coil_images.addcmul_(maps[None, :, index], x[:, index : index + 1])
+    return coil_images
 
 
 def _combine(maps: torch.Tensor, coil_images: torch.Tensor) -> torch.Tensor:
     """(coil, set, y, x), (batch, coil, y, x) -> (batch, set, y, x)."""
-    if maps.shape[1] == 1:
-        return (maps[None, :, 0].conj() * coil_images).sum(dim=1, keepdim=True)
-    return (maps.conj() * coil_images[:, :, None]).sum(dim=1)
+    return torch.stack([(one.conj() * coil_images).sum(dim=1) for one in maps.unbind(dim=1)], dim=1)
 
 
 def _centre(spectrum: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

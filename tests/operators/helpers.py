@@ -15,6 +15,14 @@ def random_tensor(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> 
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
+def image_of(operator: LinearOperator, batch: int = 2, seed: int = 0) -> torch.Tensor:
+    return random_tensor((batch, *operator.domain_shape), operator.domain_dtype, seed).to(operator.device)
+
+
+def data_of(operator: LinearOperator, batch: int = 2, seed: int = 0) -> torch.Tensor:
+    return random_tensor((batch, *operator.range_shape), operator.range_dtype, seed).to(operator.device)
+
+
 def real_inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """``Re <a, b>``, differentiable."""
     product = a.conj() * b
@@ -28,7 +36,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def dense_matrix(operator: LinearOperator) -> torch.Tensor:
     """The operator as a real matrix; a complex number is a pair of real ones."""
     size = torch.Size(operator.domain_shape).numel()
-    basis = torch.eye(size, dtype=operator.domain_dtype)
+    basis = torch.eye(size, dtype=operator.domain_dtype, device=operator.device)
     if operator.domain_dtype.is_complex:
         basis = torch.cat((basis, 1j * basis))
     columns = operator.forward(basis.reshape(-1, *operator.domain_shape)).flatten(1)
@@ -57,8 +65,7 @@ def check_operator(operator: LinearOperator, *, exact_norm: bool = True) -> None
     assert operator.range_dtype in DOUBLE
     before = tensors_of(operator)
     for batch in (1, 3):
-        x = random_tensor((batch, *operator.domain_shape), operator.domain_dtype, seed=1)
-        y = random_tensor((batch, *operator.range_shape), operator.range_dtype, seed=2)
+        x, y = image_of(operator, batch, seed=1), data_of(operator, batch, seed=2)
         _check_shapes(operator, x, y)
         _check_adjoint(operator, x, y)
         _check_normal(operator, x)
@@ -75,8 +82,7 @@ def check_operator(operator: LinearOperator, *, exact_norm: bool = True) -> None
 
 def check_gradients_by_differences(operator: LinearOperator) -> None:
     """First and second derivatives against finite differences, in both modes of differentiation; for tiny operators."""
-    x = random_tensor((2, *operator.domain_shape), operator.domain_dtype, seed=3).requires_grad_()
-    y = random_tensor((2, *operator.range_shape), operator.range_dtype, seed=4).requires_grad_()
+    x, y = image_of(operator, 1, seed=3).requires_grad_(), data_of(operator, 1, seed=4).requires_grad_()
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "`torch.jit.script` is deprecated", DeprecationWarning
@@ -114,7 +120,7 @@ def _check_adjoint(operator: LinearOperator, x: torch.Tensor, y: torch.Tensor) -
 
 
 def _is_complex_linear(operator: LinearOperator) -> bool:
-    x = random_tensor((1, *operator.domain_shape), operator.domain_dtype, seed=5)
+    x = image_of(operator, 1, seed=5)
     return torch.allclose(operator.forward(1j * x), 1j * operator.forward(x))
 
 
@@ -139,7 +145,7 @@ def _check_normal(operator: LinearOperator, x: torch.Tensor) -> None:
 
 
 def _check_gradients(operator: LinearOperator, x: torch.Tensor, y: torch.Tensor) -> None:
-    weights_of_image = random_tensor(tuple(x.shape), x.dtype, seed=6)
+    weights_of_image = image_of(operator, len(x), seed=6)
     for function, value, weights, expected in (
         (operator.forward, x, y, operator.adjoint(y)),
         (operator.adjoint, y, weights_of_image, operator.forward(weights_of_image)),
@@ -168,8 +174,7 @@ def _check_adjoint_operator(operator: LinearOperator) -> None:
     assert adjoint.H is operator
     assert (adjoint.domain_shape, adjoint.range_shape) == (operator.range_shape, operator.domain_shape)
     assert (adjoint.domain_dtype, adjoint.range_dtype) == (operator.range_dtype, operator.domain_dtype)
-    x = random_tensor((2, *operator.domain_shape), operator.domain_dtype, seed=7)
-    y = random_tensor((2, *operator.range_shape), operator.range_dtype, seed=8)
+    x, y = image_of(operator, seed=7), data_of(operator, seed=8)
     assert torch.equal(adjoint(y), operator.adjoint(y))
     assert torch.equal(adjoint.adjoint(x), operator(x))
     torch.testing.assert_close(adjoint.normal(y), operator(operator.adjoint(y)), rtol=1e-12, atol=1e-12)
@@ -178,7 +183,7 @@ def _check_adjoint_operator(operator: LinearOperator) -> None:
 def _check_single_precision(operator: LinearOperator) -> None:
     single = operator.to(precision="single")
     assert type(single) is type(operator)
-    x = random_tensor((2, *operator.domain_shape), operator.domain_dtype, seed=9)
+    x = image_of(operator, seed=9)
     for found, expected in (
         (single(x.to(single.domain_dtype)), operator(x)),
         (single.normal(x.to(single.domain_dtype)), operator.normal(x)),
@@ -197,14 +202,14 @@ def _check_bad_input(operator: LinearOperator) -> None:
         ("x", operator.normal, operator.domain_shape, operator.domain_dtype),
         ("y", operator.adjoint, operator.range_shape, operator.range_dtype),
     ):
-        good = torch.zeros((1, *shape), dtype=dtype)
+        good = torch.zeros((1, *shape), dtype=dtype, device=operator.device)
         expected = ", ".join(["batch", *map(str, shape)])
-        for bad in (good[0], good[None], torch.zeros((1, *shape[:-1], shape[-1] + 1), dtype=dtype)):
+        for bad in (good[0], good[None], good.new_zeros((1, *shape[:-1], shape[-1] + 1))):
             message = _error(function, bad)
             assert message == f"{name}: expected shape ({expected}), got {tuple(bad.shape)}"
         other = torch.float32 if dtype.is_complex else torch.complex128
         assert _error(function, good.real.to(other)) == f"{name}: expected dtype {dtype}, got {other}"
-        assert _error(function, good.to("meta")) == f"{name}: expected device cpu, got meta"
+        assert _error(function, good.to("meta")) == f"{name}: expected device {operator.device}, got meta"
 
 
 def _error(function: object, argument: torch.Tensor) -> str:

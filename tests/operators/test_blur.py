@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from mrisps.operators import BlurDownsample
 
-from .helpers import check_gradients_by_differences, check_operator, random_tensor
+from .helpers import check_operator, random_tensor
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 22), (19, 20), (21, 16)])
@@ -25,11 +25,6 @@ def test_other_parameters(shape: tuple[int, ...], kernel_size: int, sigma: float
     operator = BlurDownsample(shape, kernel_size, sigma, stride, torch.float64)
     check_operator(operator)
     assert operator.normal_transfer_function() is None
-
-
-def test_derivatives() -> None:
-    for dtype in (torch.float64, torch.complex128):
-        check_gradients_by_differences(BlurDownsample((4, 5), 3, 1.0, 2, dtype))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (19, 30), (40, 33), (3, 20, 21)])

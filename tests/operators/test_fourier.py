@@ -7,7 +7,7 @@ import torch
 
 from mrisps.operators import Fourier, fft2c, ifft2c
 
-from .helpers import check_gradients_by_differences, check_operator, random_tensor
+from .helpers import check_operator, random_tensor
 
 SHAPES = [(4, 6), (5, 7), (4, 7), (5, 6), (1, 3), (3, 1)]
 
@@ -17,10 +17,6 @@ def test_fourier(shape: tuple[int, ...]) -> None:
     operator = Fourier(shape, torch.complex128)
     check_operator(operator)
     assert operator.norm() == 1
-
-
-def test_derivatives() -> None:
-    check_gradients_by_differences(Fourier((2, 3), torch.complex128))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
