@@ -99,7 +99,7 @@ def from_plain(kind: type[T], plain: Mapping[str, object]) -> T:
         A key is unknown or missing, or a value has the wrong type or range.
     """
     try:
-        made: T = TypeAdapter(kind).validate_json(json.dumps(_without_gone(kind, plain)))
+        made: T = TypeAdapter(kind).validate_json(json.dumps(_without_gone(kind, plain), default=str))
         return made
     except ValidationError as error:
         raise _in_our_words(kind, error) from error

@@ -29,7 +29,7 @@ Advances in Neural Information Processing Systems 32 (2019).
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from torch import Tensor
 from mrisps.errors import MrispsError
 from mrisps.model import Energy, Prior, SmoothPlusSparse, extract_patches, to_images, to_real_images
 from mrisps.operators import LinearOperator
+from mrisps.settings import Count, Positive, Range, settings
 from mrisps.solvers import FastSettings, Minimum, conjugate_gradients, minimise
 from mrisps.solvers.image_step import ImageStep
 
@@ -47,6 +48,7 @@ class AdjointError(MrispsError):
     """The adjoint system was not solved to its tolerance, or its solution is not finite."""
 
 
+@settings
 @dataclass(frozen=True)
 class AdjointSettings:
     """How well the adjoint system is to be solved.
@@ -66,20 +68,10 @@ class AdjointSettings:
         for a gradient that is not exact; with infinity, the default, nothing is changed.
     """
 
-    tolerance: float = 1e-4
-    max_iterations: int = 500
+    tolerance: Positive = 1e-4
+    max_iterations: Count = 500
     on_failure: Literal["raise", "record"] = "raise"
-    max_slope: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tolerance < math.inf:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance}")
-        if isinstance(self.max_iterations, bool) or not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            raise ValueError(f"max_iterations: expected an integer >= 1, got {self.max_iterations!r}")
-        if self.on_failure not in ("raise", "record"):
-            raise ValueError(f"on_failure: expected 'raise' or 'record', got {self.on_failure!r}")
-        if not self.max_slope >= 1:
-            raise ValueError(f"max_slope: expected a number >= 1, got {self.max_slope}")
+    max_slope: Annotated[float, Range(ge=1)] = math.inf
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ class ModelConfig:
     Parameters
     ----------
     patch_size
-        Odd side p of a patch in pixels.
+        Side p of a patch in pixels, an odd number.
     n_free_atoms
-        m >= 0, at most p^2 - 2 (the constant is free in any case: with m = 0 it alone).
+        Number m of free atoms, from 0 to p^2 - 2. The constant patch is free in any case.
     n_synthesis_atoms
-        n >= 1.
+        Number n of synthesis atoms.
     regulariser
-        ``"NCPR"`` (non-convex, smooth shrinkage) or ``"CPR"`` (convex, group soft threshold).
+        ``"NCPR"``: non-convex, smooth shrinkage. ``"CPR"``: convex, group soft threshold.
     exponent
-        g of the smooth shrinkage; NCPR only.
+        Exponent g of the smooth shrinkage, for NCPR.
     group_size
-        Side of a group in pixels; CPR only.
+        Side of a group in pixels, for CPR.
     bjorck_iterations
         Iterations of the orthonormalisation of the free atoms.
     """
@@ -58,13 +58,13 @@ class PriorUse:
     Parameters
     ----------
     stride
-        1: every patch counts. s: those centred on every s-th pixel of every s-th row, and each counts s^2 times, which takes
-        1 / s^2 of the time. Image sizes have to be multiples of s.
+        1: every patch counts. s: the patches count that are centred on every s-th pixel of every s-th row, each s^2 times. This
+        takes 1 / s^2 of the time. Image sizes have to be multiples of s.
     modulus
-        Of a complex image, shrink the modulus of a complex coefficient, which is blind to a constant phase, and not its real and
-        its imaginary part apart.
+        For complex images. True shrinks the modulus of a complex coefficient, so a constant phase has no effect. False shrinks its
+        real and its imaginary part apart.
     nonnegative
-        A real image has no negative values: E is minimised under x >= 0. Complex images are not affected.
+        For real images. True minimises the energy under x >= 0.
     """
 
     stride: Annotated[int, Range(ge=1, le=4)] = 1

@@ -97,7 +97,7 @@ def recon(
         Names the file and the field that is wrong.
     ValueError
         An argument does not fit.
-    RecipeError
+    SettingsError
         A key or a value of the recipe is wrong.
     UnusableResultError
         The solver met NaN or infinity.
@@ -246,7 +246,7 @@ def run_of(
 
     Raises
     ------
-    RecipeError
+    SettingsError
         There is no such recipe, it is for another task, or a key or value is wrong.
     MrispsError
         The weights cannot be had.

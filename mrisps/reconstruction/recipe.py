@@ -169,40 +169,39 @@ class Recipe:
     beta
         Coupling weight, for images whose maximum is about 1.
     lam
-        Overall threshold, likewise.
+        Overall threshold, for images whose maximum is about 1.
     source
         Where these numbers come from.
     weights
-        Path of the weights, ``"derived"`` for those that the package derives itself
-        (:mod:`mrisps.model.derived_weights`), or None: the caller has to name them.
+        Name of weights that come with the package, path of a file, or ``"derived"`` for the weights that the package derives itself
+        (:mod:`mrisps.model.derived_weights`). None: the caller has to name weights.
     weights_sha256
-        Of configuration and parameters, as `mrisps weights` prints it (:meth:`mrisps.model.SmoothPlusSparse.fingerprint`), or None:
-        any weights of that name. See :meth:`check_weights`.
+        Hash of the weights, as `mrisps weights` prints it (:meth:`mrisps.model.SmoothPlusSparse.fingerprint`); other weights are
+        refused. None: any weights of that name.
     image
-        ``"from_file"``: the image is real if the file states it, complex otherwise. ``"real"``, ``"complex"``: whatever the file
-        says. MRI only; other images are real.
+        ``"from_file"``: the image is real if the file states it, else complex. ``"real"``, ``"complex"``: whatever the file
+        says. For MRI; other images are real.
     scale
-        None takes the data as they are: the image maximum is about 1 already.
+        How the scale is estimated. None takes the data as they are: the image maximum is about 1 already.
     mask
-        The rule for retrospective undersampling. MRI only.
+        How fully sampled k-space is undersampled, when that is asked for. For MRI.
     blur
-        The operator. Super-resolution only.
+        The operator of super-resolution.
     noise_std
-        Noise standard deviation in units of the scaled data, or None: for MRI it is estimated from the border of k-space.
+        Noise standard deviation in units of the scaled data. None: unknown; for MRI it is estimated from the border of k-space.
     nonnegative
-        Clip a real image at 0 after the reconstruction. (The paper's algorithm clips in every step, which ``prior.nonnegative``
-        amounts to: the minimum under x >= 0.)
+        True clips a real image at 0 after the reconstruction. (``prior.nonnegative`` minimises under x >= 0.)
     preparation
-        The steps of multi-coil MRI data; None: for single-coil data.
+        The steps for multi-coil MRI data. None: for single-coil data.
     prior
-        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride (for
-        weights with groups of pixels: of stride times group), all patches count; a note and the certificate say so.
+        Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride (for weights
+        with groups of pixels: of stride times group), all patches count; a note and the certificate say so.
     solver
         Settings of the solver.
     description
         One line for listings.
     card
-        What was measured with it, or None.
+        What was measured with the recipe. None: nothing.
     """
 
     name: Text

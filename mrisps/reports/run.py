@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from mrisps.errors import FileError
+from mrisps.errors import FileError, SettingsError
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.reports import figures
 from mrisps.reports.facts import Facts, flat_rows, number, status_words
 from mrisps.reports.figures import Panel
 from mrisps.reports.html import Picture, Report, Section, Table
+from mrisps.settings import NonNegative, Number, Range, from_plain, settings
 
 __all__ = ["Flag", "RunFile", "Thresholds", "flags_of", "run_report"]
 
@@ -24,6 +26,7 @@ _N_CASES = 3
 _MAX_TOML_BYTES = 1 << 20
 
 
+@settings
 @dataclass(frozen=True)
 class Thresholds:
     """When a slice is flagged.
@@ -49,23 +52,15 @@ class Thresholds:
         A value is not a positive number, or the range is empty.
     """
 
-    misfit_high: float = 1.5
-    cost_factor: float = 3.0
-    cost_low: float | None = None
-    cost_high: float | None = None
-    edge_energy: float = 0.5
-    peak_over_noise: float = 5.0
-    peak_share: float = 0.02
+    misfit_high: NonNegative = 1.5
+    cost_factor: Annotated[Number, Range(ge=1)] = 3.0
+    cost_low: NonNegative | None = None
+    cost_high: NonNegative | None = None
+    edge_energy: NonNegative = 0.5
+    peak_over_noise: NonNegative = 5.0
+    peak_share: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.default is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(f"{field.name}: expected a number >= 0, got {value!r}")
-        if self.cost_factor < 1:
-            raise ValueError(f"cost_factor: expected a number >= 1, got {self.cost_factor}")
         if self.cost_low is not None and self.cost_high is not None and self.cost_low >= self.cost_high:
             raise ValueError(f"cost_high: expected more than cost_low = {self.cost_low}, got {self.cost_high}")
 
@@ -85,15 +80,10 @@ class Thresholds:
             raise FileError(path, f"cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise FileError(path, f"is no valid TOML: {error}") from error
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(table.keys() - known)
-        if unknown:
-            raise FileError(path, f"is unknown; known are {', '.join(sorted(known))}", field=unknown[0])
         try:
-            return cls(**table)
-        except ValueError as error:
-            key, _, message = str(error).partition(": ")
-            raise FileError(path, message, field=key) from error
+            return from_plain(cls, table)
+        except SettingsError as error:
+            raise FileError(path, error.message, field=error.key) from error
 
 
 @dataclass(frozen=True, eq=False)

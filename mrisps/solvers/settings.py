@@ -16,38 +16,38 @@ class FastSettings:
     Parameters
     ----------
     tolerance
-        Stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in two looks in a row,
-        five iterations apart. With the image eliminated exactly, the residual in x is then at rounding level; a result counts
+        The solver stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in two looks in a
+        row, five iterations apart. The image is eliminated exactly, so its own residual is then at rounding level: a result counts
         as converged only if it is at most 10 ``image_tolerance``.
     max_iterations
-        Cap; reaching it is reported as ``max_iter``, never as converged. The continuation takes
-        log(continuation_start) / -log(continuation_decay) of them before the test is looked at.
+        Largest number of iterations. A result that reaches it has the status ``max_iter``, never ``converged``. The continuation
+        takes log(continuation_start) / -log(continuation_decay) of these iterations, before the tolerance is looked at.
     continuation_start
-        Factor on the thresholds at the start; 1 for no continuation, which is right for well-posed problems (denoising).
+        Threshold multiplier at the start. 1: no continuation, which is right for well-posed problems (denoising).
     continuation_decay
-        Factor on that factor in every iteration, in (0, 1).
+        After each iteration the threshold multiplier is multiplied by this, until it is 1. Between 0 and 1.
     image_tolerance
-        Relative residual of the x-step where it has to be solved by conjugate gradients.
+        Relative residual of the image step, where the step needs conjugate gradients.
     trace_interval
-        Iterations between two entries of the energy trace; 0 for none but the last.
+        Iterations between two entries of the energy trace. 0: the last entry alone.
     image_change
-        A result counts as converged only if the image is estimated to change by no more than this fraction of its norm if the
-        iteration went on: the last steps of the image, summed up as a geometric series of their own rate.
+        A result counts as converged only if the image would change by at most this fraction of its norm in further iterations. The
+        estimate continues the last steps of the image as a geometric series.
     levels
-        Number of resolutions: 1 for the full one alone, 3 for a quarter, half and full. More than 1 applies where the
-        operator can be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation
-        then takes place at the coarsest level only. Made for undersampled columns of a single coil: with noise-like aliasing
-        (Poisson disc), with noise, or with several coils, 1 is better.
+        Number of resolutions. 1: the full one alone; 3: a quarter, half, and full. More than 1 has an effect where the operator can
+        be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation then takes place
+        at the coarsest level alone. Use 3 for undersampled columns of a single coil; use 1 for noise-like aliasing (Poisson disc),
+        for noise, and for several coils.
     coarse_iterations
         Iterations of each stage on a coarser grid, after the continuation. They do not count towards ``max_iterations``.
     strided_iterations
-        Iterations on the full grid with every second patch of every second row before every patch counts, a quarter of the work
-        each. There are none where the problem itself has a stride, or ``levels`` is 1.
+        Iterations on the full grid with every second patch of every second row, before every patch counts. Each takes a quarter of
+        the time. There are none where the prior has a stride, or where ``levels`` is 1.
     half_storage
-        Keep the coefficients in float16: two thirds of the memory in all, and a residual that cannot fall below about 3e-4.
+        True keeps the coefficients in float16. This takes two thirds of the memory; the residual stays above about 3e-4.
     greedy_start
-        Start the coarsest (or only) level from matching pursuit of the patches of A^H y instead of a = 0: for denoising, where
-        A^H y is the noisy image. Meant for ``continuation_start`` 1.
+        True starts the coarsest level from matching pursuit of the patches of A^H y, and not from a = 0. It is meant for denoising,
+        where A^H y is the noisy image, with ``continuation_start`` 1.
     """
 
     tolerance: Positive = 1e-3
@@ -67,26 +67,26 @@ class FastSettings:
 @settings
 @dataclass(frozen=True)
 class PaperSettings:
-    """Options of the authors' algorithm; the defaults are those of their reconstruction.
+    """Options of the authors' algorithm. The defaults are those of their reconstruction.
 
     Parameters
     ----------
     tolerance
-        Stops when |x_k - x_{k+1}| / |x_k| < tolerance (1e-5 in their reconstruction, 1e-4 in their training).
+        The algorithm stops when |x_k - x_{k+1}| / |x_k| is below this (1e-5 in their reconstruction, 1e-4 in their training).
     max_iterations
-        Cap on the steps.
+        Largest number of iterations.
     nonnegative
-        Clip the image at 0 in every step. Only for real images.
+        True clips the image at 0 in every step. For real images.
     step_includes_data
-        L = 1.01 (beta max p + |A|^2); without it L = 1.01 beta max p, as in their training, where A = I.
+        True: L = 1.01 (beta max p + |A|^2). False: L = 1.01 beta max p, as in their training, where A = I.
     beta_floor
         The scale of the atoms uses max(beta, beta_floor): 0.1 in their training, 0 in their reconstruction.
     operator_norm
-        |A| in L, or None to have the operator say it. Theirs is always 1.
+        |A| in L. None: the norm that the operator states. Theirs is always 1.
     factored
-        Do the same iteration with the rank-r factors of the dictionary, a third of the operations; only rounding differs.
+        True does the same iteration with the rank-r factors of the dictionary, in a third of the operations. Only rounding differs.
     trace_interval
-        Iterations between two entries of the energy trace; 0 for none.
+        Iterations between two entries of the energy trace. 0: no trace.
     """
 
     tolerance: Positive = 1e-5

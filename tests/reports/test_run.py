@@ -97,10 +97,10 @@ def test_thresholds_are_settable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("misfit = 2", "misfit: is unknown; known are cost_factor"),
+        ("misfit = 2", "misfit: unknown key; known here: misfit_high"),
         ("misfit_high = 'x'", "misfit_high: expected a number"),
         ("misfit_high = true", "misfit_high: expected a number"),
-        ("misfit_high = nan", "misfit_high: expected a number"),
+        ("misfit_high = nan", "misfit_high: expected a finite number, got nan"),
         ("edge_energy = -1", "edge_energy: expected a number"),
         ("cost_low = 2\ncost_high = 1", "cost_high: expected more than"),
         ("=", "is no valid TOML"),
