@@ -38,10 +38,8 @@ def convert_paper_slices(
         raise UsageError(f"--acceleration: expected 8, 16 or none, got {acceleration!r}")
     if not source.exists():
         raise UsageError(f"{source}: does not exist")
-    root = source.parent if source.is_file() else source
-    archives = [source] if source.is_file() else sorted(source.rglob("*.npz"))
-    for archive in archives:
-        new_file(destination / archive.relative_to(root).with_suffix(".h5"), overwrite)
+    for path in paper_slices.paper_outputs(source, destination).values():
+        new_file(path, overwrite)
     written = paper_slices.convert_paper_slices(
         source, destination, acceleration=choices[acceleration], progress=lambda done, total, path: result(str(path))
     )

@@ -133,14 +133,14 @@ class ArrayFile(KspaceFile):
         layout = ArrayLayout.beside(self.path) if layout is None else layout
         if layout is None:
             message = f"what the axes are is not stated: give --axes, or write it to {self.path.name}.toml"
-            raise FileError(self.path, message, field="axes")
+            raise self._error("axes", message)
         self.layout = layout
         array = _read(self.path, layout.variable)
         if array.dtype.kind != "c":
-            raise FileError(self.path, f"expected complex numbers, got {array.dtype}", field=layout.variable or "array")
+            raise self._error(layout.variable or "array", f"expected complex numbers, got {array.dtype}")
         if array.ndim != len(layout.axes) or array.size == 0:
             message = f"expected {','.join(layout.axes)}, got an array of shape {array.shape}"
-            raise FileError(self.path, message, field="axes")
+            raise self._error("axes", message)
         missing = [axis for axis in AXES if axis not in layout.axes]
         array = array.reshape(*array.shape, *([1] * len(missing)))
         order = (*layout.axes, *missing)

@@ -114,15 +114,11 @@ class BartFile(KspaceFile):
             notes.append("the readout is transformed already: y and x are the dimensions 1 and 2")
         if array.shape[_PHASE_2] > 1:
             message = f"{array.shape[_PHASE_2]} partitions: transform along the readout first (bart fft -i 1), then slice by slice"
-            raise FileError(self.path, message, field="dimension 2")
+            raise self._error("dimension 2", message)
         for index, size in enumerate(array.shape):
             if size > 1 and index > _COIL and index not in _COUNTERS:
                 known = ", ".join(map(str, sorted(_COUNTERS)))
-                raise FileError(
-                    self.path,
-                    f"has size {size}; only {known} may be larger than 1",
-                    field=f"dimension {index}",
-                )
+                raise self._error(f"dimension {index}", f"has size {size}; only {known} may be larger than 1")
         self._array: NDArray[np.complex64] | None = array
         self._counts = {name: array.shape[index] for index, name in _COUNTERS.items()}
         self.n_slices = math.prod(self._counts.values())

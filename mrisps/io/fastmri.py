@@ -106,11 +106,11 @@ class FastmriFile(KspaceFile):
         self.path = file.path
         shape = file.shape("kspace")
         if len(shape) not in (3, 4):
-            raise FileError(self.path, f"expected (slice, y, x) or (slice, coil, y, x), got {shape}", field="kspace")
+            raise self._error("kspace", f"expected (slice, y, x) or (slice, coil, y, x), got {shape}")
         if 0 in shape:
-            raise FileError(self.path, f"is empty: shape {shape}", field="kspace")
+            raise self._error("kspace", f"is empty: shape {shape}")
         if file.dtype("kspace").kind != "c":
-            raise FileError(self.path, f"expected complex numbers, got {file.dtype('kspace')}", field="kspace")
+            raise self._error("kspace", f"expected complex numbers, got {file.dtype('kspace')}")
         self.dtype = str(file.dtype("kspace"))
         self.multicoil = len(shape) == 4
         self.n_slices = shape[0]
@@ -148,13 +148,13 @@ class FastmriFile(KspaceFile):
         shape, dtype = self._file.shape("mask"), self._file.dtype("mask")
         if shape not in expected or dtype.kind not in "buif":
             message = f"expected numbers of shape {expected[0]} or {expected[1]}, got {dtype} {shape}"
-            raise FileError(self.path, message, field="mask")
+            raise self._error("mask", message)
         values = self._file.read("mask")
         mask = values != 0
         if not (mask == values).all():
-            raise FileError(self.path, "expected only 0 and 1", field="mask")
+            raise self._error("mask", "expected only 0 and 1")
         if not mask.any():
-            raise FileError(self.path, "is zero everywhere: nothing was acquired", field="mask")
+            raise self._error("mask", "is zero everywhere: nothing was acquired")
         return np.asarray(mask, dtype=np.bool_)
 
     def _recon_shape(self, header: IsmrmrdHeader) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class FastmriFile(KspaceFile):
             shape, dtype = self._file.shape(name), self._file.dtype(name)
             if len(shape) != 3 or shape[0] != self.n_slices or 0 in shape or dtype.kind not in "fiu":
                 message = f"expected real ({self.n_slices}, y, x), got {dtype} {shape}"
-                raise FileError(self.path, message, field=name)
+                raise self._error(name, message)
         return name
 
 

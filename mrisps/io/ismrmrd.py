@@ -22,7 +22,8 @@ from mrisps.io.acquisition import Acquisition, Geometry, Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.readouts import CALIBRATION, COUNTERS, IMAGING, NOISE, RawGrid, RawImage, RawImages, Readouts
+from mrisps.io.raw_images import RawGrid, RawImage, RawImages
+from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, Readouts
 
 __all__ = ["IsmrmrdFile", "Volume", "ismrmrd_groups"]
 
@@ -36,21 +37,13 @@ _REVERSE = 22
 # Bits of ``flags``, counted from 1, that make a readout something else than imaging; the first that is set decides.
 _KIND_OF_FLAG = {
     **{19: NOISE, 23: 4, 24: 5, 26: 6, 28: 6, 27: 7, 29: 8, 30: 9, 31: 9},
-    **{20: CALIBRATION, 21: 2},
+    **{20: CALIBRATION, 21: CALIBRATION_AND_IMAGING},
 }
 _COMPRESSED = range(53, 57)
 _HEAD_FIELDS = (
     *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
-    *(
-        "encoding_space_ref",
-        "trajectory_dimensions",
-        "sample_time_us",
-        "position",
-        "read_dir",
-        "phase_dir",
-        "slice_dir",
-        "idx",
-    ),
+    *("encoding_space_ref", "trajectory_dimensions", "sample_time_us", "position", "read_dir", "phase_dir"),
+    *("slice_dir", "idx"),
 )
 _MAX_ACQUISITIONS = 1 << 24
 _MAX_BLOCK_BYTES = 8 << 30
@@ -149,7 +142,7 @@ class IsmrmrdFile(KspaceFile):
             message = (
                 f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
             )
-            raise FileError(self.path, message, field="kspace_encode_step_2")
+            raise self._error("kspace_encode_step_2", message)
         return self.images.acquisition(
             index,
             self._samples,
@@ -180,7 +173,7 @@ class IsmrmrdFile(KspaceFile):
         kspace, acquired = self.images.read(image, self._samples, out)
         mask = np.asarray(acquired.any(axis=0), np.bool_)
         if not (acquired == mask).all():
-            raise FileError(self.path, "the readouts are partial, a volume needs whole ones", field="number_of_samples")
+            raise self._error("number_of_samples", "the readouts are partial, a volume needs whole ones")
         calibration = self.images.read_calibration(image, self._samples)
         return Volume(
             kspace=kspace,
@@ -207,9 +200,7 @@ class IsmrmrdFile(KspaceFile):
             raise FileError(self.path, str(error), field=f"{self._group}/xml") from error
         header = self.header
         if header.trajectory != "cartesian":
-            raise FileError(
-                self.path, f"is {header.trajectory or 'not stated'}; only Cartesian is supported", field="trajectory"
-            )
+            raise self._error("trajectory", f"is {header.trajectory or 'not stated'}; only Cartesian is supported")
         self._n_values = self._file.shape(f"{self._group}/data")[0]
         readouts = self._read_heads()
         in_image = ("embedded", "interleaved")
@@ -238,7 +229,7 @@ class IsmrmrdFile(KspaceFile):
         self.notes = (*self._notes(header, encoding), *self.images.notes)
         if header.n_coils not in (None, self.n_coils):
             message = f"the header says {header.n_coils}, the acquisitions have {self.n_coils}"
-            raise FileError(self.path, message, field="receiverChannels")
+            raise self._error("receiverChannels", message)
 
     def _choose_group(self, group: str | None) -> str:
         groups = ismrmrd_groups(self._file)
@@ -247,22 +238,18 @@ class IsmrmrdFile(KspaceFile):
         if group not in groups:
             known = ", ".join(groups) or "none"
             wanted = "one group" if group is None else group
-            raise FileError(
-                self.path, f"expected {wanted} with acquisitions (data and xml), has: {known}", field="group"
-            )
+            raise self._error("group", f"expected {wanted} with acquisitions (data and xml), has: {known}")
         return str(group)
 
     def _grid(self, header: IsmrmrdHeader) -> RawGrid:
         n_y, n_x, n_z = header.encoded_matrix
         if header.line_limits is None:
-            raise FileError(self.path, "is missing: the line of the k-space centre is unknown", field=_FIELD_OF["line"])
+            raise self._error(_FIELD_OF["line"], "is missing: the line of the k-space centre is unknown")
         limits = {"line": header.line_limits, **header.counter_limits}
         if header.partition_limits is not None:
             limits["partition"] = header.partition_limits
         if n_z > 1 and header.partition_limits is None:
-            raise FileError(
-                self.path, "is missing: the partition of the k-space centre is unknown", field=_FIELD_OF["partition"]
-            )
+            raise self._error(_FIELD_OF["partition"], "is missing: the partition of the k-space centre is unknown")
         center_partition = 0 if header.partition_limits is None else header.partition_limits[2]
         return RawGrid(
             n_y=n_y,
@@ -276,22 +263,20 @@ class IsmrmrdFile(KspaceFile):
     def _read_heads(self) -> Readouts:
         name = f"{self._group}/data"
         if not 0 < self._n_values <= _MAX_ACQUISITIONS:
-            raise FileError(
-                self.path, f"has {self._n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}", field=name
-            )
+            raise self._error(name, f"has {self._n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}")
         if "data" not in (self._file.dtype(name).names or ()):
-            raise FileError(self.path, f"expected records with head and data, got {self._file.dtype(name)}", field=name)
+            raise self._error(name, f"expected records with head and data, got {self._file.dtype(name)}")
         head = self._file.read_record_member(name, "head")
         fields = head.dtype.names or ()
         counters = head["idx"].dtype.names or () if "idx" in fields else ()
         missing = [field for field in _HEAD_FIELDS if field not in fields]
         missing += [field for ours in COUNTERS if (field := _FIELD_OF.get(ours, ours)) not in counters]
         if missing:
-            raise FileError(self.path, f"the acquisition header lacks {', '.join(missing)}", field=f"{name}/head")
+            raise self._error(f"{name}/head", f"the acquisition header lacks {', '.join(missing)}")
         try:
             return self._readouts(head)
         except (ValueError, TypeError) as error:  # a member of another type or shape
-            raise FileError(self.path, f"the acquisition header is damaged: {error}", field=f"{name}/head") from error
+            raise self._error(f"{name}/head", f"the acquisition header is damaged: {error}") from error
 
     def _readouts(self, head: NDArray[np.void]) -> Readouts:
         n = len(head)
@@ -337,7 +322,8 @@ class IsmrmrdFile(KspaceFile):
             if flagged(flag).any():
                 message = f"its samples are compressed (flag {flag}), which is not supported"
                 raise readouts.error(np.flatnonzero(flagged(flag))[0], "flags", message)
-        with_trajectory = (integers(head["trajectory_dimensions"]) > 0) & readouts.where(IMAGING, CALIBRATION, 2)
+        with_trajectory = integers(head["trajectory_dimensions"]) > 0
+        with_trajectory &= readouts.where(IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING)
         if with_trajectory.any():
             message = "has a trajectory, but the header says Cartesian"
             raise readouts.error(np.flatnonzero(with_trajectory)[0], "trajectory_dimensions", message)
@@ -349,9 +335,7 @@ class IsmrmrdFile(KspaceFile):
         n_coils, n_samples = int(readouts.n_coils[numbers[0]]), int(readouts.n_samples[numbers[0]])
         n_floats = 2 * n_coils * n_samples
         if len(numbers) * n_floats * 4 > _MAX_BLOCK_BYTES:
-            raise FileError(
-                self.path, f"{len(numbers)} acquisitions of {n_coils} x {n_samples} in one piece", field=name
-            )
+            raise self._error(name, f"{len(numbers)} acquisitions of {n_coils} x {n_samples} in one piece")
         values = np.empty((len(numbers), n_floats), np.float32)
         done = 0
         for rows in _strided_runs(numbers):

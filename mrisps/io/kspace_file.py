@@ -82,6 +82,9 @@ class KspaceFile(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _error(self, field: str, message: str) -> FileError:
+        return FileError(self.path, message, field=field)
+
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.n_slices:
-            raise FileError(self.path, f"expected 0 to {self.n_slices - 1}, got {index}", field="slice")
+            raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {index}")

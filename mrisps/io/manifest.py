@@ -10,14 +10,17 @@ import logging
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from mrisps.atomic import atomic_path, write_text
-from mrisps.errors import FileError
+from mrisps.errors import FileError, SettingsError
 from mrisps.io.files import sha256_of
+from mrisps.settings import Count, Index, Sha256, Text, from_plain, settings
 
 __all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests", "sha256_of"]
 
@@ -25,9 +28,9 @@ HELD_OUT = "test"
 """The split that is not used without being asked for."""
 
 _MAX_MANIFEST_BYTES = 1 << 26
-_T = TypeVar("_T")
 
 
+@settings
 @dataclass(frozen=True)
 class ManifestFile:
     """One file of a dataset.
@@ -62,14 +65,14 @@ class ManifestFile:
     """
 
     path: str
-    sha256: str
-    split: str
-    size: int | None = None
+    sha256: Sha256
+    split: Text
+    size: Index | None = None
     contrast: str | None = None
-    acceleration: int | None = None
-    n_slices: int | None = None
-    n_coils: int | None = None
-    shape: str | None = None
+    acceleration: Count | None = None
+    n_slices: Count | None = None
+    n_coils: Count | None = None
+    shape: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,5}x[1-9][0-9]{0,5}$")] | None = None
     patient: str | None = None
 
     def __post_init__(self) -> None:
@@ -81,16 +84,6 @@ class ManifestFile:
             or re.search(r"[\\:\x00]", self.path)
         ):
             raise ValueError(f"path: expected a plain relative path with forward slashes, got {self.path!r}")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256: expected 64 hexadecimal digits in small letters, got {self.sha256!r}")
-        if not self.split:
-            raise ValueError("split: is empty")
-        if self.shape is not None and not re.fullmatch(r"[1-9][0-9]{0,5}x[1-9][0-9]{0,5}", self.shape):
-            raise ValueError(f"shape: expected for example 640x368, got {self.shape!r}")
-        for name in ("size", "acceleration", "n_slices", "n_coils"):
-            value = getattr(self, name)
-            if value is not None and value < (0 if name == "size" else 1):
-                raise ValueError(f"{name}: expected a positive number, got {value}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +95,7 @@ class FileStatus:
     state: Literal["ok", "missing", "wrong size", "wrong checksum"]
 
 
+@settings
 @dataclass(frozen=True)
 class Manifest:
     """The files of a dataset, where they come from and under which terms.
@@ -173,73 +167,23 @@ class Manifest:
             raise FileError(path, f"cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
             raise FileError(path, f"is no valid TOML: {error}") from error
-        _check_keys(path, "", table, {field.name for field in fields(cls)})
-        entries = _get(path, "", table, "files", list)
-        files = tuple(_file(path, f"files[{index}].", entry) for index, entry in enumerate(entries))
+        entries = table.pop("files", None)
+        if not isinstance(entries, list):
+            raise FileError(path, f"expected a list, got {type(entries).__name__}", field="files")
+        prefix = ""
         try:
-            return cls(
-                name=_get(path, "", table, "name", str),
-                description=_get(path, "", table, "description", str),
-                url=_get(path, "", table, "url", str),
-                licence=_get(path, "", table, "licence", str),
-                files=files,
-            )
-        except ValueError as error:
-            raise _field_error(path, "", error) from error
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path | str,
-        *,
-        name: str,
-        description: str,
-        url: str,
-        licence: str,
-        split_of: Callable[[PurePosixPath], str | None],
-        contrast_of: Callable[[PurePosixPath], str | None] | None = None,
-        acceleration_of: Callable[[PurePosixPath], int | None] | None = None,
-    ) -> "Manifest":
-        """Make the manifest of a folder; every file is read once for its checksum, none is decoded.
-
-        Parameters
-        ----------
-        folder
-            The root of the dataset.
-        name, description, url, licence
-            See `Manifest`.
-        split_of
-            Gives the split of a path relative to the folder; None leaves the file out.
-        contrast_of, acceleration_of
-            Likewise; None where there is none.
-
-        Raises
-        ------
-        FileError
-            The folder or a file cannot be read, or no file is left.
-        """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileError(folder, "is not a folder")
-        files: list[ManifestFile] = []
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            relative = PurePosixPath(path.relative_to(folder).as_posix())
-            split = split_of(relative)
-            if split is None:
-                continue
-            files.append(
-                ManifestFile(
-                    path=str(relative),
-                    sha256=sha256_of(path),
-                    split=split,
-                    size=path.stat().st_size,
-                    contrast=None if contrast_of is None else contrast_of(relative),
-                    acceleration=None if acceleration_of is None else acceleration_of(relative),
-                )
-            )
-        if not files:
-            raise FileError(folder, "has no files for a manifest")
-        return cls(name=name, description=description, url=url, licence=licence, files=tuple(files))
+            manifest = from_plain(cls, {**table, "files": []})
+            files = []
+            for index, entry in enumerate(entries):
+                prefix = f"files[{index}]"
+                if not isinstance(entry, dict):
+                    raise SettingsError("", f"expected a table, got {type(entry).__name__}")
+                files.append(from_plain(ManifestFile, entry))
+            prefix = ""
+            return replace(manifest, files=tuple(files))
+        except SettingsError as error:
+            field = ".".join(part for part in (prefix, error.key) if part)
+            raise FileError(path, error.message, field=field) from error
 
     def write(self, path: Path | str) -> None:
         """Write the manifest as TOML, one line a file, atomically.
@@ -421,48 +365,6 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _file(path: Path, prefix: str, entry: object) -> ManifestFile:
-    if not isinstance(entry, dict):
-        raise FileError(path, f"expected a table, got {type(entry).__name__}", field=prefix.rstrip("."))
-    _check_keys(path, prefix, entry, {field.name for field in fields(ManifestFile)})
-    try:
-        return ManifestFile(
-            path=_get(path, prefix, entry, "path", str),
-            sha256=_get(path, prefix, entry, "sha256", str),
-            split=_get(path, prefix, entry, "split", str),
-            size=_get(path, prefix, entry, "size", int) if "size" in entry else None,
-            contrast=_get(path, prefix, entry, "contrast", str) if "contrast" in entry else None,
-            acceleration=_get(path, prefix, entry, "acceleration", int) if "acceleration" in entry else None,
-            n_slices=_get(path, prefix, entry, "n_slices", int) if "n_slices" in entry else None,
-            n_coils=_get(path, prefix, entry, "n_coils", int) if "n_coils" in entry else None,
-            shape=_get(path, prefix, entry, "shape", str) if "shape" in entry else None,
-            patient=_get(path, prefix, entry, "patient", str) if "patient" in entry else None,
-        )
-    except ValueError as error:
-        raise _field_error(path, prefix, error) from error
-
-
-def _check_keys(path: Path, prefix: str, table: Mapping[str, object], known: set[str]) -> None:
-    unknown = sorted(set(table) - known)
-    if unknown:
-        raise FileError(path, f"is unknown; known are {', '.join(sorted(known))}", field=prefix + unknown[0])
-
-
-def _get(path: Path, prefix: str, table: Mapping[str, object], key: str, kind: type[_T]) -> _T:
-    if key not in table:
-        raise FileError(path, "is missing", field=prefix + key)
-    value = table[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FileError(path, f"expected {kind.__name__}, got {type(value).__name__}", field=prefix + key)
-    return value
-
-
-def _field_error(path: Path, prefix: str, error: ValueError) -> FileError:
-    """Turn "key: message" of a dataclass into the error of the file."""
-    key, _, message = str(error).partition(": ")
-    return FileError(path, message, field=prefix + key)
 
 
 def _toml(value: str | int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mrisps.errors import FileError
+from mrisps.io.files import files_in
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
 from mrisps.io.open import KSPACE_SUFFIXES, open_kspace
@@ -95,8 +96,6 @@ def make_manifest(
         The pattern is no regular expression with a group.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileError(folder, "is not a folder")
     pattern = None
     if patient_pattern is not None:
         try:
@@ -106,9 +105,7 @@ def make_manifest(
         if pattern.groups < 1:
             raise ValueError(f"patient_pattern: expected a group, for example 'file([0-9]+)', got {patient_pattern!r}")
     suffixes = set(KSPACE_SUFFIXES) - {".hdr"}
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in suffixes)
-    if not paths:
-        raise FileError(folder, f"has no k-space: no {', '.join(sorted(suffixes))}")
+    paths = files_in(folder, suffixes, depth=8)
     files = []
     for path in paths:
         relative = PurePosixPath(path.relative_to(folder).as_posix())

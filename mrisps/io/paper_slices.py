@@ -27,8 +27,16 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
 from mrisps.io.arrays import centered
 from mrisps.io.fastmri import write_kspace
+from mrisps.io.files import check_is_file, files_in
 
-__all__ = ["Acceleration", "PaperSlice", "convert_paper_slice", "convert_paper_slices", "read_paper_slice"]
+__all__ = [
+    "Acceleration",
+    "PaperSlice",
+    "convert_paper_slice",
+    "convert_paper_slices",
+    "paper_outputs",
+    "read_paper_slice",
+]
 
 Acceleration = Literal[8, 16]
 
@@ -138,6 +146,21 @@ def convert_paper_slice(
     )
 
 
+def paper_outputs(source: Path | str, destination: Path | str) -> dict[Path, Path]:
+    """The npz archives in a folder and its subfolders, or one archive, and the file that each is converted to.
+
+    Raises
+    ------
+    FileError
+        The folder has no archives, or does not exist.
+    """
+    source, destination = Path(source), Path(destination)
+    if source.is_file():
+        return {source: destination / source.with_suffix(".h5").name}
+    archives = files_in(source, {".npz"}, depth=8)
+    return {archive: destination / archive.relative_to(source).with_suffix(".h5") for archive in archives}
+
+
 def convert_paper_slices(
     source: Path | str,
     destination: Path | str,
@@ -168,25 +191,16 @@ def convert_paper_slices(
     FileError
         The folder has no archives, or one of them failed; those converted before it are there.
     """
-    source, destination = Path(source), Path(destination)
-    if source.is_file():
-        archives, root = [source], source.parent
-    else:
-        archives, root = sorted(source.rglob("*.npz")), source
-    if not archives:
-        raise FileError(source, "has no npz archives" if source.is_dir() else "does not exist")
-    written: list[Path] = []
-    for archive in archives:
-        path = destination / archive.relative_to(root).with_suffix(".h5")
+    outputs = paper_outputs(source, destination)
+    for done, (archive, path) in enumerate(outputs.items(), 1):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(path.parent, f"cannot be made: {error.strerror}") from error
         convert_paper_slice(archive, path, acceleration=acceleration)
-        written.append(path)
         if progress is not None:
-            progress(len(written), len(archives), path)
-    return tuple(written)
+            progress(done, len(outputs), path)
+    return tuple(outputs.values())
 
 
 def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:
@@ -199,8 +213,7 @@ def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:
 
 
 def _array(path: Path, name: str) -> NDArray[np.generic]:
-    if not path.is_file():
-        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
+    check_is_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if f"{name}.npy" not in archive.namelist():

@@ -4,18 +4,12 @@ A file of VD and later has measurements: adjustments, and last the image. A meas
 measurement blocks, a header with counters each and the samples of all channels; a block marked ACQEND is the last. In VB there
 is one measurement, and every channel has a header of its own.
 
-The layout of the headers is taken from the package `twixtools`. Its own reader is not used: it follows lengths in the file
-without looking, and would never end on a damaged one. Here every step is checked, and samples are mapped.
+Every step from one block to the next is checked, and samples are mapped.
 
-Source: twixtools 0.24 (P. Ehses), ``mdh_def.py``, ``hdr_def.py``; siemens_to_ismrmrd, ``main.cpp``, for the sample time of
-noise scans, the relative receiver bandwidth, and which axis of the quaternion is which.
+Source: siemens_to_ismrmrd, ``main.cpp``, for the sample time of noise scans and the relative receiver bandwidth.
 """
 
-import math
-import re
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -23,14 +17,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.errors import FileError, MrispsError
+from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.mapped import release_pages
-from mrisps.io.readouts import CALIBRATION, COUNTERS, IMAGING, KINDS, NOISE, RawGrid, RawImages, Readouts
+from mrisps.io.raw_images import RawGrid, RawImages
+from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, Readouts
+from mrisps.io.twix_layout import TwixProtocol, directions_of, mapped, measurements_of, protocol_of, twix_headers
 
-__all__ = ["TwixFile", "TwixHeaders", "twix_headers"]
+__all__ = ["TwixFile"]
 
 _FIELD_OF = MappingProxyType(
     {
@@ -42,57 +38,11 @@ _FIELD_OF = MappingProxyType(
 _KIND_OF_FLAG = {
     **{"SYNCDATA": 10, "NOISEADJSCAN": NOISE, "RTFEEDBACK": 6, "HPFEEDBACK": 6, "PHASCOR": 5},
     **{"REFPHASESTABSCAN": 9, "PHASESTABSCAN": 9, "RETRO_DUMMYSCAN": 7, "CT_NORMALIZE": 8, "noname60": 4},
-    **{"PATREFANDIMASCAN": 2, "PATREFSCAN": CALIBRATION},
+    **{"PATREFANDIMASCAN": CALIBRATION_AND_IMAGING, "PATREFSCAN": CALIBRATION},
 }
 _RELATIVE_BANDWIDTH = 0.793
-_MAX_ENTRIES = 64
-_MAX_PROTOCOL_BYTES = 1 << 26
 _MAX_BLOCKS = 1 << 24
 _CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "separate", 32: "separate", 64: "separate"}
-
-
-@dataclass(frozen=True, eq=False)
-class TwixHeaders:
-    """Layouts of the headers in a file.
-
-    Parameters
-    ----------
-    block, channel
-        Element types of the header of a block, and of that of a channel in it. VB: there is no header of the whole block.
-    flags
-        Bit of ``EvalInfoMask`` by name.
-    """
-
-    block: np.dtype[np.void]
-    channel: np.dtype[np.void]
-    flags: Mapping[str, int]
-    is_vb: bool
-
-    @property
-    def n_front(self) -> int:
-        """Bytes before the first channel."""
-        return 0 if self.is_vb else self.block.itemsize
-
-    def flag(self, mask: NDArray[np.uint64], name: str) -> NDArray[np.bool_]:
-        """Where a flag is set."""
-        return np.asarray((mask >> np.uint64(self.flags[name])) & np.uint64(1) != 0, np.bool_)
-
-
-def twix_headers(is_vb: bool) -> TwixHeaders:
-    """The layouts, from the package twixtools.
-
-    Raises
-    ------
-    MrispsError
-        It is not installed.
-    """
-    try:
-        from twixtools import mdh_def
-    except ImportError as error:
-        raise MrispsError("Siemens twix files need the package twixtools: pip install 'mrisps[twix]'") from error
-    block = mdh_def.VB17_header if is_vb else mdh_def.Scan_header
-    channel = mdh_def.VB17_header if is_vb else mdh_def.Channel_header
-    return TwixHeaders(np.dtype(block), np.dtype(channel), MappingProxyType(dict(mdh_def.mask_dict)), is_vb)
 
 
 class TwixFile(KspaceFile):
@@ -118,16 +68,14 @@ class TwixFile(KspaceFile):
 
     def __init__(self, path: Path | str, *, average: Literal["mean", "separate"] = "mean") -> None:
         self.path = Path(path)
-        self._bytes: NDArray[np.uint8] | None = _mapped(self.path)
-        is_vb, measurements = _measurements(self.path, self._bytes)
+        self._bytes: NDArray[np.uint8] | None = mapped(self.path)
+        is_vb, measurements = measurements_of(self.path, self._bytes)
         self._headers = twix_headers(is_vb)
         start, end = measurements[-1]
-        n_protocol, protocol = _protocol(self.path, self._bytes, start, end)
+        n_protocol, protocol = protocol_of(self.path, self._bytes, start, end)
         trajectory = protocol.number("sKSpace.ucTrajectory")
         if trajectory not in (None, 1):
-            raise FileError(
-                self.path, f"is {trajectory:g}; only Cartesian (1) is supported", field="sKSpace.ucTrajectory"
-            )
+            raise self._error("sKSpace.ucTrajectory", f"is {trajectory:g}; only Cartesian (1) is supported")
         self._offsets, heads = self._walk(start + n_protocol, end)
         readouts = self._readouts(heads, protocol)
         self.header: IsmrmrdHeader = self._header(readouts, heads, protocol)
@@ -139,7 +87,7 @@ class TwixFile(KspaceFile):
         )
         if self.header.encoded_matrix[2] > 1:
             message = f"is three-dimensional ({self.header.encoded_matrix[2]} partitions), which is not supported for twix files"
-            raise FileError(self.path, message, field="Par")
+            raise self._error("Par", message)
         self.n_slices = len(self.images.images)
         self.n_coils = self.images.n_coils
         self.shape = (self.header.encoded_matrix[0], self.header.encoded_matrix[1])
@@ -211,13 +159,12 @@ class TwixFile(KspaceFile):
         heads = content[starts[:, np.newaxis] + np.arange(layout.block.itemsize)].view(layout.block).reshape(-1)
         return starts, heads
 
-    def _readouts(self, heads: NDArray[np.void], protocol: "_Protocol") -> Readouts:
+    def _readouts(self, heads: NDArray[np.void], protocol: TwixProtocol) -> Readouts:
         layout, flags = self._headers, heads["EvalInfoMask"].astype(np.uint64)
         kind = np.full(len(heads), IMAGING, np.int64)
         for name, value in reversed(_KIND_OF_FLAG.items()):
             kind[layout.flag(flags, name)] = value
-        both = layout.flag(flags, "PATREFANDIMASCAN") & (kind == CALIBRATION)
-        kind[both] = KINDS.index("calibration and imaging")
+        kind[layout.flag(flags, "PATREFANDIMASCAN") & (kind == CALIBRATION)] = CALIBRATION_AND_IMAGING
         n_samples = heads["SamplesInScan"].astype(np.int64)
         dwell_ns = protocol.number("sRXSPEC.alDwellTime[0]") or 0.0
         dwell = np.full(len(heads), dwell_ns / 1000)
@@ -227,7 +174,7 @@ class TwixFile(KspaceFile):
             dwell[noise] = 1e7 / n / 130 if layout.is_vb else np.floor(76800 / n) / 10
         place = heads["SliceData"]
         quaternion = place["Quaternion"].astype(np.float64)  # scalar first
-        phase, read, through = _directions(quaternion)
+        phase, read, through = directions_of(quaternion)
         return Readouts(
             source=self.path,
             record="measurement block",
@@ -250,9 +197,9 @@ class TwixFile(KspaceFile):
             slice_direction=through,
         )
 
-    def _header(self, readouts: Readouts, heads: NDArray[np.void], protocol: "_Protocol") -> IsmrmrdHeader:
+    def _header(self, readouts: Readouts, heads: NDArray[np.void], protocol: TwixProtocol) -> IsmrmrdHeader:
         """What an ISMRMRD header of the same measurement says."""
-        imaging = np.flatnonzero(readouts.where(IMAGING, KINDS.index("calibration and imaging")))
+        imaging = np.flatnonzero(readouts.where(IMAGING, CALIBRATION_AND_IMAGING))
         if len(imaging) == 0:
             raise FileError(self.path, "has no imaging readouts")
         n_y = max(int(readouts.n_samples[imaging[0]]), self._size(protocol, "iRoFTLength", "", 0))
@@ -263,9 +210,7 @@ class TwixFile(KspaceFile):
         oversampling = n_y / n_base
         along_x = 1 + (protocol.number("sKSpace.dPhaseOversamplingForDialog") or 0.0)
         if not 1 <= along_x < 16:
-            raise FileError(
-                self.path, f"expected a fraction >= 0, got {along_x - 1}", field="sKSpace.dPhaseOversamplingForDialog"
-            )
+            raise self._error("sKSpace.dPhaseOversamplingForDialog", f"expected a fraction >= 0, got {along_x - 1}")
         fov = [protocol.number(f"sSliceArray.asSlice[0].{name}") for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")]
         y, x, z = (0.0 if value is None else value for value in fov)
         center = int(heads["CenterLin"][imaging[0]])
@@ -288,7 +233,7 @@ class TwixFile(KspaceFile):
         )
 
     def _grid(self, header: IsmrmrdHeader, heads: NDArray[np.void], readouts: Readouts) -> RawGrid:
-        imaging = np.flatnonzero(readouts.where(IMAGING, KINDS.index("calibration and imaging")))
+        imaging = np.flatnonzero(readouts.where(IMAGING, CALIBRATION_AND_IMAGING))
         for name in ("CenterLin", "CenterPar"):
             centers = heads[name][imaging]
             if (centers != centers[0]).any():
@@ -297,13 +242,13 @@ class TwixFile(KspaceFile):
         n_y, n_x, n_z = header.encoded_matrix
         return RawGrid(n_y, n_x, n_z, int(heads["CenterLin"][imaging[0]]), int(heads["CenterPar"][imaging[0]]), {})
 
-    def _size(self, protocol: "_Protocol", name: str, other: str, default: int | None = None) -> int:
+    def _size(self, protocol: TwixProtocol, name: str, other: str, default: int | None = None) -> int:
         value = protocol.parameter(name)
         value = protocol.number(other) if value is None else value
         if value is None and default is not None:
             return default
         if value is None or not 1 <= value <= 1 << 16 or value != int(value):
-            raise FileError(self.path, f"expected a number from 1 to 65536, got {value}", field=f"{name} or {other}")
+            raise self._error(f"{name} or {other}", f"expected a number from 1 to 65536, got {value}")
         return int(value)
 
     def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
@@ -325,90 +270,3 @@ class TwixFile(KspaceFile):
 
     def _block_error(self, number: int, field: str, message: str) -> FileError:
         return FileError(self.path, f"measurement block {number}: {message}", field=field)
-
-
-class _Protocol:
-    """The text of a protocol: ``name = value`` lines of the sequence, and XProtocol parameters."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def number(self, name: str) -> float | None:
-        """A number of the sequence's protocol, for example ``sKSpace.lPartitions``; None if there is none."""
-        found = re.search(rf"^{re.escape(name)}[ \t]*=[ \t]*([-+.\w]{{1,40}})", self._text, re.MULTILINE)
-        return None if found is None else _as_number(found.group(1))
-
-    def parameter(self, name: str) -> float | None:
-        """A number of the XProtocol, for example ``iPEFTLength``."""
-        pattern = rf'<Param(?:Long|Double)\."{re.escape(name)}">[ \t\r\n]*{{[ \t\r\n]*([-+.\w]{{1,40}})'
-        found = re.search(pattern, self._text)
-        return None if found is None else _as_number(found.group(1))
-
-    def text(self, name: str) -> str | None:
-        """A text of either."""
-        key, blank = re.escape(name), r"[ \t\r\n]*"
-        begin = rf'(?:^{key}[ \t]*=[ \t]*"{{1,2}}|<ParamString\."{key}">{blank}{{{blank}")'
-        pattern = begin + r'([^"\n]{1,200})"'
-        found = re.search(pattern, self._text, re.MULTILINE)
-        return None if found is None else found.group(1)
-
-
-def _as_number(text: str) -> float | None:
-    try:
-        value = float(int(text, 16)) if text.startswith("0x") else float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _mapped(path: Path) -> NDArray[np.uint8]:
-    try:
-        if not path.is_file():
-            raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
-        if path.stat().st_size < 64:
-            raise FileError(path, f"is no Siemens raw data: {path.stat().st_size} bytes")
-        return np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError) as error:
-        raise FileError(path, f"cannot be read: {error}") from error
-
-
-def _measurements(path: Path, content: NDArray[np.uint8]) -> tuple[bool, list[tuple[int, int]]]:
-    """Whether the software is VB, and first byte and end of every measurement."""
-    first, second = struct.unpack_from("<II", content.data, 0)
-    size = len(content)
-    if first < 10_000 and 1 <= second <= _MAX_ENTRIES:  # VD and later: a table of measurements
-        measurements = []
-        for number in range(second):
-            at = 8 + 152 * number
-            if at + 24 > size:
-                raise FileError(path, f"is truncated: {size} bytes", field="table of measurements")
-            start, length = struct.unpack_from("<QQ", content.data, at + 8)
-            length = length or size - min(start, size)
-            if start < 8 or start + 16 > size or start + length > size:
-                message = f"measurement {number}: bytes {start} to {start + length} of {size}: the file is truncated or damaged"
-                raise FileError(path, message, field="table of measurements")
-            measurements.append((start, start + length))
-        return False, measurements
-    if 10_000 <= first < size and 1 <= second <= 32:  # VB: the length of the protocol
-        return True, [(0, size)]
-    raise FileError(
-        path, f"is no Siemens raw data of a known version (VB, VD and later): it begins with {first}, {second}"
-    )
-
-
-def _protocol(path: Path, content: NDArray[np.uint8], start: int, end: int) -> tuple[int, _Protocol]:
-    """Length of the protocol of a measurement, and what it says."""
-    n_bytes, _ = struct.unpack_from("<II", content.data, start)
-    if not 8 <= n_bytes <= _MAX_PROTOCOL_BYTES or start + n_bytes > end:
-        raise FileError(path, f"its length is {n_bytes} bytes, of {end - start}", field="protocol")
-    # names of the parts and their lengths are binary, and no hindrance to finding a line
-    return n_bytes, _Protocol(bytes(content[start : start + n_bytes]).decode("latin-1"))
-
-
-def _directions(quaternion: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Phase, readout and slice direction, each (readout, 3), from quaternions (readout, 4) with the scalar first."""
-    with np.errstate(over="ignore", invalid="ignore"):  # damaged ones are found out later, by not being orthonormal
-        r, i, j, k = quaternion.T
-        yield np.stack([1 - 2 * (j * j + k * k), 2 * (i * j + k * r), 2 * (i * k - j * r)], axis=1)
-        yield np.stack([2 * (i * j - k * r), 1 - 2 * (i * i + k * k), 2 * (j * k + i * r)], axis=1)
-        yield np.stack([2 * (i * k + j * r), 2 * (j * k - i * r), 1 - 2 * (i * i + j * j)], axis=1)

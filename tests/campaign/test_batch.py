@@ -25,6 +25,7 @@ from batch_files import (
     write_input,
     write_inputs,
 )
+from manifests import manifest_of
 
 from mrisps.campaign import batch as module
 from mrisps.campaign.batch import (
@@ -38,7 +39,7 @@ from mrisps.campaign.batch import (
 )
 from mrisps.campaign.ledger import Entry, Ledger
 from mrisps.errors import FileError
-from mrisps.io.manifest import Manifest, sha256_of
+from mrisps.io.manifest import sha256_of
 from mrisps.reconstruction.run import FileResult, Run
 from mrisps.reconstruction.weights import Weights
 
@@ -266,9 +267,7 @@ def test_manifest(tmp_path: Path, job: Job) -> None:
     root = tmp_path / "data"
     for split in ("train", "val", "test"):
         write_inputs(root / split, 1)
-    manifest = Manifest.from_folder(
-        root, name="n", description="d", url="", licence="l", split_of=lambda path: path.parts[0]
-    )
+    manifest = manifest_of(root, lambda path: path.parts[0])
     result = run(items_of_manifest(manifest, root, include_test=False), job)
     assert made(result) == ["train/v00.h5", "val/v00.h5"]
     assert (job.folder / "val" / "v00.json").is_file()

@@ -107,7 +107,7 @@ def test_wrong_options(
 def test_folders_without_kspace_or_split(cli: Cli, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert cli("manifest", "make", tmp_path / "empty", "--output", tmp_path / "x.toml") == 1
-    assert "has no k-space" in cli.error()
+    assert "expected files ending in .cfl, .dat" in cli.error()
     assert cli("manifest", "make", folder / "multicoil_val", "--output", tmp_path / "x.toml") == 1
     assert "split: no folder's name says train, val or test" in cli.error()
 

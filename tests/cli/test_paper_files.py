@@ -46,7 +46,7 @@ def test_wrong_slices(cli: Cli, slices: Path, tmp_path: Path) -> None:
     assert cli("convert-paper-slices", tmp_path / "none", tmp_path / "out", "--acceleration", "8") == 2
     (tmp_path / "empty").mkdir()
     assert cli("convert-paper-slices", tmp_path / "empty", tmp_path / "out", "--acceleration", "8") == 1
-    assert cli.error() == f"error: {tmp_path / 'empty'}: has no npz archives"
+    assert cli.error() == f"error: {tmp_path / 'empty'}: expected files ending in .npz; the folder has: nothing"
 
 
 def test_weights(cli: Cli, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from manifests import manifest_of
 from numpy.typing import NDArray
 
 from mrisps.io.images import write_image
-from mrisps.io.manifest import Manifest
 from mrisps.reconstruction.recipe import load_recipe
 
 from .helpers import PROJECT, Cli, recipe_text
@@ -159,9 +159,7 @@ def test_not_converged(cli: Cli, denoising: Path, pictures: Path, tmp_path: Path
 
 def test_the_test_split_of_a_manifest_is_never_used(cli: Cli, denoising: Path, pictures: Path, tmp_path: Path) -> None:
     splits = {"a.png": "test", "b.png": "val", "c.png": "train"}
-    manifest = Manifest.from_folder(
-        pictures, name="x", description="x", url="", licence="x", split_of=lambda path: splits[path.name]
-    )
+    manifest = manifest_of(pictures, lambda path: splits[path.name])
     path = tmp_path / "list.toml"
     manifest.write(path)
     output = tmp_path / "tuned.py"

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
+from manifests import manifest_of
 
 from mrisps.errors import FileError
 from mrisps.io.manifest import Manifest, ManifestFile, builtin_manifests, sha256_of
@@ -30,22 +31,14 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-def split_of(path: PurePosixPath) -> str | None:
-    return path.parts[0] if len(path.parts) > 1 else None
-
-
 @pytest.fixture
 def manifest(source: Path) -> Manifest:
-    return Manifest.from_folder(
+    listed = manifest_of(
         source,
-        name="example",
-        description='Three "files" \\ of µ\x7f',
-        url="http://127.0.0.1:9/data/",  # nobody listens there
-        licence="MIT",
-        split_of=split_of,
-        contrast_of=lambda path: "pd" if path.name == "b.bin" else None,
-        acceleration_of=lambda path: 8 if path.name == "b.bin" else None,
+        lambda path: path.parts[0] if len(path.parts) > 1 else "",
+        "http://127.0.0.1:9/data/",  # nobody listens there
     )
+    return replace(listed, files=(*listed.files[:2], replace(listed.files[2], contrast="pd", acceleration=8)))
 
 
 @pytest.fixture
@@ -64,18 +57,9 @@ def server(source: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_from_folder(manifest: Manifest) -> None:
+def test_splits_and_contrasts(manifest: Manifest) -> None:
     assert [file.path for file in manifest.files] == ["test/c.bin", "val/a b.bin", "val/b.bin"]
-    assert manifest.files[2] == ManifestFile(
-        "val/b.bin", hashlib.sha256(b"second").hexdigest(), "val", size=6, contrast="pd", acceleration=8
-    )
     assert (manifest.splits, manifest.contrasts) == (("test", "val"), ("pd",))
-
-
-def test_from_folder_without_files(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(FileError, match=r"has no files for a manifest|is not a folder"):
-            Manifest.from_folder(folder, name="a", description="", url="http://a/", licence="", split_of=split_of)
 
 
 def test_round_trip(tmp_path: Path, manifest: Manifest) -> None:
@@ -165,18 +149,21 @@ BAD = {
     "url: is missing": HEAD.replace('url = "https://a/b/"', "") + "files = []",
     "url: expected http(s)://.../ with a slash at the end, got 'ftp://a/'": HEAD.replace("https://a/b/", "ftp://a/")
     + "files = []",
-    "name: expected str, got int": HEAD.replace('"a"', "1") + "files = []",
-    "files: is missing": HEAD,
-    "files: expected list, got int": HEAD + "files = 1",
-    "colour: is unknown; known are description, files, licence, name, url": HEAD + "files = []\ncolour = 1",
+    "name: expected a string, got 1": HEAD.replace('"a"', "1") + "files = []",
+    "files: expected a list, got NoneType": HEAD,
+    "files: expected a list, got int": HEAD + "files = 1",
+    "colour: unknown key; known here: name, description, url, licence, files": HEAD + "files = []\ncolour = 1",
     "files[0]: expected a table, got int": HEAD + "files = [1]",
-    "files[0].sha265: is unknown; ": HEAD + f'files = [{{path = "a", sha265 = "{SUM}", split = "val"}}]',
+    "files[0].sha265: unknown key; known here: path, sha256": HEAD
+    + f'files = [{{path = "a", sha265 = "{SUM}", split = "val"}}]',
     "files[0].sha256: is missing": HEAD + 'files = [{path = "a", split = "val"}]',
-    "files[0].sha256: expected 64 hexadecimal": HEAD + 'files = [{path = "a", sha256 = "abc", split = "val"}]',
-    "files[0].split: is empty": HEAD + f'files = [{{path = "a", sha256 = "{SUM}", split = ""}}]',
-    "files[0].size: expected int, got bool": HEAD
+    "files[0].sha256: expected a text to match pattern '^[0-9a-f]": HEAD
+    + 'files = [{path = "a", sha256 = "abc", split = "val"}]',
+    r"files[0].split: expected a text to match pattern '\S', got ''": HEAD
+    + f'files = [{{path = "a", sha256 = "{SUM}", split = ""}}]',
+    "files[0].size: expected an integer, got True": HEAD
     + f'files = [{{path = "a", sha256 = "{SUM}", split = "val", size = true}}]',
-    "files[0].size: expected a positive number, got -1": HEAD
+    "files[0].size: expected an integer >= 0, got -1": HEAD
     + f'files = [{{path = "a", sha256 = "{SUM}", split = "val", size = -1}}]',
     "files[1].path: a is there twice": HEAD
     + f'files = [{", ".join(2 * [f"""{{path="a",sha256="{SUM}",split="v"}}"""])}]',

@@ -70,7 +70,7 @@ def test_synchronisation_blocks_are_skipped(tmp_path: Path) -> None:
     path = write_twix(tmp_path / "a.dat", KSPACE)
     content = bytearray(path.read_bytes())
     start = 10_240 + struct.unpack_from("<I", content, 10_240)[0]
-    from mrisps.io.twix import twix_headers
+    from mrisps.io.twix_layout import twix_headers
 
     layout = twix_headers(False)
     block: np.ndarray = np.zeros(1, layout.block)
