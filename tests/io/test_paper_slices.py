@@ -113,7 +113,7 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_nothing_to_convert(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="expected files ending in .npz; the folder has: nothing"):
+    with pytest.raises(FileError, match=r"expected files ending in \.npz; the folder has: nothing"):
         convert_paper_slices(tmp_path, tmp_path / "out", acceleration=8)
     with pytest.raises(FileError, match="does not exist"):
         convert_paper_slices(tmp_path / "absent", tmp_path / "out", acceleration=8)
