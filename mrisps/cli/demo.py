@@ -109,7 +109,7 @@ def _record(done: "DemoResult", content: "DemoContent") -> dict[str, object]:
             for method in done.methods
         ],
         "data_range": 1.0,
-        "mask": json.loads(done.mask.to_json()),
+        "mask": done.mask.to_record(),
         "certificate": done.certificate,
         "recipe": content.recipe,
         "weights": {"what": content.weights, "sha256": content.weights_sha256},

@@ -116,7 +116,7 @@ class Record:
         if not isinstance(value, dict):
             return FROM_ZEROS if value == FROM_ZEROS else None
         try:
-            return SamplingMask.from_json(json.dumps(value))
+            return SamplingMask.from_record(value)
         except ValueError as error:
             raise FileError(self.path, str(error), field="provenance.options.mask") from error
 

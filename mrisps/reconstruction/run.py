@@ -235,9 +235,7 @@ class Run:
         return {
             "undersample": self.undersample,
             "crop": self.crop,
-            "mask": json.loads(given.to_json())
-            if isinstance(given, SamplingMask)
-            else given or "from the file or the recipe",
+            "mask": given.to_record() if isinstance(given, SamplingMask) else given or "from the file or the recipe",
             "scale": "from the recipe" if self.scale is None else self.scale,
             "noise_std": "from the recipe" if self.noise_std is None else self.noise_std,
             "layout": None if self.layout is None else {**asdict(self.layout), "axes": list(self.layout.axes)},

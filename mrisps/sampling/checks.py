@@ -9,6 +9,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Seed = int | tuple[int, ...]
 Pattern = npt.NDArray[np.bool_]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
     suffix = path.suffix.lower()
     try:
         if suffix == ".json":
-            mask = SamplingMask.from_json(path.read_text(encoding="utf-8"))
+            mask = SamplingMask.from_record(json.loads(path.read_text(encoding="utf-8")))
             if shape is not None and mask.shape != tuple(shape):
                 raise ValueError(f"expected (y, x) = {tuple(shape)}, got {mask.shape}")
             return mask
@@ -45,7 +46,8 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
             with path.open("rb") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
             return dataclasses.replace(SamplingMask.from_array(array, shape), kind="file")
-    except (OSError, ValueError, EOFError, MemoryError) as error:  # MemoryError: what a wrong header can ask for
+    except (OSError, ValueError, EOFError, MemoryError, RecursionError) as error:
+        # MemoryError: what a wrong header can ask for; RecursionError: deeply nested JSON.
         message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileError(path, message, field="mask") from error
     raise FileError(path, f"expected a mask as .npy or .json, got suffix {path.suffix!r}")
@@ -64,7 +66,7 @@ def write_mask(mask: SamplingMask, path: Path | str) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".json":
-        write_text(path, mask.to_json() + "\n")
+        write_text(path, json.dumps(mask.to_record(), indent=2) + "\n")
     elif suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, mask.pattern, allow_pickle=False)

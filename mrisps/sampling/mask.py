@@ -4,7 +4,6 @@ import base64
 import binascii
 import dataclasses
 import hashlib
-import json
 import math
 import zlib
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mrisps.sampling.checks import EXPECTED, Pattern, Seed, binary, check, is_integer
+from mrisps.sampling.checks import EXPECTED, Json, Pattern, Seed, binary, check, is_integer
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -217,7 +216,7 @@ class SamplingMask:
 
     # ------------------------------------------------------------------------------------------------ identity
 
-    def _values(self) -> dict[str, object]:
+    def _values(self) -> dict[str, Any]:
         """All fields but the pattern; without the field that only masks of a second seed have."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["pattern"]
@@ -237,11 +236,10 @@ class SamplingMask:
 
     # ------------------------------------------------------------------------------------------------ JSON
 
-    def to_record(self) -> dict[str, object]:
-        """All fields, realised acceleration, pattern (packed bits, zlib, base64) and its SHA-256, as JSON has them."""
+    def to_record(self) -> dict[str, Json]:
+        """Plain values for JSON: all fields, realised acceleration, pattern (packed bits, zlib, base64) and its SHA-256."""
         packed = zlib.compress(np.packbits(self.pattern).tobytes(), level=9)
-        record: dict[str, object] = {"format": _FORMAT, "version": _FORMAT_VERSION} | self._values()
-        record |= {
+        record = {"format": _FORMAT, "version": _FORMAT_VERSION, **self._values()} | {
             "realised_acceleration": self.realised_acceleration,
             "sha256": self.sha256,
             "pattern_shape": self.pattern.shape,
@@ -278,18 +276,6 @@ class SamplingMask:
             if record[name] != getattr(mask, name):
                 raise ValueError(f"{name}: {record[name]} is stated, but the pattern has {getattr(mask, name)}")
         return mask
-
-    def to_json(self) -> str:
-        """`to_record` as text."""
-        return json.dumps(self.to_record(), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "SamplingMask":
-        """Mask from what `to_json` wrote; ValueError as `from_record`."""
-        try:
-            return cls.from_record(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"not JSON: {error}") from error
 
     # ------------------------------------------------------------------------------------------------ for people
 

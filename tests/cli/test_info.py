@@ -13,7 +13,7 @@ from mrisps.io.acquisition import Geometry
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import write_image
 from mrisps.io.result_file import ResultWriter
-from mrisps.sampling import make_mask
+from mrisps.sampling import make_mask, write_mask
 
 from .helpers import Cli
 
@@ -67,7 +67,7 @@ def test_images_and_masks(cli: Cli, picture: Path, tmp_path: Path) -> None:
     assert cli("info", picture) == 0
     assert "32 x 24 (y, x)" in cli.stdout
     mask = make_mask("equispaced", (32, 24), 4, 0.1)
-    (tmp_path / "mask.json").write_text(mask.to_json())
+    write_mask(mask, tmp_path / "mask.json")
     assert cli("info", tmp_path / "mask.json") == 0
     assert "equispaced mask, 32 x 24 (y, x)" in cli.stdout
     np.save(tmp_path / "mask.npy", mask.pattern)

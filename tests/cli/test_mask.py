@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mrisps.cli.main import app
 from mrisps.cli.mask import KINDS
-from mrisps.sampling import MASK_KINDS, SamplingMask, make_mask
+from mrisps.sampling import MASK_KINDS, make_mask, read_mask
 
 from .helpers import Cli
 
@@ -59,7 +59,7 @@ def test_files(cli: Cli, tmp_path: Path) -> None:
     for suffix in ("json", "npy", "png"):
         assert cli("mask", *OPTIONS, "--output", tmp_path / f"mask.{suffix}") == 0
         assert cli.stderr == f"mask: {tmp_path / f'mask.{suffix}'}\n"
-    assert SamplingMask.from_json((tmp_path / "mask.json").read_text()) == made
+    assert read_mask(tmp_path / "mask.json") == made
     np.testing.assert_array_equal(np.load(tmp_path / "mask.npy"), made.pattern)
     with Image.open(tmp_path / "mask.png") as picture:
         assert min(picture.size) > 300

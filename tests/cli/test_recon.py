@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mrisps.io.fastmri import write_kspace
-from mrisps.sampling import make_mask
+from mrisps.sampling import make_mask, write_mask
 
 from .helpers import SHAPE, Cli, recipe_text, to_kspace
 
@@ -148,7 +148,7 @@ def test_mask_from_files(
 ) -> None:
     as_array, as_json = tmp_path / "mask.npy", tmp_path / "mask.json"
     np.save(as_array, columns)
-    as_json.write_text(make_mask("equispaced", SHAPE, 2, 0.1).to_json())
+    write_mask(make_mask("equispaced", SHAPE, 2, 0.1), as_json)
     options = ("--recipe", recipe, "--weights", weights, "--output", tmp_path / "out", "--overwrite")
     assert cli("recon", unmarked, *options, "--mask", as_array) == 0
     assert certificates(tmp_path / "out/unmarked.h5")[0]["mask"]["kind"] == "file"

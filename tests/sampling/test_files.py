@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrisps.errors import FileError
-from mrisps.sampling import SamplingMask, make_mask, read_mask
+from mrisps.sampling import SamplingMask, make_mask, read_mask, write_mask
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_from_npy(tmp_path: Path) -> None:
 
 def test_from_json_file(tmp_path: Path, mask: SamplingMask) -> None:
     path = tmp_path / "mask.json"
-    path.write_text(mask.to_json(), encoding="utf-8")
+    write_mask(mask, path)
     assert read_mask(path) == mask
     assert read_mask(path, (640, 368)) == mask
     with pytest.raises(FileError, match=r"mask.json: mask: expected \(y, x\) = \(320, 320\), got \(640, 368\)"):
@@ -42,7 +42,7 @@ def test_broken_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(FileError, match=f"{name}: mask: No such file"):
         read_mask(path)
-    contents = [b"", b"{", b"\x93NUMPY", b"\xff\xfe", b"PK\x03\x04", b"null", b"[1]"]
+    contents = [b"", b"{", b"\x93NUMPY", b"\xff\xfe", b"PK\x03\x04", b"null", b"[1]", b"[" * 100_000]
     np.save(tmp_path / "good.npy", np.ones((4, 4)))
     contents.append((tmp_path / "good.npy").read_bytes()[:-8])
     contents.append((tmp_path / "good.npy").read_bytes().replace(b"(4, 4)", b"(4, 1000000000000000)"))

@@ -71,7 +71,7 @@ def test_copies_and_pickles_stay_read_only(mask: SamplingMask) -> None:
 def test_equality(mask: SamplingMask) -> None:
     assert mask != make_mask("equispaced", (640, 368), 8, 0.04, seed=2)
     assert mask != SamplingMask.from_array(mask.pattern, mask.shape)
-    assert mask != mask.to_json()
+    assert mask != mask.to_record()
     assert len({mask, make_mask("equispaced", (640, 368), 8, 0.04, seed=1)}) == 1
 
 
@@ -223,20 +223,20 @@ def test_json_round_trip(
         power=std,
         tolerance=tolerance,
     )
-    back = SamplingMask.from_json(mask.to_json())
+    back = SamplingMask.from_record(json.loads(json.dumps(mask.to_record())))
     assert back == mask
     assert back.sha256 == mask.sha256
-    assert back.to_json() == mask.to_json()
+    assert back.to_record() == mask.to_record()
 
 
 def test_json_has_all_fields_and_is_compact(mask: SamplingMask) -> None:
-    record = json.loads(mask.to_json())
+    record = mask.to_record()
     assert {field.name for field in dataclasses.fields(mask)} - record.keys() == {"seed_used"}
     assert SamplingMask.from_record(mask.to_record()) == mask
     assert record["realised_acceleration"] == mask.realised_acceleration
     assert record["sha256"] == mask.sha256
-    assert len(mask.to_json()) < 1000
-    assert len(make_mask("poisson", (64, 64), 8, 0.05).to_json()) < 2000
+    assert len(json.dumps(mask.to_record())) < 1000
+    assert len(json.dumps(make_mask("poisson", (64, 64), 8, 0.05).to_record())) < 2000
 
 
 @pytest.mark.parametrize(
@@ -271,23 +271,23 @@ def test_json_has_all_fields_and_is_compact(mask: SamplingMask) -> None:
     ],
 )
 def test_json_that_is_wrong(mask: SamplingMask, changes: dict[str, object], message: str) -> None:
-    record = json.loads(mask.to_json()) | changes
+    record = mask.to_record() | changes
     with pytest.raises(ValueError, match=message):
-        SamplingMask.from_json(json.dumps(record))
+        SamplingMask.from_record(record)
 
 
 def test_json_with_a_flipped_bit_or_missing_key(mask: SamplingMask) -> None:
     other = make_mask("equispaced", (640, 368), 8, 0.04, seed=2)
-    record = json.loads(mask.to_json()) | {"pattern": json.loads(other.to_json())["pattern"]}
+    record = mask.to_record() | {"pattern": other.to_record()["pattern"]}
     with pytest.raises(ValueError, match="sha256: "):
-        SamplingMask.from_json(json.dumps(record))
+        SamplingMask.from_record(record)
     for key in record:
         shorter = {name: value for name, value in record.items() if name != key}
         with pytest.raises(ValueError, match=f"missing keys: {key}|{key}: expected"):
-            SamplingMask.from_json(json.dumps(shorter))
-    for text in ("", "[]", "7", "{"):
-        with pytest.raises(ValueError, match="JSON"):
-            SamplingMask.from_json(text)
+            SamplingMask.from_record(shorter)
+    for wrong in ([], 7, None):
+        with pytest.raises(ValueError, match="expected a JSON object, got"):
+            SamplingMask.from_record(wrong)
 
 
 def test_summary(mask: SamplingMask) -> None:

@@ -138,7 +138,7 @@ def test_poisson_that_begins_inside_the_centre_takes_another_seed(
     drawn = make_mask("poisson", shape, acceleration, center_fraction, seed=mask.seed_used)
     assert drawn.seed_used is None
     assert drawn.sha256 == mask.sha256
-    assert SamplingMask.from_json(mask.to_json()) == mask
+    assert SamplingMask.from_record(mask.to_record()) == mask
 
 
 def test_poisson_of_a_seed_that_works_stays_what_it_was() -> None:
@@ -272,4 +272,4 @@ def test_a_mask_or_a_value_error(
         return
     assert mask.pattern.shape == (n_columns,)
     assert 1 <= mask.realised_acceleration <= n_columns
-    assert SamplingMask.from_json(mask.to_json()) == mask
+    assert SamplingMask.from_record(mask.to_record()) == mask
