@@ -1,6 +1,8 @@
 # `make demo` and `make test` make the environment (.venv) if it is missing, then do their job.
 # A fresh machine needs Python >= 3.11 with venv, gcc, make and a package registry.
 PYTHON ?= python3
+# Processes of the tests, each with one thread.
+WORKERS ?= auto
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -28,10 +30,10 @@ lint: $(STAMP)   ## ruff and mypy --strict
 	$(BIN)/mypy
 
 test: $(STAMP) lint   ## lint, types and all quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-slow: $(STAMP)   ## full slices and training: minutes
-	$(BIN)/python -m pytest -m slow
+slow: $(STAMP)   ## what only full slices, training and killed processes can show: minutes
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal
 
 bench: $(STAMP)  ## fast solver against the paper solver, side by side: about ten minutes
 	$(BIN)/python benchmarks/solver_speed.py --skip-factored
