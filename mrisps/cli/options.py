@@ -42,6 +42,7 @@ __all__ = [
     "chosen_run",
     "chosen_slices",
     "chosen_weights",
+    "complete_weights",
     "input_files",
     "output_files",
     "parsed_changes",
@@ -54,7 +55,8 @@ def _complete_recipe(incomplete: str) -> list[str]:
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
 
-def _complete_weights(incomplete: str) -> list[str]:
+def complete_weights(incomplete: str) -> list[str]:
+    """The names of weights that begin like this."""
     from mrisps.model.shipped import shipped_weights
 
     return [name for name in (*shipped_weights(), "derived") if name.startswith(incomplete)]
@@ -77,7 +79,7 @@ Weights = Annotated[
         metavar="NAME|FILE|derived",
         help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or "
         "`derived` for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
-        autocompletion=_complete_weights,
+        autocompletion=complete_weights,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]

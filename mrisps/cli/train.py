@@ -9,7 +9,7 @@ import typer
 
 from mrisps.atomic import write_text
 from mrisps.cli.common import UsageError, make_folder, memory_errors, note, printable, result, usage_errors
-from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, parsed_changes
+from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, complete_weights, parsed_changes
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
@@ -25,8 +25,19 @@ LOG_INTERVAL = 10
 LOG_HEADER = "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n"
 
 
+def _complete_recipe(incomplete: str) -> list[str]:
+    from mrisps.reconstruction.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes(training=True) if name.startswith(incomplete)]
+
+
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a training recipe, or a recipe file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="Name of a training recipe, or a recipe file.", autocompletion=_complete_recipe
+        ),
+    ],
     data: Annotated[
         list[Path],
         typer.Option(
@@ -45,8 +56,13 @@ def train(
         ),
     ] = None,
     start: Annotated[
-        Path | None,
-        typer.Option("--start", metavar="FILE", help="Weights to start from, for recipes with start='weights'."),
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="NAME|FILE",
+            help="Weights to start from, for recipes with start='weights': a name (see `mrisps weights`), or a file.",
+            autocompletion=complete_weights,
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
@@ -70,14 +86,14 @@ def train(
 ) -> None:
     """Learn weights from clean images.
 
-    Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR, the
-    first two at every checkpoint: NAME.safetensors, the weights with the best validation PSNR so far; NAME.checkpoint.safetensors,
-    from which --resume goes on bit by bit; NAME.csv, a line for every step and for every validation.
+    Every step measures crops anew (noise, masks), reconstructs them, and differentiates through the minimiser. Written to DIR:
+    NAME.safetensors, the weights with the best validation PSNR so far, and NAME.checkpoint.safetensors, from which --resume
+    goes on bit by bit, both at every checkpoint; NAME.csv, with a line for every step and for every validation.
 
-    Several GPUs or processes: `torchrun --nproc-per-node N -m mrisps train ...`; the batch is shared among them.
+    Several GPUs or processes: `torchrun --nproc-per-node N -m mrisps train ...` shares each batch among them.
 
-    Exit code 0: trained. 1: training stopped early with an error (the checkpoint is kept). 2: the command is wrong. Ctrl-C stops;
-    --resume goes on from the last checkpoint.
+    Exit code 0: trained. 1: training stopped with an error, and the checkpoint is kept. 2: the command is wrong. Ctrl-C stops the
+    training; --resume goes on from the last checkpoint.
     """
     import torch
 
@@ -126,7 +142,7 @@ def train(
                 f"{len(prepared.skipped)} skipped"
             )
         with (
-            _Journal(log_file if leader else None, chosen.train.n_steps, tensorboard, resume) as journal,
+            _Log(log_file if leader else None, chosen.train.n_steps, tensorboard, resume) as log,
             memory_errors(device),
         ):
             state = run_training(
@@ -134,8 +150,8 @@ def train(
                 checkpoint=checkpoint,
                 resume=resume,
                 world=world,
-                on_step=journal.step,
-                on_validation=journal.validation,
+                on_step=log.step,
+                on_validation=log.validation,
                 on_checkpoint=save_if_good,
             )
         if not leader:
@@ -148,8 +164,8 @@ def train(
         result(f"{weights_file}: {state.step} steps{psnr}{skipped}, sha256 {best.fingerprint()}")
 
 
-class _Journal:
-    """Progress on the terminal, a line of CSV for every step, TensorBoard."""
+class _Log:
+    """Shows progress on the terminal, and writes a line of CSV for every step, and scalars for TensorBoard."""
 
     def __init__(self, path: Path | None, n_steps: int, tensorboard: Path | None, append: bool) -> None:
         self._path, self._n_steps, self._append = path, n_steps, append
@@ -169,7 +185,7 @@ class _Journal:
                 ) from error
             self._board = SummaryWriter(tensorboard)
 
-    def __enter__(self) -> "_Journal":
+    def __enter__(self) -> "_Log":
         if self._path is None:
             return self
         if not (self._append and self._path.exists()):
@@ -241,7 +257,7 @@ class _Journal:
         self._board.add_scalar(name, value, step)
 
     def _forget_from(self, step: int) -> None:
-        """Drop what a run that was killed wrote after its last checkpoint: those steps are done again."""
+        """Drop the lines that a killed training wrote after its last checkpoint: their steps are done again."""
         assert self._path is not None
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         done = {str(number) for number in range(step)}

@@ -6,14 +6,19 @@ from typing import Annotated
 import typer
 
 from mrisps.cli.common import UsageError, new_file, result, usage_errors
-from mrisps.cli.options import Overwrite
+from mrisps.cli.options import Overwrite, complete_weights
 from mrisps.cli.terminal import print_table
 
 __all__ = ["atoms", "weights"]
 
 
 def weights(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print the model card of these weights.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="Print the model card of these weights.", autocompletion=complete_weights
+        ),
+    ] = None,
 ) -> None:
     """List the trained weights, or print a model card.
 
@@ -40,7 +45,12 @@ def weights(
 
 def atoms(
     source: Annotated[
-        str, typer.Argument(metavar="WEIGHTS", help="Name of weights (see `mrisps weights`), or a file.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="Name of weights (see `mrisps weights`), or a file.",
+            autocompletion=complete_weights,
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="PNG file. Default: NAME_atoms.png here.")
@@ -49,8 +59,8 @@ def atoms(
 ) -> None:
     """Draw the dictionaries of a model to a PNG.
 
-    Left the free atoms, which cost nothing, as principal components (the model sees their span alone); right the synthesis atoms,
-    the one with the lowest threshold first. Each atom has a scale of its own; grey is 0.
+    On the left are the free atoms, which cost nothing, as principal components (the model uses their span alone). On the right are
+    the synthesis atoms, the one with the lowest threshold first. Each atom is scaled apart; grey is 0.
     """
     from mrisps.atomic import write_bytes
     from mrisps.model import SmoothPlusSparse

@@ -1,8 +1,8 @@
-"""Weights that the package derives by itself, for a demonstration and as a start for training.
+"""Weights that the package derives from images without training: for a demonstration, and as a start for training.
 
-No learning through the reconstruction is involved: the free atoms are the leading principal components of image patches, the
-synthesis atoms a sparsity-one dictionary (a clustering of lines) of what is left. The images are photographs and micrographs
-that scikit-image ships. The result is much simpler than trained weights, and nothing more than a start.
+The free atoms are the leading principal components of image patches. The synthesis atoms are a sparsity-one dictionary (a
+clustering of lines) of the rest of the patches. The images are photographs and micrographs that scikit-image ships. Expect less
+than from trained weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ DERIVED_NOTE = (
 )
 IMAGES = ("camera", "coins", "moon", "brick", "cell", "astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 CONFIG = ModelConfig(patch_size=7, n_free_atoms=2, n_synthesis_atoms=120)
-"""Smaller than the paper's. Leading principal components are low-pass: 120 of 168 would leave only the corners of the spectrum to
-the dictionary, and nothing that tells an image from its aliases. Learned free atoms are not low-pass."""
+"""Smaller than in the paper. Leading principal components are low-pass: 120 of 168 would leave the dictionary only the corners of
+the spectrum, which do not tell an image from its aliases. Learned free atoms are not low-pass."""
 PATCHES_PER_IMAGE = 6_000
 N_SWEEPS = 8
 SEED = 0
 FLAT = 1e-12
-"""Variance of patches, of images whose maximum is about 1, that is rounding."""
+"""A smaller variance of patches is rounding, for images whose maximum is about 1."""
 
 
 def derived_weights(report: Callable[[str], None] | None = None) -> SmoothPlusSparse:
@@ -38,7 +38,7 @@ def derived_weights(report: Callable[[str], None] | None = None) -> SmoothPlusSp
     Parameters
     ----------
     report
-        Called with one line when a step begins.
+        Function that is called with a line of text when a step begins.
 
     Raises
     ------
@@ -76,13 +76,13 @@ def derive(
     images
         Grey images (y, x), each larger than a patch.
     config
-        Sizes; by default :data:`CONFIG`.
+        Sizes. None: :data:`CONFIG`.
     patches_per_image
-        How many patches are drawn from each image, uniformly.
+        Number of patches that are drawn from each image, uniformly.
     n_sweeps
-        Sweeps of the clustering.
+        Number of sweeps of the clustering.
     seed
-        Of the patches and of the first atoms.
+        Seed of the patches and of the first atoms.
 
     Returns
     -------
@@ -117,28 +117,28 @@ def localised(
     n_sweeps: int = 6,
     seed: int = 0,
 ) -> SmoothPlusSparse:
-    """A start for training: not free is what lies in the middle of a patch, and D is a tight frame of patches.
+    """A start for training: the middle of a patch is left to the dictionary D, and D is a tight frame of patches.
 
-    Leading principal components of natural patches for Q are low-pass, and leave to the dictionary the highest frequencies alone.
-    What training arrives at is another split: the r = p^2 - 1 - m directions that are not free cover all frequencies with the
-    r pixels in the middle of the patch. So white noise is weighted with a Gaussian window; its leading principal components span
-    what is left to D, the others are the free atoms. The synthesis atoms are clustered lines of whitened patches, made a tight
-    frame of equal norms, as the trained ones nearly are.
+    Trained models have this split: the r = p^2 - 1 - m directions that are not free cover all frequencies with the r pixels in the
+    middle of the patch. (Principal components of natural patches as free atoms are low-pass, and leave the dictionary the highest
+    frequencies alone.) So white noise is weighted with a Gaussian window. Its leading principal components span the directions of
+    D; the others are the free atoms. The synthesis atoms are clustered lines of whitened patches, turned into a tight frame of
+    equal norms, which trained atoms nearly are.
 
     Parameters
     ----------
     images
-        Grey images (y, x), each at least a patch, maximum about 1.
+        Grey images (y, x) with a maximum of about 1, each at least as large as a patch.
     config
         Sizes.
     beta, lam
-        Of the model.
+        Values of the model.
     width
-        Standard deviation of the window as a fraction of the patch's side.
+        Standard deviation of the window as a fraction of the side of a patch.
     n_patches, n_sweeps
-        Patches that are clustered, and sweeps.
+        Number of patches that are clustered, and of sweeps.
     seed
-        Of the patches and of the first lines.
+        Seed of the patches and of the first lines.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def localised(
 def random_atoms(
     images: Sequence[NDArray[np.float32]], config: ModelConfig, *, beta: float = 1.0, lam: float = 0.008, seed: int = 0
 ) -> SmoothPlusSparse:
-    """A start for training that knows nothing: white noise for all atoms, as the authors have it. ``images`` are not looked at."""
+    """A start for training with white noise for all atoms, as the authors have it. ``images`` are not used."""
     del images
     rng = np.random.default_rng(seed)
     shape = (config.n_free_atoms + config.n_synthesis_atoms, config.patch_size**2)
@@ -193,7 +193,7 @@ def _model(
 
 
 def _tightened(lines: NDArray[np.float64], n_rounds: int = 10) -> NDArray[np.float64]:
-    """Unit vectors (n, r) near these that are nearly a tight frame: sum of their projectors a multiple of the identity."""
+    """Unit vectors (n, r) near these, nearly a tight frame: the sum of their projectors is a multiple of the identity."""
     if lines.shape[0] < lines.shape[1]:
         return lines  # too few to be a frame
     for _ in range(n_rounds):
@@ -217,7 +217,7 @@ def _clustered_lines(
         nearest = np.abs(correlation).argmax(axis=1)
         for line in range(n_lines):
             members = points[nearest == line]
-            if len(members) == 0:  # nothing is near it: start it anew at the point that is worst represented
+            if len(members) == 0:  # no point is near this line: start it anew at the point that is worst represented
                 worst = int((np.linalg.norm(points, axis=1) - np.abs(correlation).max(axis=1)).argmax())
                 members = points[worst][None]
                 correlation[worst] = np.inf

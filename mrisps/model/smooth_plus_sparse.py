@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mrisps.errors import FileError
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
 from mrisps.model.config import ModelConfig
 from mrisps.model.energy import Prior
@@ -198,7 +199,11 @@ class SmoothPlusSparse(nn.Module):
         from mrisps.model.checkpoint import load_model
         from mrisps.model.shipped import shipped_weights
 
-        return load_model(shipped_weights().get(str(path), Path(path)))
+        shipped = shipped_weights()
+        file = shipped.get(str(path), Path(path))
+        if not file.exists():
+            raise FileError(file, f"no such file; the weights that come with the package are {', '.join(shipped)}")
+        return load_model(file)
 
     def save(self, path: str | Path, source: str = "") -> None:
         """Write ``.safetensors`` with the configuration inside, and a text that says where the weights come from.

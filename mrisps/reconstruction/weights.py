@@ -73,10 +73,6 @@ def find_weights(
     else:
         if wanted is None and name not in shipped:
             name = str(builtin_recipes().get(str(recipe_name), Path(recipe_name)).parent / name)
-        if name not in shipped and not Path(name).exists():
-            raise MrispsError(
-                f"weights: there is no file {name}, and the weights of the package are {', '.join(shipped)}"
-            )
         model, note = SmoothPlusSparse.load(name), None
         try:
             model.prior()  # the constraints can be met

@@ -372,7 +372,8 @@ def test_even_patch_size(run: Run, knee: Path, tmp_path: Path) -> None:
 
 def test_wrong_weights(run: Run, knee: Path, weights: Path, tmp_path: Path) -> None:
     missing = tmp_path / "none.safetensors"
-    assert run(2, knee, weights=missing).startswith(f"error: weights: there is no file {missing}, and the weights")
+    expected = f"error: {missing}: no such file; the weights that come with the package are denoise_sigma25_cpr, "
+    assert run(2, knee, weights=missing).startswith(expected)
     weights.write_bytes(weights.read_bytes()[:-9])
     assert run(2, knee, weights=weights).startswith(f"error: {weights}: damaged safetensors file")
     weights.write_text("no weights")

@@ -149,7 +149,9 @@ def test_start_and_exclude(cli: Cli, tiny: Path, data: Data, tmp_path: Path) -> 
     assert cli("train", tiny, *data, *options) == 2
     assert "start: is 'weights': weights to start from are missing" in cli.error()
     assert cli("train", tiny, *data, *options, "--start", tmp_path / "missing.safetensors") == 2
-    assert "missing.safetensors" in cli.error()
+    assert "missing.safetensors: no such file; the weights that come with the package are denoise_" in cli.error()
+    assert cli("train", tiny, *data, *options, "--start", "denoise_sigma25_ncpr") == 2
+    assert "model: expected that of the weights to start from" in cli.error()
     assert cli("train", tiny, *data, *options, "--start", tmp_path / "w.safetensors") == 0
     assert "tiny: 2 images to train on" in cli.stderr
 
@@ -213,16 +215,16 @@ def test_overwrite_begins_anew_at_once(
 def test_weights_so_far_come_with_every_checkpoint(
     cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mrisps.cli.train import _Journal
+    from mrisps.cli.train import _Log
 
-    step = _Journal.step
+    step = _Log.step
 
-    def stop(journal: _Journal, report: StepReport) -> None:
+    def stop(journal: _Log, report: StepReport) -> None:
         step(journal, report)
         if report.step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Journal, "step", stop)
+    monkeypatch.setattr(_Log, "step", stop)
     assert cli("train", tiny, *data, "--output", tmp_path / "out") == 130
     assert SmoothPlusSparse.load(tmp_path / "out" / "tiny.safetensors").config.patch_size == 3
 
@@ -231,14 +233,14 @@ KILLED = """
 import os, signal, sys
 from mrisps.cli import train
 from mrisps.cli.main import main
-write = train._Journal._write
+write = train._Log._write
 def write_and_die(journal, line):
     write(journal, line)
     if line.startswith("5,"):
         with journal._path.open("a") as stream:
             stream.write("6,0.0")  # and a torn line
         os.kill(os.getpid(), signal.SIGKILL)
-train._Journal._write = write_and_die
+train._Log._write = write_and_die
 main(sys.argv[1:])
 """
 
@@ -344,14 +346,14 @@ def test_full_disk(
 def test_ctrl_c(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mrisps.cli import train
 
-    write = train._Journal._write
+    write = train._Log._write
 
-    def interrupt(journal: "train._Journal", line: str) -> None:
+    def interrupt(journal: "train._Log", line: str) -> None:
         write(journal, line)
         if line.startswith("3,"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train._Journal, "_write", interrupt)
+    monkeypatch.setattr(train._Log, "_write", interrupt)
     output = tmp_path / "out"
     assert cli("train", tiny, *data, "--output", output) == 130
     assert cli.stderr.splitlines()[-1] == "interrupted"

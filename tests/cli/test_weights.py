@@ -55,7 +55,12 @@ def test_atoms(config: object, tmp_path: Path, cli: Cli) -> None:
     assert cli("atoms", path, "--output", picture) == 2
     assert "--overwrite" in cli.stderr
     assert cli("atoms", path, "--output", tmp_path / "a.jpg") == 2
-    assert cli("atoms", tmp_path / "missing.safetensors", "--output", tmp_path / "b.png") == 2
+
+
+def test_wrong_names_are_told_the_right_ones(tmp_path: Path, cli: Cli) -> None:
+    assert cli("atoms", "denoise_sigma26_ncpr", "--output", tmp_path / "b.png") == 2
+    assert "no such file; the weights that come with the package are " in cli.error()
+    assert all(name in cli.error() for name in NAMES)
 
 
 def test_order_of_atoms() -> None:

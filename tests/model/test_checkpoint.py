@@ -134,7 +134,7 @@ def test_an_existing_file_survives_a_full_disk(
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    check_refused(tmp_path / "missing.safetensors", "cannot read")
+    check_refused(tmp_path / "missing.safetensors", "no such file; the weights that come with the package are denoise_")
     check_refused(tmp_path, "cannot read")
 
 
