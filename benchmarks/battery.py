@@ -167,9 +167,9 @@ def run_peers(case: Case, done: set[str], pattern: str) -> Iterator[tuple[dict[s
             if identity in done:
                 continue
             if peer.calibration not in calibrations:
-                calibrations[peer.calibration] = timed(lambda peer=peer: peer.calibrate(case.data))[:2]  # type: ignore[misc]
+                calibrations[peer.calibration] = timed(peer.calibrate, case.data)[:2]
             prepared, seconds = calibrations[peer.calibration]
-            image, more, _ = timed(lambda: peer.reconstruct(prepared, case.data, weight))  # noqa: B023 (called at once)
+            image, more, _ = timed(peer.reconstruct, prepared, case.data, weight)
             entry = _entry(case, peer.name, weight, image, seconds + more, identity)
             yield entry | {"calibration_seconds": round(seconds, 3), "version": peer.version}, image
 
@@ -185,7 +185,7 @@ def run_ours(case: Case, done: set[str], pattern: str) -> Iterator[tuple[dict[st
         if not fnmatch.fnmatch(method, pattern) or (identity := key(case, method, 0.0, our_version())) in done:
             continue
         warm_up()
-        (image, facts), seconds, _ = timed(lambda maps=maps, scale=scale: reconstruct(case, maps, scale))  # type: ignore[misc]
+        (image, facts), seconds, _ = timed(reconstruct, case, maps, scale)
         yield _entry(case, method, 0.0, image, seconds, identity) | facts | {"version": our_version()}, image
 
 
@@ -206,9 +206,9 @@ def reconstruct(case: Case, maps: Complex | None, scale: float) -> tuple[Complex
     factor = np.complex64(scale)
     noise = None if case.data.noise is None else case.data.noise * factor
     result = mrisps.recon(case.data.kspace * factor, mask=case.data.mask, noise=noise, maps=maps)
-    known = {
-        name: result.certificate[name] for name in ("verdict", "status", "n_iterations") if name in result.certificate
-    }
+    verdict, certificate = result.verdict, result.certificate
+    known = {"verdict": verdict.level, "reasons": list(verdict.reasons), "facts": dict(verdict.facts)}
+    known |= {name: certificate[name] for name in ("status", "n_iterations")}
     return result.image, {**known, "notes": list(result.notes)}
 
 

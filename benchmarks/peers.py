@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +57,14 @@ def cpu_seconds() -> float:
     return sum(part.ru_utime + part.ru_stime for part in used)
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def timed(run: Callable[[], T]) -> tuple[T, float, float]:
+def timed(run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float, float]:
     """The result, CPU seconds, and seconds by the clock."""
     cpu, wall = cpu_seconds(), time.perf_counter()
-    result = run()
+    result = run(*args, **kwargs)
     return result, cpu_seconds() - cpu, time.perf_counter() - wall
 
 
@@ -76,11 +77,6 @@ def tool_version(tool: str) -> str:
 
         return f"sigpy {sigpy.__version__}"
     return "1"
-
-
-def fft2c(image: Complex) -> Complex:
-    axes = (-2, -1)
-    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image, axes), norm="ortho"), axes).astype(np.complex64)
 
 
 def ifft2c(kspace: Complex) -> Complex:
