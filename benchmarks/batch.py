@@ -21,18 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisps.campaign.batch import (
-    BATCH_FOLDER,
-    BatchResult,
-    Item,
-    Job,
-    Outcome,
-    Stop,
-    Workers,
-    items_of_folder,
-    run_batch,
-)
-from mrisps.campaign.ledger import Ledger
+from mrisps.campaign.batch import BATCH_FOLDER, BatchResult, Entry, Item, Job, items_of, open_ledger, run_batch
+from mrisps.campaign.loop import Progress, Stop, Workers
+from mrisps.campaign.sources import Source, sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import SmoothPlusSparse
@@ -44,13 +35,13 @@ from mrisps.sampling import make_mask
 class Silent:
     """Says nothing."""
 
-    def waiting(self, n_files: int, n_bytes: int) -> None: ...
+    def waiting(self, items: Sequence[Item], /) -> None: ...
 
-    def started(self, item: Item) -> None: ...
+    def started(self, item: Item, /) -> None: ...
 
-    def finished(self, item: Item, outcome: Outcome) -> None: ...
+    def finished(self, item: Item, entry: Entry, /) -> None: ...
 
-    def tick(self, progress: Sequence[tuple[str, int, int, int]]) -> None: ...
+    def tick(self, progress: Progress, /) -> None: ...
 
 
 def write_volume(path: Path, seed: int, n_slices: int, size: int) -> None:
@@ -66,16 +57,16 @@ def write_volume(path: Path, seed: int, n_slices: int, size: int) -> None:
     write_kspace(path, (np.stack(slices) * mask.array2d()).astype(np.complex64), mask=mask.pattern)
 
 
-def timed(inputs: Path, job: Job, workers: Workers, n_warm: int) -> dict[str, float]:
+def timed(inputs: Path, job: Job, workers: Workers[Item], n_warm: int) -> dict[str, float]:
     """One batch with warm workers: wall-clock, CPU of the workers, and what was not solving."""
-    warm = items_of_folder(inputs)[0]
+    sources = sources_of([inputs])
+    warm = items_of(job, sources)[0]
     for future in [workers.submit(replace(warm, name=f"warm{k}.h5")) for k in range(n_warm)]:
         future.result()
-    items = items_of_folder(inputs)
     (job.folder / BATCH_FOLDER / "ledger.jsonl").unlink(missing_ok=True)
     start, cpu = time.perf_counter(), time.process_time()
-    with Ledger(job.folder / BATCH_FOLDER / "ledger.jsonl") as ledger:
-        result = run_batch(items, job, _KeptOpen(workers), ledger, Silent(), stop=Stop(), redo=True, overwrite=True)
+    with open_ledger(job.folder) as ledger:
+        result = run_batch(sources, job, _KeptOpen(workers), ledger, Silent(), stop=Stop(), redo=True, overwrite=True)
     wall = time.perf_counter() - start
     assert not result.failed, result.failed
     return {"wall": wall, "cpu_here": time.process_time() - cpu, **parts(result, job)}
@@ -84,7 +75,7 @@ def timed(inputs: Path, job: Job, workers: Workers, n_warm: int) -> dict[str, fl
 class _KeptOpen:
     """Workers that the end of a batch does not close: their processes are closed, and their CPU time read, afterwards."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers[Item]) -> None:
         self._workers = workers
         self.capacity, self.submit, self.progress = workers.capacity, workers.submit, workers.progress
 
@@ -93,12 +84,12 @@ class _KeptOpen:
 
 def parts(result: BatchResult, job: Job) -> dict[str, float]:
     solver = inner = 0.0
-    for outcome in result.outcomes:
-        record = read_record(job.folder / outcome.entry.name)
+    for name in result.entries:
+        record = read_record(job.folder / name)
         solver += sum(float(str(certificate["seconds"])) for certificate in record.certificates)
         inner += float(str(record.part("times")["seconds"]))
-    tasks = sum(outcome.entry.seconds for outcome in result.outcomes)
-    memory = max(outcome.entry.memory_bytes for outcome in result.outcomes)
+    tasks = sum(entry.seconds for entry in result.entries.values())
+    memory = max(entry.memory_bytes for entry in result.entries.values())
     return {"solver": solver, "reconstruct_file": inner, "tasks": tasks, "memory_mib": memory / 2**20}
 
 
@@ -110,15 +101,13 @@ def cpu_of_children(work: Callable[[], dict[str, float]], close: Callable[[], No
     return {**numbers, "cpu_workers": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def rate(workers: Workers, folder: Path, n_tasks: int) -> float:
+def rate(workers: Workers[Item], job: Job, n_tasks: int) -> float:
     """Files a second that do nothing: each fails at once, because it is not there."""
-    workers.submit(Item("warm.h5", folder / "warm.h5")).result()
-    job = Job(load_recipe("knee_pd_acc8"), folder / "none", "none", "", folder)
-    items = [Item(f"{k}.h5", folder / f"{k}.h5") for k in range(n_tasks)]
+    warm, *sources = (Source(job.folder.parent / f"none/{k}.h5", f"{k}.h5") for k in range(n_tasks + 1))
+    workers.submit(items_of(job, [warm])[0]).result()
     start = time.perf_counter()
-    with Ledger(folder / "rate.jsonl") as ledger:
-        run_batch(items, job, workers, ledger, Silent(), stop=Stop())
-    (folder / "rate.jsonl").unlink()
+    with open_ledger(job.folder) as ledger:
+        run_batch(sources, job, workers, ledger, Silent(), stop=Stop())
     return n_tasks / (time.perf_counter() - start)
 
 
@@ -152,7 +141,7 @@ def main() -> None:
         job = Job(recipe, weights, "denoise_sigma25_ncpr", model.fingerprint(), output)
         runs = {}
         for n_workers in (1, 2):
-            workers = LocalWorkers(job, ["cpu"] * n_workers)
+            workers = LocalWorkers(["cpu"] * n_workers)
             runs[n_workers] = cpu_of_children(
                 functools.partial(timed, inputs, job, workers, n_workers),
                 functools.partial(workers.close, now=False),
@@ -163,8 +152,8 @@ def main() -> None:
             "two": two,
             "speedup": one["wall"] / two["wall"],
             "machinery": (one["wall"] - one["reconstruct_file"]) / one["solver"],
-            "local_files_per_s": rate(LocalWorkers(job, ["cpu"]), output, options.tasks),
-            "dask_files_per_s": rate(DaskWorkers(job, "local", 1), output, options.tasks),
+            "local_files_per_s": rate(LocalWorkers(["cpu"]), job, options.tasks),
+            "dask_files_per_s": rate(DaskWorkers("local", 1), job, options.tasks),
         }
     print(
         f"{options.volumes} volumes of {options.slices} x {options.size}^2, {options.iterations} iterations; load {load}"

@@ -12,17 +12,18 @@ import torch
 from mrisps.campaign.batch import (
     BATCH_FOLDER,
     BatchResult,
+    Entry,
     Item,
     Job,
-    Outcome,
-    Stop,
     WatchedFolder,
-    items_of_folder,
-    reconstruct_item,
+    open_ledger,
     run_batch,
 )
-from mrisps.campaign.ledger import Ledger
+from mrisps.campaign.batch_work import reconstruct_item
+from mrisps.campaign.loop import Progress, Record, Stop, Workers
+from mrisps.campaign.sources import Source, sources_of
 from mrisps.io.fastmri import write_kspace
+from mrisps.journal import Journal
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
@@ -77,18 +78,15 @@ def make_job(folder: Path, recipe: Recipe = RECIPE, model: SmoothPlusSparse | No
 class Inline:
     """Works in this process, at once."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
     def capacity(self) -> int:
         return 1
 
-    def submit(self, item: Item) -> "Future[Outcome]":
-        future: Future[Outcome] = Future()
-        future.set_result(reconstruct_item(self.job, item))
+    def submit(self, item: Item, /) -> "Future[Record]":
+        future: Future[Record] = Future()
+        future.set_result(reconstruct_item(item))
         return future
 
-    def progress(self) -> Sequence[tuple[str, int, int, int]]:
+    def progress(self) -> Progress:
         return ()
 
     def close(self, *, now: bool) -> None:
@@ -101,41 +99,41 @@ class Quiet:
 
     stop: Stop = field(default_factory=Stop)
     stop_after: int = 1 << 30
-    n_waiting: int = 0
     names: list[str] = field(default_factory=list)
 
-    def waiting(self, n_files: int, n_bytes: int) -> None:
-        self.n_waiting += n_files
-
-    def started(self, item: Item) -> None:
+    def waiting(self, items: Sequence[Item], /) -> None:
         pass
 
-    def finished(self, item: Item, outcome: Outcome) -> None:
+    def started(self, item: Item, /) -> None:
+        pass
+
+    def finished(self, item: Item, entry: Entry, /) -> None:
         self.names.append(item.name)
         if len(self.names) >= self.stop_after:
             self.stop.soon = True
 
-    def tick(self, progress: Sequence[tuple[str, int, int, int]]) -> None:
+    def tick(self, progress: Progress, /) -> None:
         pass
 
 
 def run(
-    inputs: Path | Sequence[Item],
+    inputs: Path | Sequence[Source],
     job: Job,
     *,
     listener: Quiet | None = None,
+    workers: Workers[Item] | None = None,
     watched: WatchedFolder | None = None,
     redo: bool = False,
     overwrite: bool = False,
 ) -> BatchResult:
-    """A batch in this process."""
-    items = items_of_folder(inputs) if isinstance(inputs, Path) else inputs
+    """A batch, by default in this process."""
+    sources = sources_of([inputs]) if isinstance(inputs, Path) else inputs
     listener = Quiet() if listener is None else listener
-    with Ledger(ledger_path(job)) as ledger:
+    with open_ledger(job.folder) as ledger:
         return run_batch(
-            items,
+            sources,
             job,
-            Inline(job),
+            Inline() if workers is None else workers,
             ledger,
             listener,
             stop=listener.stop,
@@ -149,9 +147,15 @@ def ledger_path(job: Job) -> Path:
     return job.folder / BATCH_FOLDER / "ledger.jsonl"
 
 
+def states(folder: Path) -> dict[str, str]:
+    """What the ledger of a batch that may be running says of each file."""
+    records = Journal.read(folder / BATCH_FOLDER / "ledger.jsonl", "batch", version=2)
+    return {name: str(record["state"]) for name, record in records.items()}
+
+
 def made(result: BatchResult) -> list[str]:
     """Names of what was reconstructed, not only looked at."""
-    return [o.entry.name for o in result.outcomes if o.entry.state == "done" and not o.reused]
+    return [name for name, entry in result.entries.items() if entry.state == "done" and not entry.reused]
 
 
 def data_sets(path: Path) -> dict[str, bytes]:

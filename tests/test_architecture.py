@@ -24,12 +24,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "model": MATHEMATICS[:1],
     "solvers": MATHEMATICS[:2],
     "bilevel": MATHEMATICS[:3],
-    "quality": (*MATHEMATICS, "sampling", "io", "kspace", "reconstruction"),  # the error proxies, until they go
+    "quality": ("io",),
     "kspace": (*MATHEMATICS, "sampling", "io"),
     "reconstruction": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reports"),
     "training": (*MATHEMATICS, "sampling", "io", "quality", "reconstruction"),
     "campaign": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reports", "reconstruction"),
-    "reports": (*MATHEMATICS, "sampling", "io"),
+    "reports": (*MATHEMATICS, "sampling", "io", "quality"),
     "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
 }
 LIGHT = {"mrisps", "mrisps.reconstruction.recipe"}

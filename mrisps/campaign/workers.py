@@ -1,6 +1,6 @@
 """Where the files of a batch are reconstructed: processes of this machine, or the workers of a Dask cluster.
 
-Both run :func:`mrisps.campaign.batch.reconstruct_item` and give a `concurrent.futures.Future` for each file.
+Both run :func:`mrisps.campaign.batch_work.reconstruct_item` and give a `concurrent.futures.Future` for each file.
 """
 
 import multiprocessing
@@ -9,25 +9,31 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from mrisps.campaign.batch import Item, Job, Outcome, WorkerDiedError, reconstruct_item
+from mrisps.campaign.batch import Item
+from mrisps.campaign.batch_work import reconstruct_item
+from mrisps.campaign.loop import Progress, Record
 from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["DaskWorkers", "LocalWorkers"]
+__all__ = ["DaskWorkers", "LocalWorkers", "WorkerDiedError"]
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _ATTEMPTS = 2
 _REPORT_SECONDS = 0.2
 _START = threading.Lock()  # the environment is of the whole process: one start at a time
+
+
+class WorkerDiedError(MrispsError):
+    """The process that worked on a file ended without an answer: killed, out of memory, or crashed."""
 
 
 class LocalWorkers:
@@ -38,14 +44,14 @@ class LocalWorkers:
 
     Parameters
     ----------
-    job
-        The batch; ``job.threads`` for each process.
     devices
         One process for each: where it computes.
+    threads
+        Of the processor, for each process.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str]) -> None:
-        self._slots = [_Slot(replace(job, device=device)) for device in devices]
+    def __init__(self, devices: Sequence[str], threads: int = 1) -> None:
+        self._slots = [_Slot(device, threads) for device in devices]
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for slot in self._slots:
             self._free.put(slot)
@@ -55,11 +61,11 @@ class LocalWorkers:
         """One file a process."""
         return len(self._slots)
 
-    def submit(self, item: Item) -> "Future[Outcome]":
+    def submit(self, item: Item, /) -> "Future[Record]":
         """Hand a file to a process that is free, or to the next one that will be."""
         return self._threads.submit(self._run, item)
 
-    def progress(self) -> Sequence[tuple[str, int, int, int]]:
+    def progress(self) -> Progress:
         """(name, slice, number of slices, iteration) of what is in work."""
         return [slot.state for slot in self._slots if slot.state[0]]
 
@@ -72,7 +78,7 @@ class LocalWorkers:
         for slot in self._slots:
             slot.end()
 
-    def _run(self, item: Item) -> Outcome:
+    def _run(self, item: Item) -> Record:
         slot = self._free.get()
         try:
             return slot.run(item)
@@ -83,29 +89,29 @@ class LocalWorkers:
 class _Slot:
     """A process and the pipe to it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, device: str, threads: int) -> None:
         self.state = ("", 0, 0, 0)
-        self._job = job
+        self._device, self._threads = device, threads
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._killed = False
 
-    def run(self, item: Item) -> Outcome:
+    def run(self, item: Item) -> Record:
         """Have a file done; raises WorkerDiedError."""
         for attempt in range(1, _ATTEMPTS + 1):
             self.state = (item.name, 0, 0, 0)
             try:
                 pipe = self._ready()
-                pipe.send((self._job, item))
+                pipe.send(replace(item, job=replace(item.job, device=self._device)))
                 while True:
                     message = pipe.recv()
-                    if isinstance(message, Outcome):
+                    if isinstance(message, Mapping):
                         return message
                     self.state = (item.name, *message)
             except (EOFError, OSError) as error:
                 why = self._post_mortem()
                 if self._killed or attempt == _ATTEMPTS:
-                    raise WorkerDiedError(f"{item.source}: the process that worked on it ended: {why}") from error
+                    raise WorkerDiedError(f"{item.source.path}: the process that worked on it ended: {why}") from error
             finally:
                 self.state = ("", 0, 0, 0)
         raise AssertionError("unreachable")
@@ -116,7 +122,7 @@ class _Slot:
                 raise EOFError
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
-            with _START, _environment(self._job.threads):
+            with _START, _environment(self._threads):
                 process = context.Process(target=_serve, args=(theirs,), daemon=True)
                 process.start()
             theirs.close()  # so that the pipe ends when the process does
@@ -172,8 +178,7 @@ def _serve(pipe: Connection) -> None:
 
     while True:
         try:
-            job, item = pipe.recv()
-            pipe.send(reconstruct_item(job, item, tell))
+            pipe.send(reconstruct_item(pipe.recv(), tell))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return
 
@@ -196,16 +201,15 @@ def _environment(threads: int) -> Iterator[None]:
 class DaskWorkers:
     """The workers of a Dask cluster; see docs/batch.md for how to start one.
 
+    Inputs, weights and the output folder have the same path on every worker.
     Dask sends a file elsewhere if its worker dies, and gives up on a file that has killed several workers.
 
     Parameters
     ----------
-    job
-        The batch. Inputs, weights and the output folder have the same path on every worker.
     scheduler
         Its address, or ``"local"``: a cluster of ``n_workers`` processes on this machine.
-    n_workers
-        For ``"local"``.
+    n_workers, threads
+        For ``"local"``: how many processes, and threads of each.
 
     Raises
     ------
@@ -213,16 +217,15 @@ class DaskWorkers:
         Dask is not installed, or there is no scheduler at the address.
     """
 
-    def __init__(self, job: Job, scheduler: str, n_workers: int = 1) -> None:
+    def __init__(self, scheduler: str, n_workers: int = 1, threads: int = 1) -> None:
         try:
             import distributed
         except ImportError as error:
             raise MrispsError("--scheduler needs Dask: pip install 'mrisps[batch]'") from error
-        self._job = job
         self._cluster: distributed.LocalCluster | None = None
         try:
             if scheduler == "local":
-                with _START, _environment(job.threads):
+                with _START, _environment(threads):
                     self._cluster = distributed.LocalCluster(
                         n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
                     )
@@ -241,12 +244,12 @@ class DaskWorkers:
             self._capacity = (now, n_files)
         return n_files
 
-    def submit(self, item: Item) -> "Future[Outcome]":
+    def submit(self, item: Item, /) -> "Future[Record]":
         """Hand a file to the scheduler."""
-        future: Future[Outcome] = self._executor.submit(reconstruct_item, self._job, item)
+        future: Future[Record] = self._executor.submit(reconstruct_item, item)
         return future
 
-    def progress(self) -> Sequence[tuple[str, int, int, int]]:
+    def progress(self) -> Progress:
         """Nothing: Dask's own dashboard shows it."""
         return ()
 

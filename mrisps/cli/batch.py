@@ -36,17 +36,18 @@ from mrisps.cli.options import (
 )
 from mrisps.cli.terminal import BatchProgress
 from mrisps.errors import MrispsError
+from mrisps.journal import JournalInUseError
+from mrisps.reconstruction.choices import FROM_ZEROS
 
 if TYPE_CHECKING:
-    from mrisps.campaign.batch import BatchResult, Item, Job, Stop, WatchedFolder, Workers
-    from mrisps.campaign.ledger import Entry
+    from mrisps.campaign.batch import BatchResult, Item, WatchedFolder
+    from mrisps.campaign.loop import Record, Stop, Workers
+    from mrisps.campaign.sources import Source
     from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import Recipe
     from mrisps.reports.run import Thresholds
 
 __all__ = ["batch"]
-
-FROM_ZEROS = "from-zeros"
 
 
 def batch(
@@ -91,7 +92,7 @@ def batch(
     ] = True,
     root: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder of a manifest's files. Default: where the manifest is."),
+        typer.Option("--root", metavar="DIR", help="Folder that the paths of a manifest are below. Default: its own."),
     ] = None,
     include_test: Annotated[
         bool, typer.Option("--include-test", help="Also the files of a manifest's split `test`, which are held out.")
@@ -141,8 +142,8 @@ def batch(
     Exit code 0: every slice converged. 1: a file failed, or a slice did not converge, or the disk is full. 2: the command is
     wrong, nothing was done. 130: interrupted.
     """
-    from mrisps.campaign.batch import BATCH_FOLDER, Job, Stop, remove_partial_files, run_batch
-    from mrisps.campaign.ledger import FolderLock, FolderLockedError, Ledger
+    from mrisps.campaign.batch import BATCH_FOLDER, Job, open_ledger, remove_partial_files, run_batch
+    from mrisps.campaign.loop import Stop
 
     recipe = chosen_recipe(recipe_name, changes, "mri")
     with usage_errors():
@@ -153,21 +154,20 @@ def batch(
             raise UsageError("--undersample and --mask: give one of them, not both")
         if scale is not None and not 0 < scale < float("inf"):
             raise UsageError(f"--scale: expected a number > 0, got {scale}")
-        items, watched = _files(source, root, include_test, watch, settle, output)
+        sources, watched = _files(source, root, include_test, watch, settle, output)
         thresholds = _thresholds(thresholds_file)
     devices, n_threads = _devices(device, workers, threads, on_cluster=scheduler is not None)
     chosen = chosen_weights(weights, recipe, recipe_name)
-    model, weights_name = chosen.model, chosen.name
+    model = chosen.model
     folder = output.absolute()
     make_folder(folder / BATCH_FOLDER / "logs")
     job = Job(
         recipe=recipe,
         weights_file=_keep_weights(model, folder / BATCH_FOLDER),
-        weights_name=weights_name,
+        weights_name=chosen.name,
         weights_sha256=model.fingerprint(),
         folder=folder,
-        mask_file=None if mask in (None, FROM_ZEROS) else Path(str(mask)).absolute(),
-        zeros_are_unacquired=mask == FROM_ZEROS,
+        mask=FROM_ZEROS if mask == FROM_ZEROS else None if mask is None else Path(mask).absolute(),
         undersample=undersample,
         scale=scale,
         crop=not no_crop,
@@ -176,11 +176,11 @@ def batch(
     )
     stop = Stop()
     try:
-        with FolderLock(folder / BATCH_FOLDER / "lock"), Ledger(folder / BATCH_FOLDER / "ledger.jsonl") as ledger:
+        with open_ledger(folder) as ledger:
             remove_partial_files(folder)
-            with _stopping(stop, watch), BatchProgress() as progress, _team(job, devices, scheduler) as team:
+            with _stopping(stop, watch), BatchProgress() as progress, _team(devices, n_threads, scheduler) as team:
                 done = run_batch(
-                    items,
+                    sources,
                     job,
                     team,
                     ledger,
@@ -194,10 +194,10 @@ def batch(
                 remove_partial_files(folder)
             _print_summary(done, folder)
             if report:
-                write_report(folder, ledger.entries, recipe, thresholds)
+                write_report(folder, ledger.records, recipe, thresholds)
                 note(f"report: {output / 'report.html'}")
-    except FolderLockedError as error:
-        raise UsageError(str(error)) from error
+    except JournalInUseError as error:
+        raise UsageError(f"{output}: another batch works on this folder") from error
     if stop.now or (done.n_left and stop.soon and not watch):
         raise typer.Exit(INTERRUPTED)
     if done.disk_full or done.failed or (done.n_unconverged and not accept_unconverged):
@@ -206,32 +206,20 @@ def batch(
 
 def _files(
     source: Path, root: Path | None, include_test: bool, watch: bool, settle: float, output: Path
-) -> "tuple[list[Item], WatchedFolder | None]":
+) -> "tuple[list[Source], WatchedFolder | None]":
     """What there is to do, and where more comes from."""
-    from mrisps.campaign.batch import SUFFIXES, WatchedFolder, items_of_folder, items_of_manifest
-    from mrisps.io.manifest import Manifest
+    from mrisps.campaign.batch import WatchedFolder
+    from mrisps.campaign.sources import sources_of
 
-    if source.is_dir():
-        if root is not None or include_test:
-            raise UsageError("--data, --include-test: are for manifests")
-        if output.resolve() == source.resolve():
-            raise UsageError(f"{output}: is the input folder; choose another --output")
-        if watch:
-            return [], WatchedFolder(source, settle)
-        items = items_of_folder(source)
-        if not items:
-            raise UsageError(f"{source}: is a folder without files ending in {', '.join(SUFFIXES)}")
-        return items, None
-    if not source.exists():
-        raise UsageError(f"{source}: does not exist")
-    if source.suffix != ".toml":
+    if not source.is_dir() and source.exists() and source.suffix != ".toml":
         raise UsageError(f"{source}: expected a folder or a manifest (.toml); for single files there is `mrisps recon`")
-    if watch:
-        raise UsageError("--watch: is for folders, not for manifests")
-    place = source.parent if root is None else root
+    place = source if source.is_dir() else source.parent if root is None else root
     if output.resolve() == place.resolve():
         raise UsageError(f"{output}: is the folder of the inputs; choose another --output")
-    return items_of_manifest(Manifest.read(source), place, include_test=include_test), None
+    if watch and not source.is_dir():
+        raise UsageError("--watch: is for folders, not for manifests")
+    sources = sources_of([source], root=root, include_test=include_test, may_be_empty=watch)
+    return ([], WatchedFolder(source, settle)) if watch else (sources, None)
 
 
 def _thresholds(path: Path | None) -> "Thresholds":
@@ -274,11 +262,11 @@ def _keep_weights(model: "SmoothPlusSparse", folder: Path) -> Path:
 
 
 @contextmanager
-def _team(job: "Job", devices: Sequence[str], scheduler: str | None) -> "Iterator[Workers]":
+def _team(devices: Sequence[str], threads: int, scheduler: str | None) -> "Iterator[Workers[Item]]":
     """The workers; whatever happens, none is left."""
     from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 
-    team = LocalWorkers(job, devices) if scheduler is None else DaskWorkers(job, scheduler, len(devices))
+    team = LocalWorkers(devices, threads) if scheduler is None else DaskWorkers(scheduler, len(devices), threads)
     try:
         yield team
     except BaseException:
@@ -310,39 +298,41 @@ def _stopping(stop: "Stop", watch: bool) -> Iterator[None]:
 
 def _print_summary(done: "BatchResult", folder: Path) -> None:
     """What was done, what was not, and why."""
-    from mrisps.campaign.batch import log_file
+    from mrisps.campaign.batch_work import log_file
 
-    made = [outcome for outcome in done.outcomes if outcome.entry.state == "done"]
-    n_reused = done.n_skipped + sum(outcome.reused for outcome in made)
+    made = [entry for entry in done.entries.values() if entry.state == "done"]
+    n_reused = sum(entry.reused for entry in made)
     unconverged = f", {done.n_unconverged} of them with slices that did NOT CONVERGE" if done.n_unconverged else ""
     left = f", {done.n_left} not begun or given up" if done.n_left else ""
     note(
-        f"{len(made) - sum(outcome.reused for outcome in made)} files reconstructed, {n_reused} were up to date{unconverged}; "
+        f"{len(made) - n_reused} files reconstructed, {len(done.known) + n_reused} were up to date{unconverged}; "
         f"{len(done.failed)} failed{left}"
     )
-    for outcome in done.failed:
-        note(f"  failed: {outcome.entry.error} (log: {log_file(folder, outcome.entry.name)})")
+    for name, entry in done.failed.items():
+        note(f"  failed: {entry.error} (log: {log_file(folder, name)})")
     if done.disk_full:
         fail(MrispsError(done.disk_full))
 
 
-def write_report(folder: Path, entries: "Mapping[str, Entry]", recipe: "Recipe", thresholds: "Thresholds") -> None:
+def write_report(folder: Path, ledger: "Mapping[str, Record]", recipe: "Recipe", thresholds: "Thresholds") -> None:
     """Write DIR/report.html from the ledger and the JSON beside each output."""
     from mrisps.atomic import write_text
+    from mrisps.campaign.batch import Entry
     from mrisps.reconstruction.record import read_record_file, record_file
     from mrisps.reports.html import render
     from mrisps.reports.run import RunFile, run_report
 
     files, failures = [], []
-    for name, entry in sorted(entries.items()):
+    for name, record in sorted(ledger.items()):
         output = folder / name
+        entry = Entry.of(folder, name, record)
         if entry.state != "done":
             failures.append((name, entry.error or "was interrupted"))
             continue
         try:
-            record = read_record_file(record_file(output))
+            facts = read_record_file(record_file(output))
         except MrispsError as error:
             failures.append((name, str(error)))
             continue
-        files.append(RunFile(name, output, record, entry.seconds, entry.memory_bytes))
+        files.append(RunFile(name, output, facts, entry.seconds, entry.memory_bytes))
     write_text(folder / "report.html", render(run_report(files, failures, recipe.name, thresholds)))

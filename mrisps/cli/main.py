@@ -6,6 +6,7 @@ import typer
 
 from mrisps.cli.batch import batch
 from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, guarded, show_warnings
+from mrisps.cli.compare import compare
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
 from mrisps.cli.evaluate import evaluate
@@ -78,7 +79,7 @@ app.command(
 app.command(
     epilog=examples(
         "mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8",
-        "mrisps batch knee.toml --data fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample",
+        "mrisps batch knee.toml --root fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample",
         "mrisps batch incoming/ --recipe multicoil --output recon --watch",
         "mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786",
     )
@@ -100,10 +101,14 @@ app.command(
         "mrisps evaluate recon/ data/",
         "mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json",
         "mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40",
-        "mrisps evaluate --data val/ --recipe knee_pd_acc8 --output scores",
-        "mrisps evaluate --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores",
     )
 )(guarded(evaluate))
+app.command(
+    epilog=examples(
+        "mrisps compare --data val/ --recipe knee_pd_acc8 --output scores",
+        "mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores",
+    )
+)(guarded(compare))
 app.command(epilog=examples("mrisps info knee.h5", "mrisps info NCPR.pth --json"))(guarded(info))
 app.command(
     epilog=examples(

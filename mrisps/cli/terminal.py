@@ -16,9 +16,10 @@ from mrisps.cli.common import note, printable, result
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mrisps.campaign.batch import Item, Outcome
+    from mrisps.campaign.batch import Entry, Item
+    from mrisps.campaign.loop import Progress as WorkersProgress
 
-__all__ = ["BatchProgress", "SolverProgress", "print_table", "steps"]
+__all__ = ["BatchProgress", "CountProgress", "SolverProgress", "print_table", "steps"]
 
 
 class SolverProgress:
@@ -144,23 +145,23 @@ class BatchProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def waiting(self, n_files: int, n_bytes: int) -> None:
+    def waiting(self, items: "Sequence[Item]", /) -> None:
         """Count what is to be done."""
-        self._n_files += n_files
-        self._bytes_left += n_bytes
+        self._n_files += len(items)
+        self._bytes_left += sum(item.source.size for item in items)
 
-    def started(self, item: "Item") -> None:
+    def started(self, item: "Item", /) -> None:
         """Show a file that is in work."""
         if self._bar is not None:
             self._lines[item.name] = self._bar.add_task(printable(item.name), total=None, state="")
 
-    def finished(self, item: "Item", outcome: "Outcome") -> None:
+    def finished(self, item: "Item", entry: "Entry", /) -> None:
         """Print the line of a file."""
         self._n_finished += 1
-        self._bytes_left -= item.size
-        if outcome.entry.state == "done" and not outcome.reused:  # others take no time worth mentioning
-            self._bytes_made += item.size
-        line = self._n_finished, self._n_files, outcome_line(outcome), self.left()
+        self._bytes_left -= item.source.size
+        if entry.state == "done" and not entry.reused:  # others take no time worth mentioning
+            self._bytes_made += item.source.size
+        line = self._n_finished, self._n_files, entry_line(item.name, entry), self.left()
         text = f"[{line[0]}/{line[1]}] {line[2]}" + (f"; {line[3]}" if line[3] else "")
         if self._bar is None or not sys.stdout.isatty():
             result(text)
@@ -172,7 +173,7 @@ class BatchProgress:
         if self._bar is not None and task is not None:
             self._bar.remove_task(task)
 
-    def tick(self, progress: Sequence[tuple[str, int, int, int]]) -> None:
+    def tick(self, progress: "WorkersProgress", /) -> None:
         """Move the bars."""
         if self._bar is None or self._total is None:
             return
@@ -193,17 +194,63 @@ class BatchProgress:
         return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
 
 
-def outcome_line(outcome: "Outcome") -> str:
-    """What became of a file, on one line."""
-    entry = outcome.entry
+class CountProgress:
+    """A line for each thing that is done; on a terminal a bar with the time that is left instead.
+
+    Parameters
+    ----------
+    what
+        Is counted, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "CountProgress":
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn(self._what),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False),
+                console=Console(stderr=True),
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int, line: str) -> None:
+        """Show what was just done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total or None, description=printable(line))
+        else:
+            note(f"[{done}/{total}] {line}")
+
+
+def entry_line(name: str, entry: "Entry") -> str:
+    """What became of a file of a batch, on one line."""
     if entry.state != "done":
-        return f"{entry.name}: FAILED: {entry.error}"
+        return f"{name}: FAILED: {entry.error}"
     n_missed = entry.n_slices - entry.n_converged
     slices = f"{entry.n_slices} slice{'s' if entry.n_slices > 1 else ''}"
     state = "converged" if not n_missed else f"NOT CONVERGED: {n_missed} of {entry.n_slices}"
-    if outcome.reused:
-        return f"{entry.name}: was up to date, {slices} {state}"
-    return f"{entry.name}: {slices} {state}, {outcome.summary}, {entry.seconds:.1f} s"
+    if entry.reused:
+        return f"{name}: was up to date, {slices} {state}"
+    return f"{name}: {slices} {state}, {entry.summary}, {entry.seconds:.1f} s"
 
 
 @contextmanager

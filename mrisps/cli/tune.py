@@ -20,6 +20,7 @@ from mrisps.cli.common import (
     result,
     usage_errors,
 )
+from mrisps.cli.compare import Data, ManifestContrast, ManifestRoot, ManifestSplit
 from mrisps.cli.options import (
     AcceptUnconverged,
     Device,
@@ -31,12 +32,12 @@ from mrisps.cli.options import (
     chosen_slices,
     chosen_weights,
 )
-from mrisps.cli.recon import FOLDER_SUFFIXES
 from mrisps.cli.terminal import SolverProgress, print_table
-from mrisps.errors import FileError
 
 if TYPE_CHECKING:
-    from mrisps.campaign.tune import Case, Evaluation, TuneSettings, Tuning
+    from mrisps.campaign.cases import Case, TuneSettings
+    from mrisps.campaign.sources import Source
+    from mrisps.campaign.tune import Trial, Tuning
     from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import Recipe
 
@@ -45,34 +46,16 @@ __all__ = ["tune"]
 
 def tune(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a recipe file.")],
-    data: Annotated[
-        list[Path],
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Manifest (.toml, see `mrisps manifest`), file or folder: k-space for MRI recipes, clean images for others. "
-            "Can be repeated.",
-        ),
-    ],
+    data: Data,
     output: Annotated[
         Path,
         typer.Option("--output", metavar="FILE.py", help="The new recipe; FILE.png and FILE.tune.jsonl beside it."),
     ],
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", metavar="DIR", help="Folder that the paths of a manifest are below. Default: its own."),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split", metavar="NAME", help="Split of a manifest. Default: all but `test`, which is never used."
-        ),
-    ] = None,
-    contrast: Annotated[
-        str | None, typer.Option("--contrast", metavar="NAME", help="Only files of this contrast in a manifest.")
-    ] = None,
-    files: Annotated[
-        int, typer.Option("--files", min=1, metavar="N", help="So many files at most, spread evenly over all of them.")
+    root: ManifestRoot = None,
+    split: ManifestSplit = None,
+    contrast: ManifestContrast = None,
+    n_files: Annotated[
+        int, typer.Option("--files", min=1, metavar="N", help="At most N files, spread evenly over all of them.")
     ] = 10,
     slices: Annotated[
         str | None,
@@ -86,20 +69,6 @@ def tune(
             help="PSNR against references, or the prediction of acquired k-space that is held out.",
         ),
     ] = "reference",
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            metavar="model|grid",
-            help="A quadratic model of the score in a trust region, or a coarse-to-fine multiplicative grid.",
-        ),
-    ] = "model",
-    warm_starts: Annotated[
-        bool,
-        typer.Option(
-            "--warm-starts", help="Go on from the coefficients of the recipe's own values. Quicker, and less exact."
-        ),
-    ] = False,
     crop: Annotated[
         str | None,
         typer.Option("--crop", metavar="HxW", help="Only the central H x W pixels of what is reconstructed."),
@@ -115,7 +84,7 @@ def tune(
         int, typer.Option("--max-evaluations", min=1, metavar="N", help="Pairs of beta and lam at most.")
     ] = 60,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="DB", help="Stop where no more than this is to be gained (model).")
+        float, typer.Option("--tolerance", metavar="DB", help="Stop where no more than this is to be gained.")
     ] = 0.01,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of noise, masks and held-out lines.")] = 0,
     weights: Weights = None,
@@ -133,23 +102,24 @@ def tune(
     its file, or `--criterion held-out`. Clean images get the recipe's noise (and blur). Noise and masks are drawn once: all
     candidates see the same. Each candidate is measured with the recipe's own solver settings.
 
-    Written: FILE.py, the recipe; FILE.png, a heat map; FILE.tune.jsonl, a line for every candidate. `kill -9` loses the
-    candidate in work at most: --resume goes on.
+    Written: FILE.py, the recipe; FILE.png, a heat map; FILE.tune.jsonl, a line for every solve. `kill -9` loses the solve in work
+    at most: --resume goes on. The split `test` of a manifest is never used.
 
     Exit code 0: tuned. 1: it failed, or the chosen candidate did not converge on every slice (the recipe is written and its
     card says so). 2: the command is wrong, nothing was done.
     """
     from mrisps.atomic import write_bytes, write_text
-    from mrisps.campaign.tune import Journal, digest, read_cases
+    from mrisps.campaign.cases import read_cases
+    from mrisps.campaign.sources import KSPACE_SUFFIXES, sources_of, spread
+    from mrisps.campaign.tune import open_journal
     from mrisps.campaign.tune import tune as search
+    from mrisps.io.images import IMAGE_SUFFIXES
     from mrisps.reconstruction.recipe import load_recipe, recipe_source
     from mrisps.reports.figures import to_png, tuning_figure
 
     with usage_errors():
         recipe = chosen_recipe(recipe_name, changes, load_recipe(recipe_name).task)
     settings = _settings(criterion, crop, border, held_out, seed)
-    if method not in ("model", "grid"):
-        raise UsageError(f"--method: expected model or grid, got {method!r}")
     if not 0 <= tolerance < math.inf:
         raise UsageError(f"--tolerance: expected a number >= 0, got {tolerance}")
     picture, journal_file = output.with_suffix(".png"), output.with_suffix(".tune.jsonl")
@@ -161,64 +131,51 @@ def tune(
     if not resume:
         new_file(journal_file, overwrite)
         new_file(picture, overwrite)
-    choice = chosen_slices(slices)
+    choice = None if slices is None else chosen_slices(slices)
     with usage_errors():
-        found = _files(data, recipe.task, root, split, contrast)
-    found = _spread(found, files)
+        suffixes = KSPACE_SUFFIXES if recipe.task == "mri" else IMAGE_SUFFIXES
+        files = spread(sources_of(data, suffixes, root=root, split=split, contrast=contrast), n_files)
     device = checked_device(device)
-    chosen = chosen_weights(weights, recipe, recipe_name)
-    model, weights_name = chosen.model, chosen.name
-    recipe = _with_weights(recipe, recipe_name, model, weights, weights_name)
+    found = chosen_weights(weights, recipe, recipe_name)
+    model = found.model
+    recipe = _with_weights(recipe, recipe_name, model, weights, found.name)
 
-    cases = read_cases(found, recipe, settings, slices=choice.of, device=device)
-    identity = {
-        "recipe": recipe.sha256(),
-        "weights": model.fingerprint(),
-        "data": digest(cases),
-        "criterion": settings.criterion,
-        "border": str(settings.border),
-    }
-    note(
-        f"{recipe.name}: {len(cases)} slices or images of {len(found)} files, from beta {recipe.beta:g}, lam {recipe.lam:g}"
-    )
+    cases = read_cases(files, recipe, settings, slices=choice, device=device)
+    note(f"{recipe.name}: {len(cases)} slices or images, from beta {recipe.beta:g}, lam {recipe.lam:g}")
     n_seen = 0
 
-    def report(evaluation: "Evaluation") -> None:
+    def report(trial: "Trial") -> None:
         nonlocal n_seen
         n_seen += 1
         note(
-            f"{n_seen}: beta {evaluation.beta:.4g}, lam {evaluation.lam:.4g}: {evaluation.score:.3f} dB, "
-            f"{evaluation.n_converged} of {len(cases)} converged, {evaluation.n_iterations} iterations, "
-            f"{evaluation.seconds:.1f} s{', warm start' if evaluation.warm else ''}"
+            f"{n_seen}: beta {trial.beta:.4g}, lam {trial.lam:.4g}: {trial.score:.3f} dB, "
+            f"{trial.n_converged} of {len(cases)} converged, {trial.n_iterations} iterations, {trial.seconds:.1f} s"
         )
 
     with (
-        Journal(journal_file, identity, resume=resume) as journal,
+        open_journal(journal_file, resume=resume) as journal,
         memory_errors(device),
         SolverProgress(output.name, recipe.solver.tolerance, quiet=True) as progress,
     ):
         if resume:
-            note(f"{journal_file}: {len(journal.evaluations)} candidates are known")
+            note(f"{journal_file}: has {len(journal.records)} solves")
         tuning = search(
             cases,
             model,
             recipe,
             journal,
-            method="grid" if method == "grid" else "model",
-            warm=warm_starts,
             max_evaluations=max_evaluations,
             tolerance=tolerance,
             report=report,
             progress=progress.update,
         )
     _print(tuning, len(cases))
-    tuned = _tuned(output.stem, recipe, tuning, cases, found, settings, method)
-    shown = tuning.evaluations
+    trials = tuning.trials
     figure = tuning_figure(
-        [e.beta for e in shown], [e.lam for e in shown], [e.score for e in shown], shown.index(tuning.best)
+        [t.beta for t in trials], [t.lam for t in trials], [t.score for t in trials], trials.index(tuning.best)
     )
     write_bytes(picture, to_png(figure))
-    write_text(output, recipe_source(tuned))
+    write_text(output, recipe_source(_tuned(output.stem, recipe, tuning, cases, files, settings)))
     best, start = tuning.best, tuning.start
     result(
         f"{output}: beta {best.beta:g}, lam {best.lam:g}: {best.score:.3f} dB ({start.score:.3f} dB before), "
@@ -231,7 +188,7 @@ def tune(
 
 
 def _settings(criterion: str, crop: str | None, border: int, held_out: float, seed: int) -> "TuneSettings":
-    from mrisps.campaign.tune import TuneSettings
+    from mrisps.campaign.cases import TuneSettings
 
     kinds: dict[str, Literal["reference", "held-out"]] = {"reference": "reference", "held-out": "held-out"}
     if criterion not in kinds:
@@ -239,47 +196,6 @@ def _settings(criterion: str, crop: str | None, border: int, held_out: float, se
     with usage_errors():
         size = None if crop is None else parse_size(crop, "--crop")
         return TuneSettings(kinds[criterion], size, border, held_out, seed)
-
-
-def _files(paths: Sequence[Path], task: str, root: Path | None, split: str | None, contrast: str | None) -> list[Path]:
-    """The files of manifests, files and folders; those of a manifest are what it says."""
-    from mrisps.io.images import IMAGE_SUFFIXES
-    from mrisps.io.manifest import Manifest
-
-    suffixes = FOLDER_SUFFIXES if task == "mri" else IMAGE_SUFFIXES
-    found: list[Path] = []
-    manifests = [path for path in paths if path.suffix.lower() == ".toml"]
-    if not manifests:
-        for name, value in (("--root", root), ("--split", split), ("--contrast", contrast)):
-            if value is not None:
-                raise UsageError(f"{name}: is for manifests (.toml)")
-    for path in paths:
-        if path in manifests:
-            chosen = Manifest.read(path).select(split=split, contrast=contrast)
-            for status in chosen.verify(path.parent if root is None else root):
-                if status.state != "ok":
-                    raise FileError(status.path, f"is not what the manifest {path} says: {status.state}")
-                found.append(status.path)
-        elif path.is_dir():
-            inside = sorted(
-                child
-                for child in path.rglob("*")
-                if child.suffix.lower() in suffixes and child.is_file() and not child.name.startswith(".")
-            )
-            if not inside:
-                raise UsageError(f"{path}: is a folder without files ending in {', '.join(suffixes)}")
-            found.extend(inside)
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UsageError(f"{path}: does not exist")
-    return found
-
-
-def _spread(files: list[Path], at_most: int) -> list[Path]:
-    if len(files) <= at_most:
-        return files
-    return [files[(2 * index + 1) * len(files) // (2 * at_most)] for index in range(at_most)]
 
 
 def _with_weights(
@@ -301,24 +217,16 @@ def _with_weights(
 def _print(tuning: "Tuning", n_cases: int) -> None:
     rows = [
         [
-            f"{evaluation.beta:.6g}",
-            f"{evaluation.lam:.6g}",
-            f"{evaluation.score:.3f}",
-            f"{evaluation.score - tuning.best.score:+.3f}",
-            f"{evaluation.n_converged}/{n_cases}",
-            str(evaluation.n_iterations),
-            f"{evaluation.seconds:.1f}",
-            " ".join(
-                word
-                for word, holds in (
-                    ("warm", evaluation.warm),
-                    ("start", evaluation is tuning.start),
-                    ("best", evaluation is tuning.best),
-                )
-                if holds
-            ),
+            f"{trial.beta:.6g}",
+            f"{trial.lam:.6g}",
+            f"{trial.score:.3f}",
+            f"{trial.score - tuning.best.score:+.3f}",
+            f"{trial.n_converged}/{n_cases}",
+            str(trial.n_iterations),
+            f"{trial.seconds:.1f}",
+            " ".join(word for word, which in (("start", tuning.start), ("best", tuning.best)) if trial is which),
         ]
-        for evaluation in sorted(tuning.evaluations, key=lambda evaluation: -evaluation.score)
+        for trial in sorted(tuning.trials, key=lambda trial: -trial.score)
     ]
     columns = ["beta", "lam", "score (dB)", "to the best", "converged", "iterations", "seconds", ""]
     print_table(columns, rows, n_text_columns=0)
@@ -328,15 +236,15 @@ def _tuned(
     name: str,
     recipe: "Recipe",
     tuning: "Tuning",
-    cases: Sequence["Case"],
-    files: Sequence[Path],
+    cases: "Sequence[Case]",
+    files: "Sequence[Source]",
     settings: "TuneSettings",
-    method: str,
 ) -> "Recipe":
+    """The new recipe, with its card."""
     from mrisps.reconstruction.recipe import Card
 
     best = tuning.best
-    listed = ", ".join(printable(path.name) for path in files[:4]) + (", ..." if len(files) > 4 else "")
+    listed = ", ".join(printable(source.path.name) for source in files[:4]) + (", ..." if len(files) > 4 else "")
     shape = "x".join(map(str, cases[0].problem.operator.domain_shape[-2:]))
     details = [f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed})", f"first image {shape}"]
     if settings.crop is not None:
@@ -351,7 +259,7 @@ def _tuned(
     unconverged = len(cases) - best.n_converged
     how = (
         f"mrisps tune {recipe.name} from beta {tuning.start.beta:g}, lam {tuning.start.lam:g} ({tuning.start.score:.2f} dB), "
-        f"method {method}, {tuning.n_solves} solves, seed {settings.seed}"
+        f"{tuning.n_solves} solves, seed {settings.seed}"
         + (f"; {unconverged} of {len(cases)} did not converge" if unconverged else "; all converged")
     )
     card = Card(

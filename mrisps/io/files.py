@@ -36,7 +36,9 @@ def sha256_of(path: Path | str) -> str:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
 
 
-def files_in(folder: Path | str, suffixes: Collection[str], *, depth: int = 1) -> tuple[Path, ...]:
+def files_in(
+    folder: Path | str, suffixes: Collection[str], *, depth: int = 1, may_be_empty: bool = False
+) -> tuple[Path, ...]:
     """List the files of some kinds that a folder holds, sorted by their path.
 
     Hidden files and folders are left out, and so are links to folders.
@@ -49,6 +51,8 @@ def files_in(folder: Path | str, suffixes: Collection[str], *, depth: int = 1) -
         File name endings in small letters, for example ``{".h5", ".npy"}``; the case of a file name does not matter.
     depth
         How many levels of subfolders are searched: 1, the default, finds ``pd/001.h5``.
+    may_be_empty
+        Whether the folder may have no such file, as one that is being filled.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def files_in(folder: Path | str, suffixes: Collection[str], *, depth: int = 1) -
                 others |= {f"{entry.relative_to(folder)}/" for entry in level}
     except OSError as error:
         raise FileError(folder, f"cannot be read: {error.strerror}") from error
-    if not found:
+    if not found and not may_be_empty:
         has = ", ".join(sorted(others)[:8]) or "nothing"
         raise FileError(folder, f"expected files ending in {', '.join(sorted(suffixes))}; the folder has: {has}")
     return tuple(sorted(found))

@@ -17,7 +17,7 @@ from mrisps.errors import FileError
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.io.result_file import read_volume
 
-__all__ = ["Evaluation", "FileScore", "evaluate_files", "nmse", "psnr", "ssim"]
+__all__ = ["FileScore", "FileScores", "evaluate_files", "nmse", "psnr", "ssim"]
 
 Real = NDArray[np.float32] | NDArray[np.float64]
 DataRange = float | Literal["target-max"]
@@ -125,7 +125,7 @@ class FileScore:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class FileScores:
     """The scores of one or several files, and their means over files (not over slices), as in ``fastmri.evaluate``."""
 
     scores: tuple[FileScore, ...]
@@ -153,7 +153,7 @@ def evaluate_files(
     data_range: DataRange,
     crop: tuple[int, int] | None = None,
     border: int = 0,
-) -> Evaluation:
+) -> FileScores:
     """Compare a file with its reference, or each file of a folder of references with the file of that name.
 
     HDF5 files: the prediction is the data set ``reconstruction``, the target ``reconstruction_esc``,
@@ -184,7 +184,7 @@ def evaluate_files(
     if data_range != "target-max":
         _check_range(data_range)
     pairs = _pairs(Path(prediction), Path(target))
-    return Evaluation(tuple(_score(*pair, data_range, crop, border) for pair in pairs))
+    return FileScores(tuple(_score(*pair, data_range, crop, border) for pair in pairs))
 
 
 def _pairs(prediction: Path, target: Path) -> list[tuple[Path, Path]]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 __all__ = [
     "METRICS",
@@ -22,7 +21,6 @@ __all__ = [
     "complete_slices",
     "score_settings",
     "score_volumes",
-    "spearman",
 ]
 
 METRICS = ("psnr", "ssim", "nmse")
@@ -340,31 +338,6 @@ def score_settings(
                 )
             )
     return rows
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation; equal values share the mean of their ranks.
-
-    Returns
-    -------
-    float
-        From -1 to 1; NaN with fewer than 3 pairs, or where one of the two does not vary.
-    """
-    if len(first) != len(second):
-        raise ValueError(f"second: expected {len(first)} values, got {len(second)}")
-    if len(first) < 3:
-        return math.nan
-    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
-    a, b = (rank - rank.mean() for rank in ranks)
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return math.nan if norm == 0 else float(a @ b) / norm
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def _psnr(squared_error: float, n_pixels: int, data_range: float) -> float:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrisps._version import __version__, code_commit
+from mrisps._version import __version__, code_commit, software_key
 from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.arrays import ArrayLayout
@@ -245,7 +245,7 @@ class Run:
     def key(self, input_sha256: str) -> str:
         """SHA-256 of everything that the result depends on: software and its commit, recipe, weights, options, device, input."""
         facts = {
-            "software": [__version__, code_commit(), torch.__version__],
+            "software": [software_key(), torch.__version__],
             "recipe": self.recipe.sha256(),
             "weights": self.weights.model.fingerprint(),
             "options": self.options(),

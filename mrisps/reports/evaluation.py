@@ -2,124 +2,245 @@
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings, WorstCase
+from mrisps.quality.scores import (
+    METRICS,
+    Interval,
+    Setting,
+    SettingScore,
+    complete_slices,
+    score_settings,
+    score_volumes,
+)
 from mrisps.reports import figures
-from mrisps.reports.facts import Facts, flat_rows
+from mrisps.reports.facts import Facts, flat_rows, plural
 from mrisps.reports.figures import Panel
-from mrisps.reports.html import Picture, Report, Section, Table
+from mrisps.reports.html import FOOTER, Picture, Report, Section, Table, render
 
-__all__ = [
-    "METRIC_NAMES",
-    "SHOWN_ROWS",
-    "Boxes",
-    "EvaluationContent",
-    "MethodRow",
-    "WorstImage",
-    "box_plot",
-    "csv_text",
-    "evaluation_report",
-    "table_of",
-    "with_interval",
-]
+__all__ = ["EvaluationReport", "with_interval"]
 
-Interval = tuple[float, float]
-
-METRIC_NAMES: Mapping[str, str] = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
+_METRIC_NAMES: Mapping[str, str] = {"psnr": "PSNR (dB)", "ssim": "SSIM", "nmse": "NMSE"}
 _DIGITS = {"psnr": 2, "ssim": 4, "nmse": 5}
 SHOWN_ROWS = 2000
 """Longer tables are cut in the page; the CSV files have all rows."""
 
-
-@dataclass(frozen=True)
-class MethodRow:
-    """One method in one setting.
-
-    Parameters
-    ----------
-    setting, method
-        Names.
-    is_recipe
-        Whether the method is a recipe, not a baseline.
-    n_patients, n_volumes, n_slices, n_unconverged
-        What was averaged, and how many of the slices did not converge.
-    mean, interval
-        By the keys of `METRIC_NAMES`.
-    gain, gain_interval
-        PSNR minus that of the first recipe, in dB; None for that recipe.
-    seconds
-        Mean of a slice.
-    """
-
-    setting: str
-    method: str
-    is_recipe: bool
-    n_patients: int
-    n_volumes: int
-    n_slices: int
-    n_unconverged: int
-    mean: Mapping[str, float]
-    interval: Mapping[str, Interval | None]
-    gain: float | None
-    gain_interval: Interval | None
-    seconds: float
+_Rows = list[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """The values of the slices of one setting: quantity -> one list for each method."""
-
-    setting: str
-    methods: tuple[str, ...]
-    is_recipe: tuple[bool, ...]
-    values: Mapping[str, Sequence[Sequence[float]]]
-
-
-@dataclass(frozen=True, eq=False)
-class WorstImage:
-    """A slice with a low PSNR: what is said of it, and its images (y, x)."""
-
-    text: str
-    image: NDArray[np.float32]
-    reference: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationContent:
-    """What is shown.
+class EvaluationReport:
+    """What an evaluation found, for the terminal, as files, and as one page.
 
     Parameters
     ----------
-    rows
-        The table of settings and methods.
-    boxes
-        One for each setting.
-    worst
-        The worst first.
-    tables
-        Further tables by their heading, as texts: tuning, error proxies, volumes, slices. (columns, rows, first numeric column)
-    failures, skipped, notes
-        What went wrong or was left out; what a reader should know.
-    compared
-        How images were compared, in a sentence.
+    found
+        The result.
+    settings
+        How it was found.
     provenance
-        What the numbers depend on.
+        What the numbers depend on, as plain values.
     """
 
-    rows: Sequence[MethodRow]
-    boxes: Sequence[Boxes]
-    worst: Sequence[WorstImage]
-    tables: Mapping[str, tuple[tuple[str, ...], Sequence[tuple[str, ...]], int]]
-    failures: Sequence[str]
-    skipped: Sequence[str]
-    notes: Sequence[str]
-    compared: str
-    provenance: Facts
+    def __init__(self, found: EvaluationResult, settings: EvaluationSettings, provenance: Facts) -> None:
+        self._found, self._settings, self._provenance = found, settings, provenance
+        self._complete = complete_slices(found.scores, found.methods)
+        self.rows: list[SettingScore] = score_settings(self._complete, found.methods, found.reference)
+        """One for each method of each setting."""
+        self._baselines = {baseline.name for baseline in settings.baselines}
+        self.n_unconverged = sum(row.n_unconverged for row in self.rows)
+        """Slices of recipes that did not converge."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know."""
+        found = self._found
+        notes = list(found.notes)
+        n_apart = len(found.scores) - len(self._complete)
+        if n_apart:
+            notes.append(
+                f"{plural(n_apart, 'score is', 'scores are')} of slices on which another method failed: in slices.csv, and not in "
+                "the averages"
+            )
+        if any(tuned.on_evaluated for tuned in found.tuned):
+            notes.append(
+                "the weights of the baselines were tuned on slices that are evaluated here, to the baselines' advantage"
+            )
+        return notes + [
+            f"{tuned.method}, {tuned.setting}: the best weight, {tuned.weight:.3g}, is at the end of those that were tried"
+            for tuned in found.tuned
+            if tuned.at_edge
+        ]
+
+    def table(self, setting: Setting | None = None) -> tuple[tuple[str, ...], _Rows]:
+        """Columns and cells of one setting, or of all with its name in the first column."""
+        columns = (
+            "setting",
+            "method",
+            *_METRIC_NAMES.values(),
+            "PSNR minus first recipe",
+            "volumes",
+            "slices",
+            "s/slice",
+        )
+        cells: _Rows = []
+        for row in self.rows:
+            if setting not in (None, row.setting):
+                continue
+            unconverged = f" ({row.n_unconverged} NOT CONVERGED)" if row.n_unconverged else ""
+            cells.append(
+                (
+                    str(row.setting),
+                    row.method if row.weight is None else f"{row.method} ({row.weight:.3g})",
+                    *(with_interval(row.mean[key], row.interval[key], _DIGITS[key]) for key in _METRIC_NAMES),
+                    "" if row.gain is None else with_interval(row.gain, row.gain_interval, 2, sign=True),
+                    str(row.n_volumes),
+                    f"{row.n_slices}{unconverged}",
+                    f"{row.seconds:.2f}",
+                )
+            )
+        return columns, cells
+
+    def files(self) -> dict[str, bytes]:
+        """Name -> content of everything that is written."""
+        content = {
+            "volumes.csv": _csv_text(*self._volumes()).encode(),
+            "slices.csv": _csv_text(*self._slices()).encode(),
+            "summary.json": (json.dumps(_finite(self._summary_values()), indent=2, allow_nan=False) + "\n").encode(),
+        }
+        plots = {setting: self._box_plot(setting) for setting in self._found.methods}
+        for number, png in enumerate(plots.values(), start=1):
+            content[f"boxplot_{number}.png"] = png
+        return {**content, "index.html": render(self._page(plots)).encode()}
+
+    # ------------------------------------------------------------------------------------------------------------ parts
+
+    def _volumes(self) -> tuple[tuple[str, ...], _Rows]:
+        columns = ("setting", "method", "file", "patient", "slices", *_METRIC_NAMES.values())
+        return columns, [
+            (
+                *(str(v.setting), v.method, v.file, v.patient, str(v.n_slices)),
+                *(f"{v.psnr:.3f}", f"{v.ssim:.5f}", f"{v.nmse:.6f}"),
+            )
+            for v in score_volumes(self._found.scores)
+        ]
+
+    def _slices(self) -> tuple[tuple[str, ...], _Rows]:
+        columns = ("setting", "method", "file", "slice", "R", *_METRIC_NAMES.values(), "seconds", "status")
+        return columns, [
+            (
+                *(str(s.setting), s.method, s.file, str(s.slice_index), f"{s.realised_acceleration:.2f}"),
+                *(f"{s.psnr:.3f}", f"{s.ssim:.5f}", f"{s.nmse:.6f}", f"{s.seconds:.2f}", s.status),
+            )
+            for s in self._found.scores
+        ]
+
+    def _tuning(self) -> tuple[tuple[str, ...], _Rows]:
+        columns = ("setting", "method", "weight", "tried: weight (PSNR)", "on")
+        return columns, [
+            (
+                *(str(tuned.setting), tuned.method, f"{tuned.weight:.3g}"),
+                ", ".join(f"{weight:.3g} ({value:.2f})" for weight, value in tuned.tried),
+                "; ".join(tuned.slices),
+            )
+            for tuned in self._found.tuned
+        ]
+
+    def _summary_values(self) -> Facts:
+        return {
+            "settings": [
+                {**asdict(row), "setting": str(row.setting), "is_recipe": row.method not in self._baselines}
+                for row in self.rows
+            ],
+            "baselines": [asdict(tuned) for tuned in self._found.tuned],
+            "failures": self._found.failures,
+            "left_out": self._found.skipped,
+            "notes": self.notes,
+            "compared": self._compared,
+            "provenance": self._provenance,
+        }
+
+    @property
+    def _compared(self) -> str:
+        how = self._settings
+        peak = "the maximum of each volume's reference" if how.data_range == "target-max" else f"{how.data_range:g}"
+        square = "the central square as wide as the reference"
+        crop = square if how.crop is None else f"the central {how.crop[0]} x {how.crop[1]}"
+        edge = f" without {how.border} pixels at every edge" if how.border else ""
+        return f"Peak for PSNR and SSIM: {peak}. Compared: {crop}{edge}."
+
+    def _box_plot(self, setting: Setting) -> bytes:
+        methods = self._found.methods[setting]
+        groups = [[s for s in self._complete if (s.setting, s.method) == (setting, method)] for method in methods]
+        values = {
+            _METRIC_NAMES[name]: [[float(getattr(s, name)) for s in group] for group in groups] for name in METRICS
+        }
+        return figures.to_png(
+            figures.box_figure(methods, values, [method not in self._baselines for method in methods])
+        )
+
+    def _page(self, plots: Mapping[Setting, bytes]) -> Report:
+        found = self._found
+        sections = [self._setting_section(setting, png) for setting, png in plots.items()]
+        if found.worst:
+            sections.append(Section("Worst cases", pictures=tuple(_worst(case) for case in found.worst)))
+        for title, lines in (("Failures", found.failures), ("Left out", found.skipped)):
+            if lines:
+                sections.append(Section(title, tables=(Table(("",), tuple((line,) for line in lines)),)))
+        tables = (
+            ("Baselines: tuning", self._tuning(), 5),
+            ("Volumes", self._volumes(), 4),
+            ("Slices", self._slices(), 3),
+        )
+        for heading, (columns, cells, *_), numeric_from in ((h, t, n) for h, t, n in tables if t[1]):
+            cut = f"The first {SHOWN_ROWS} of {len(cells)} rows." if len(cells) > SHOWN_ROWS else ""
+            table = Table(columns, tuple(cells[:SHOWN_ROWS]), caption=cut, numeric_from=numeric_from)
+            sections.append(Section(heading, tables=(table,), folded=len(cells) > 20))
+        table = Table(("", ""), tuple(flat_rows(self._provenance)))
+        sections.append(Section("Recipes, weights, versions", tables=(table,), folded=True))
+        good = bool(self.rows) and not found.failures and not self.n_unconverged
+        return Report(
+            title="Evaluation",
+            summary=self._summary(),
+            outcome="good" if good else "bad",
+            notes=(self._compared, *self.notes),
+            sections=tuple(sections),
+            footer=FOOTER,
+        )
+
+    def _setting_section(self, setting: Setting, png: bytes) -> Section:
+        columns, cells = self.table(setting)
+        n_patients = max((row.n_patients for row in self.rows if row.setting == setting), default=0)
+        caption = (
+            "Each dot is a slice. Boxes: quartiles; whiskers: the last value within 1.5 times their distance. "
+            "Green: recipes, grey: baselines."
+        )
+        return Section(
+            str(setting),
+            text=(_intervals(n_patients),),
+            tables=(Table(columns[1:], tuple(line[1:] for line in cells), numeric_from=1),),
+            pictures=(Picture(png, f"box plots of {setting}", caption),),
+        )
+
+    def _summary(self) -> str:
+        if not self.rows:
+            return "Nothing could be evaluated."
+        parts = [
+            f"{row.setting}: {row.method} {with_interval(row.mean['psnr'], row.interval['psnr'], 2)} dB"
+            for row in self.rows
+            if row.method not in self._baselines
+        ]
+        text = "; ".join(parts[:6]) + ("; …" if len(parts) > 6 else "") + "."
+        if self.n_unconverged:
+            text += f" NOT CONVERGED: {plural(self.n_unconverged, 'slice')}."
+        if self._found.failures:
+            text += f" FAILED: {len(self._found.failures)}, listed below."
+        return text
 
 
 def with_interval(value: float, interval: Interval | None, digits: int, *, sign: bool = False) -> str:
@@ -129,104 +250,12 @@ def with_interval(value: float, interval: Interval | None, digits: int, *, sign:
     return text if interval is None else f"{text} [{interval[0]:{plus}.{digits}f}, {interval[1]:{plus}.{digits}f}]"
 
 
-def table_of(rows: Sequence[MethodRow]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and cells of the table of one or several settings."""
-    columns = ("setting", "method", *METRIC_NAMES.values(), "PSNR minus first recipe", "volumes", "slices", "s/slice")
-    cells = []
-    for row in rows:
-        unconverged = f" ({row.n_unconverged} NOT CONVERGED)" if row.n_unconverged else ""
-        cells.append(
-            (
-                row.setting,
-                row.method,
-                *(with_interval(row.mean[key], row.interval[key], _DIGITS[key]) for key in METRIC_NAMES),
-                "" if row.gain is None else with_interval(row.gain, row.gain_interval, 2, sign=True),
-                str(row.n_volumes),
-                f"{row.n_slices}{unconverged}",
-                f"{row.seconds:.2f}",
-            )
-        )
-    return columns, cells
-
-
-def box_plot(boxes: Boxes) -> bytes:
-    """The box plots of a setting as PNG."""
-    values = {METRIC_NAMES.get(name, name): lists for name, lists in boxes.values.items()}
-    return figures.to_png(figures.box_figure(boxes.methods, values, boxes.is_recipe))
-
-
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as comma-separated values."""
+def _csv_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
     return buffer.getvalue()
-
-
-def evaluation_report(content: EvaluationContent) -> Report:
-    """The page."""
-    n_unconverged = sum(row.n_unconverged for row in content.rows if row.is_recipe)
-    good = bool(content.rows) and not content.failures and not n_unconverged
-    sections = []
-    for boxes in content.boxes:
-        rows = [row for row in content.rows if row.setting == boxes.setting]
-        columns, cells = table_of(rows)
-        n_patients = max((row.n_patients for row in rows), default=0)
-        sections.append(
-            Section(
-                boxes.setting,
-                text=(_intervals(n_patients),),
-                tables=(Table(columns[1:], tuple(line[1:] for line in cells), numeric_from=1),),
-                pictures=(
-                    Picture(
-                        box_plot(boxes),
-                        f"box plots of {boxes.setting}",
-                        "Each dot is a slice. Boxes: quartiles; whiskers: the last value within 1.5 times their distance. "
-                        "Green: recipes, grey: baselines.",
-                    ),
-                ),
-            )
-        )
-    if content.worst:
-        sections.append(Section("Worst cases", pictures=tuple(_worst(case) for case in content.worst)))
-    if content.failures:
-        sections.append(Section("Failures", tables=(Table(("",), tuple((line,) for line in content.failures)),)))
-    if content.skipped:
-        sections.append(Section("Left out", tables=(Table(("",), tuple((line,) for line in content.skipped)),)))
-    for heading, (columns, lines, numeric_from) in content.tables.items():
-        cut = f"The first {SHOWN_ROWS} of {len(lines)} rows." if len(lines) > SHOWN_ROWS else ""
-        shown = Table(columns, tuple(lines[:SHOWN_ROWS]), caption=cut, numeric_from=numeric_from)
-        sections.append(Section(heading, tables=(shown,), folded=len(lines) > 20))
-    sections.append(
-        Section(
-            "Recipes, weights, versions", tables=(Table(("", ""), tuple(flat_rows(content.provenance))),), folded=True
-        )
-    )
-    return Report(
-        title="Evaluation",
-        summary=_summary(content, n_unconverged),
-        outcome="good" if good else "bad",
-        notes=(content.compared, *content.notes),
-        sections=tuple(sections),
-        footer="Made by mrisps. This file is complete: it loads nothing from elsewhere.",
-    )
-
-
-def _summary(content: EvaluationContent, n_unconverged: int) -> str:
-    if not content.rows:
-        return "Nothing could be evaluated."
-    parts = [
-        f"{row.setting}: {row.method} {with_interval(row.mean['psnr'], row.interval['psnr'], 2)} dB"
-        for row in content.rows
-        if row.is_recipe
-    ]
-    text = "; ".join(parts[:6]) + ("; …" if len(parts) > 6 else "") + "."
-    if n_unconverged:
-        text += f" NOT CONVERGED: {n_unconverged} slices."
-    if content.failures:
-        text += f" FAILED: {len(content.failures)}, listed below."
-    return text
 
 
 def _intervals(n_patients: int) -> str:
@@ -240,7 +269,7 @@ def _intervals(n_patients: int) -> str:
     )
 
 
-def _worst(case: WorstImage) -> Picture:
+def _worst(case: WorstCase) -> Picture:
     white = figures.grey_limit(case.reference)
     error = np.abs(case.image - case.reference)
     limit = figures.error_limit(case.reference, [case.image])
@@ -250,7 +279,19 @@ def _worst(case: WorstImage) -> Picture:
         Panel("absolute error", error, (0.0, limit), "inferno", bar=True),
     ]
     share = 100 * limit / white if white and math.isfinite(white) else math.nan
+    score = case.score
     caption = (
-        f"{case.text}. Images: white is {white:.3g} and more. Error: the brightest colour is {share:.0f} % of white."
+        f"{score.file}, slice {score.slice_index}, {score.setting}: {score.method}, PSNR {score.psnr:.2f} dB, "
+        f"SSIM {score.ssim:.4f}, NMSE {score.nmse:.5f}. Images: white is {white:.3g} and more. "
+        f"Error: the brightest colour is {share:.0f} % of white."
     )
     return Picture(figures.to_png(figures.image_grid(panels, 3)), "a bad case and its error", caption)
+
+
+def _finite(value: object) -> object:
+    """The same with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

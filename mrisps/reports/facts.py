@@ -14,6 +14,7 @@ __all__ = [
     "flat_rows",
     "mask_rows",
     "number",
+    "plural",
     "status_words",
 ]
 
@@ -35,6 +36,11 @@ def number(value: object, digits: int = 4) -> str:
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     return f"{value:.{digits}g}"
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """``1 slice``, ``3 slices``; the second word where it is not the first with an s."""
+    return f"{n} {one if n == 1 else many or f'{one}s'}"
 
 
 def status_words(certificate: Facts) -> str:

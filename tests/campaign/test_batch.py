@@ -27,19 +27,14 @@ from batch_files import (
 )
 from manifests import manifest_of
 
-from mrisps.campaign import batch as module
-from mrisps.campaign.batch import (
-    Item,
-    Job,
-    WatchedFolder,
-    items_of_folder,
-    items_of_manifest,
-    peak_memory,
-    remove_partial_files,
-)
-from mrisps.campaign.ledger import Entry, Ledger
+from mrisps.campaign import batch_work as module
+from mrisps.campaign.batch import Entry, Item, Job, WatchedFolder, open_ledger, remove_partial_files
+from mrisps.campaign.batch_work import peak_memory
+from mrisps.campaign.sources import Source, sources_of
 from mrisps.errors import FileError
-from mrisps.io.manifest import sha256_of
+from mrisps.io.files import sha256_of
+from mrisps.io.kspace_file import KspaceFile
+from mrisps.journal import JournalInUseError
 from mrisps.reconstruction.run import FileResult, Run
 from mrisps.reconstruction.weights import Weights
 
@@ -81,8 +76,8 @@ def test_every_file_is_what_recon_makes_of_it(inputs: Path, job: Job, tmp_path: 
 def test_nothing_is_done_twice(inputs: Path, job: Job) -> None:
     run(inputs, job)
     again = run(inputs, job)
-    assert again.outcomes == ()
-    assert again.n_skipped == 3
+    assert again.entries == {}
+    assert list(again.known) == ["v00.h5", "v01.h5", "v02.h5"]
     assert made(run(inputs, job, redo=True)) == ["v00.h5", "v01.h5", "v02.h5"]
 
 
@@ -93,7 +88,7 @@ def test_only_what_changed_is_done_again(inputs: Path, job: Job) -> None:
     assert made(run(inputs, job)) == ["v01.h5", "v03.h5"]
     other = replace(job, recipe=replace(RECIPE, lam=0.02))
     assert made(run(inputs, other)) == ["v00.h5", "v01.h5", "v02.h5", "v03.h5"]
-    assert run(inputs, other).outcomes == ()
+    assert not run(inputs, other).entries
     weights = replace(make_job(job.folder, other.recipe, small_model(1)))
     assert len(made(run(inputs, weights))) == 4
     assert len(made(run(inputs, replace(weights, crop=False)))) == 4
@@ -105,10 +100,10 @@ def test_new_time_with_the_same_content_is_not_a_change(inputs: Path, job: Job) 
     before = data_sets(job.folder / "v00.h5")
     os.utime(inputs / "v00.h5", (1e9, 1e9))
     again = run(inputs, job)
-    assert [outcome.reused for outcome in again.outcomes] == [True]
-    assert again.n_skipped == 2
+    assert [entry.reused for entry in again.entries.values()] == [True]
+    assert len(again.known) == 2
     assert data_sets(job.folder / "v00.h5") == before
-    assert run(inputs, job).outcomes == ()
+    assert not run(inputs, job).entries
 
 
 def test_clock_that_goes_backwards(inputs: Path, job: Job) -> None:
@@ -116,14 +111,14 @@ def test_clock_that_goes_backwards(inputs: Path, job: Job) -> None:
     for path in inputs.iterdir():
         os.utime(path, (4e9, 4e9))
     run(inputs, job)
-    with Ledger(ledger_path(job)) as ledger:
-        for entry in list(ledger.entries.values()):
-            ledger.append(replace(entry, finished="2099-01-01T00:00:00+00:00"))
-    assert run(inputs, job).outcomes == ()
+    with open_ledger(job.folder) as ledger:
+        for name, record in list(ledger.records.items()):
+            ledger.append(name, {**record, "finished": "2099-01-01T00:00:00+00:00"})
+    assert not run(inputs, job).entries
     write_input(inputs / "v02.h5", 99)
     os.utime(inputs / "v02.h5", (1e6, 1e6))
     assert made(run(inputs, job)) == ["v02.h5"]
-    assert run(inputs, job).outcomes == ()
+    assert not run(inputs, job).entries
 
 
 def test_lost_and_damaged_outputs_are_made_again(inputs: Path, job: Job) -> None:
@@ -134,7 +129,7 @@ def test_lost_and_damaged_outputs_are_made_again(inputs: Path, job: Job) -> None
     (job.folder / "v02.json").unlink()
     again = run(inputs, job)
     assert made(again) == ["v00.h5", "v01.h5"]
-    assert [outcome.entry.name for outcome in again.outcomes if outcome.reused] == ["v02.h5"]
+    assert [name for name, entry in again.entries.items() if entry.reused] == ["v02.h5"]
     assert (job.folder / "v02.json").is_file()
     assert data_sets(job.folder / "v01.h5") == before
 
@@ -142,14 +137,14 @@ def test_lost_and_damaged_outputs_are_made_again(inputs: Path, job: Job) -> None
 def test_killed_between_output_and_ledger(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The output says itself what it was made from: it is taken, not made again."""
     run(inputs, job)
-    with Ledger(ledger_path(job)) as ledger:
-        ledger.append(Entry("v01.h5", "started", str(inputs / "v01.h5")))
+    with open_ledger(job.folder) as ledger:
+        ledger.append("v01.h5", Entry("started", str(inputs / "v01.h5")).record())
     (job.folder / "v01.json").unlink()
     monkeypatch.setattr(Run, "write", None)
     again = run(inputs, job)
-    assert [(outcome.entry.name, outcome.reused) for outcome in again.outcomes] == [("v01.h5", True)]
+    assert [(name, entry.reused) for name, entry in again.entries.items()] == [("v01.h5", True)]
     ledger_path(job).unlink()
-    assert [outcome.reused for outcome in run(inputs, job).outcomes] == [True, True, True]
+    assert [entry.reused for entry in run(inputs, job).entries.values()] == [True, True, True]
 
 
 def test_one_failure_does_not_stop_the_others(inputs: Path, job: Job) -> None:
@@ -158,8 +153,8 @@ def test_one_failure_does_not_stop_the_others(inputs: Path, job: Job) -> None:
     (inputs / "c_empty.h5").write_bytes(b"")
     result = run(inputs, job)
     assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
-    assert [outcome.entry.name for outcome in result.failed] == ["a_text.h5", "b_cut.h5", "c_empty.h5"]
-    assert result.failed[0].entry.error == f"{inputs / 'a_text.h5'}: is not an HDF5 file"
+    assert list(result.failed) == ["a_text.h5", "b_cut.h5", "c_empty.h5"]
+    assert next(iter(result.failed.values())).error == f"{inputs / 'a_text.h5'}: is not an HDF5 file"
     assert "Traceback" in (job.folder / "_batch/logs/a_text.h5.log").read_text()
     assert not (job.folder / "a_text.h5").exists()
     write_input(inputs / "a_text.h5", 5)
@@ -172,13 +167,13 @@ def test_one_failure_does_not_stop_the_others(inputs: Path, job: Job) -> None:
 def test_unreadable_input(inputs: Path, job: Job) -> None:
     (inputs / "v00.h5").chmod(0)
     result = run(inputs, job)
-    assert [outcome.entry.name for outcome in result.failed] == ["v00.h5"]
-    assert "Permission denied" in result.failed[0].entry.error
+    assert list(result.failed) == ["v00.h5"]
+    assert "Permission denied" in next(iter(result.failed.values())).error
 
 
 def test_surprises_of_one_file_do_not_stop_the_others(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(run: Run, source: Path, *arguments: object, **options: object) -> FileResult:
-        if source.name == "v01.h5":
+    def broken(run: Run, source: KspaceFile, *arguments: object, **options: object) -> FileResult:
+        if source.path.name == "v01.h5":
             raise RuntimeError("a bug\nin two lines")
         result: FileResult = WRITE(run, source, *arguments, **options)  # type: ignore[arg-type]  # passed on
         return result
@@ -186,19 +181,19 @@ def test_surprises_of_one_file_do_not_stop_the_others(inputs: Path, job: Job, mo
     monkeypatch.setattr(Run, "write", broken)
     result = run(inputs, job)
     assert made(result) == ["v00.h5", "v02.h5"]
-    assert result.failed[0].entry.error == f"{inputs / 'v01.h5'}: RuntimeError: a bug in two lines"
+    assert next(iter(result.failed.values())).error == f"{inputs / 'v01.h5'}: RuntimeError: a bug in two lines"
 
 
 def test_input_that_changes_while_it_is_read(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(run: Run, source: Path, *arguments: object, **options: object) -> FileResult:
+    def slow(run: Run, source: KspaceFile, *arguments: object, **options: object) -> FileResult:
         result: FileResult = WRITE(run, source, *arguments, **options)  # type: ignore[arg-type]  # passed on
-        if source.name == "v01.h5":
-            write_input(source, 42)
+        if source.path.name == "v01.h5":
+            write_input(source.path, 42)
         return result
 
     monkeypatch.setattr(Run, "write", slow)
     result = run(inputs, job)
-    assert "changed while it was being read" in result.failed[0].entry.error
+    assert "changed while it was being read" in next(iter(result.failed.values())).error
     assert not (job.folder / "v01.h5").exists()
     monkeypatch.undo()
     assert made(run(inputs, job)) == ["v01.h5"]
@@ -207,31 +202,31 @@ def test_input_that_changes_while_it_is_read(inputs: Path, job: Job, monkeypatch
 def test_outputs_of_others_are_not_replaced(inputs: Path, job: Job) -> None:
     (job.folder / "v00.h5").write_text("precious")
     result = run(inputs, job)
-    assert [outcome.entry.name for outcome in result.failed] == ["v00.h5"]
-    assert "use --overwrite" in result.failed[0].entry.error
+    assert list(result.failed) == ["v00.h5"]
+    assert "use --overwrite" in next(iter(result.failed.values())).error
     assert (job.folder / "v00.h5").read_text() == "precious"
     # having failed on it does not make it ours
-    assert "use --overwrite" in run(inputs, job).failed[0].entry.error
+    assert "use --overwrite" in next(iter(run(inputs, job).failed.values())).error
     assert (job.folder / "v00.h5").read_text() == "precious"
     assert made(run(inputs, job, overwrite=True)) == ["v00.h5"]
 
 
 def test_full_disk(inputs: Path, job: Job, small_disk: Disk) -> None:
-    run(items_of_folder(inputs)[:1], job)
+    run(sources_of([inputs])[:1], job)
     with small_disk((job.folder / "v00.h5").stat().st_size // 2):
         result = run(inputs, job)
     assert result.disk_full.startswith(f"stopped, the disk is full: {job.folder / 'v01.h5'}: cannot be written")
     assert result.n_left == 1  # v02 was not even tried
-    assert result.n_skipped == 1
+    assert len(result.known) == 1
     assert not (job.folder / "v01.h5").exists()
     assert partial_files(job.folder) == []
     assert made(run(inputs, job)) == ["v01.h5", "v02.h5"]
 
 
 def test_full_disk_when_the_ledger_is_written(inputs: Path, job: Job, small_disk: Disk) -> None:
-    with Ledger(ledger_path(job)) as ledger:
+    with open_ledger(job.folder) as ledger:
         for index in range(500):
-            ledger.append(Entry(f"other{index}.h5", "failed", "in", error="x" * 200), sync=False)
+            ledger.append(f"other{index}.h5", Entry("failed", "in", error="x" * 200).record(), sync=False)
     with (
         small_disk(ledger_path(job).stat().st_size + 10),
         pytest.raises(FileError, match=r"ledger.jsonl: cannot be written: File too large"),
@@ -259,8 +254,8 @@ def test_clashing_names_are_refused(inputs: Path, job: Job) -> None:
     (inputs / "v00.mrd").write_bytes((inputs / "v00.h5").read_bytes())
     result = run(inputs, job)
     assert made(result) == ["v00.h5", "v01.h5", "v02.h5"]
-    assert "would have the output of" in result.failed[0].entry.error
-    assert str(inputs / "v00.mrd") in result.failed[0].entry.error
+    assert "would have the output of" in next(iter(result.failed.values())).error
+    assert str(inputs / "v00.mrd") in next(iter(result.failed.values())).error
 
 
 def test_manifest(tmp_path: Path, job: Job) -> None:
@@ -268,13 +263,15 @@ def test_manifest(tmp_path: Path, job: Job) -> None:
     for split in ("train", "val", "test"):
         write_inputs(root / split, 1)
     manifest = manifest_of(root, lambda path: path.parts[0])
-    result = run(items_of_manifest(manifest, root, include_test=False), job)
+    path = tmp_path / "list.toml"
+    manifest.write(path)
+    result = run(sources_of([path], root=root), job)
     assert made(result) == ["train/v00.h5", "val/v00.h5"]
     assert (job.folder / "val" / "v00.json").is_file()
     write_input(root / "val" / "v00.h5", 3)
-    result = run(items_of_manifest(manifest, root, include_test=True), job)
+    result = run(sources_of([path], root=root, include_test=True), job)
     assert made(result) == ["test/v00.h5"]
-    assert "the manifest says" in result.failed[0].entry.error
+    assert "the manifest says" in next(iter(result.failed.values())).error
 
 
 def test_watched_folder(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +285,7 @@ def test_watched_folder(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatc
 
     def at(seconds: float) -> list[str]:
         clock[0] = seconds
-        return [item.name for item in watched.poll()]
+        return [source.name for source in watched.poll()]
 
     assert at(0) == []
     assert at(4) == []
@@ -304,11 +301,6 @@ def test_watched_folder(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatc
     write_input(folder / "v00.h5", 9)
     assert at(19) == []
     assert at(25) == ["v00.h5"]
-    (folder / "v00.mrd").write_bytes(whole)
-    assert at(30) == []
-    clock[0] = 40
-    (clash,) = watched.poll()
-    assert "would have the output of" in clash.refused
 
 
 def test_watching_batch(inputs: Path, job: Job) -> None:
@@ -318,8 +310,8 @@ def test_watching_batch(inputs: Path, job: Job) -> None:
 
 
 def test_missing_input(job: Job, tmp_path: Path) -> None:
-    result = run([Item("gone.h5", tmp_path / "gone.h5")], job)
-    assert "gone.h5: cannot be read: No such file" in result.failed[0].entry.error
+    result = run([Source(tmp_path / "gone.h5", "gone.h5")], job)
+    assert "gone.h5: cannot be read: No such file" in next(iter(result.failed.values())).error
 
 
 def test_mask_options_are_those_of_recon(tmp_path: Path, job: Job) -> None:
@@ -333,18 +325,18 @@ def test_mask_options_are_those_of_recon(tmp_path: Path, job: Job) -> None:
         kspace = np.stack([record.kspace[0] for record in file.slices()])
     (tmp_path / "in").mkdir()
     write_kspace(tmp_path / "in" / "v00.h5", kspace)
-    assert "the file states no mask" in run(tmp_path / "in", job).failed[0].entry.error
-    from_zeros = replace(job, zeros_are_unacquired=True)
+    assert "the file states no mask" in next(iter(run(tmp_path / "in", job).failed.values())).error
+    from_zeros = replace(job, mask="from-zeros")
     assert made(run(tmp_path / "in", from_zeros)) == ["v00.h5"]
     mask = np.zeros(24, dtype=np.bool_)
     mask[list(COLUMNS)] = True
     np.save(tmp_path / "mask.npy", mask)
     # the same mask, said in another way: the output is what it would be
-    (outcome,) = run(tmp_path / "in", replace(job, mask_file=tmp_path / "mask.npy")).outcomes
-    assert outcome.reused
+    (entry,) = run(tmp_path / "in", replace(job, mask=tmp_path / "mask.npy")).entries.values()
+    assert entry.reused
     mask[0] = False
     np.save(tmp_path / "mask.npy", mask)
-    assert made(run(tmp_path / "in", replace(job, mask_file=tmp_path / "mask.npy"))) == ["v00.h5"]
+    assert made(run(tmp_path / "in", replace(job, mask=tmp_path / "mask.npy"))) == ["v00.h5"]
 
 
 def test_peak_memory_is_that_of_this_process() -> None:
@@ -353,7 +345,7 @@ def test_peak_memory_is_that_of_this_process() -> None:
     block[:: 1 << 12] = b"x" * (len(block) >> 12)  # every page is used
     assert peak_memory() >= before
     assert peak_memory() >= len(block)
-    program = "from mrisps.campaign.batch import peak_memory; x = bytearray(1); print(peak_memory())"
+    program = "from mrisps.campaign.batch_work import peak_memory; x = bytearray(1); print(peak_memory())"
     assert block
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     block = bytearray(600 << 20)
@@ -395,5 +387,65 @@ def test_every_way_of_having_no_room(inputs: Path, job: Job, monkeypatch: pytest
     assert result.n_left == 2
     monkeypatch.undo()
     again = run(inputs, job)
-    assert len(again.outcomes) == 3
-    assert again.outcomes[0].reused  # the output was there already, only the JSON was missing
+    assert [entry.reused for entry in again.entries.values()] == [
+        True,
+        False,
+        False,
+    ]  # only the JSON was missing
+
+
+# ------------------------------------------------------------------------------------------------------------------ the ledger
+
+
+def test_a_clash_that_comes_later_is_refused(inputs: Path, job: Job) -> None:
+    """In a watched folder, too: the file that was first keeps the output."""
+    result = run([], job, watched=WatchedFolder(inputs, 0), listener=Quiet(stop_after=3))
+    assert not result.failed
+
+    class Late(Quiet):
+        def finished(self, item: Item, entry: Entry, /) -> None:
+            super().finished(item, entry)
+            (inputs / "v00.mrd").write_bytes((inputs / "v01.h5").read_bytes())
+
+    write_input(inputs / "v00.h5", 9)
+    (name,) = run([], job, watched=WatchedFolder(inputs, 0), listener=Late(stop_after=2)).failed
+    assert name == "v00.h5#.mrd"
+
+
+def test_outputs_inside_the_input_folder_are_no_inputs(inputs: Path) -> None:
+    job = make_job(inputs / "out")
+    assert len(made(run(inputs, job))) == 3
+    assert not run(inputs, job).entries
+
+
+def test_other_code_does_it_again(inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other code has made is not taken for what this code would make."""
+    run(inputs, job)
+    monkeypatch.setattr("mrisps.campaign.loop.software_key", lambda: "another commit")
+    assert len(run(inputs, job).entries) == 3
+
+
+def test_one_batch_at_a_time(inputs: Path, job: Job) -> None:
+    with open_ledger(job.folder), pytest.raises(JournalInUseError, match=r"ledger\.jsonl: is in use"):
+        run(inputs, job)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": "lost"}, "ledger.jsonl: the record of v01.h5: state: expected"),
+        ({"size": "3"}, "the record of v01.h5: size: expected"),
+        ({"seconds": True}, "the record of v01.h5: seconds: expected"),
+        ({"more": 1}, "the record of v01.h5: .*more"),
+    ],
+)
+def test_damaged_entries_are_named(inputs: Path, job: Job, change: dict[str, object], message: str) -> None:
+    with open_ledger(job.folder) as ledger:
+        ledger.append("v01.h5", {**Entry("done", "b").record(), **change})
+    with pytest.raises(FileError, match=message):
+        run(inputs, job)
+
+
+def test_an_entry_comes_back_as_it_was() -> None:
+    entry = Entry("done", "a.h5", size=3, seconds=1.5, reused=True)
+    assert Entry.of(Path("x"), "a", json.loads(json.dumps(entry.record()))) == entry

@@ -11,18 +11,18 @@ import torch
 from mrisps.campaign import evaluate as evaluation
 from mrisps.campaign.evaluate import (
     Candidate,
-    EvaluationFile,
-    EvaluationResult,
-    EvaluationSettings,
+    open_journal,
     run_evaluation,
 )
+from mrisps.campaign.sources import Source
 from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.result_file import read_volume
-from mrisps.journal import Journal
+from mrisps.journal import JournalInUseError
 from mrisps.kspace.coil_maps import to_kspace
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.quality.baselines import BASELINES
+from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings
 from mrisps.quality.metrics import evaluate_files
 from mrisps.quality.scores import score_settings, score_volumes
 from mrisps.reconstruction.problem import Problem
@@ -62,18 +62,18 @@ def candidate(model: SmoothPlusSparse) -> Candidate:
     return Candidate("ours", RECIPE, model, "small")
 
 
-def write(path: Path, seed: int, *, factors: tuple[float, ...] = (1.0, 2.0), contrast: str = "A") -> EvaluationFile:
+def write(path: Path, seed: int, *, factors: tuple[float, ...] = (1.0, 2.0), contrast: str = "A") -> Source:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
     image = ((x**2 + y**2 < 0.5) + 0.05 * rng.normal(size=SHAPE)).astype(np.float32)
     kspace = np.stack([factor * to_kspace(image.astype(np.complex64)) for factor in factors])
     target = np.stack([factor * np.abs(image[6:26, 2:22]) for factor in factors]).astype(np.float32)
     write_kspace(path, kspace, target=target, contrast=contrast)
-    return EvaluationFile(path, path.name, patient=f"patient {seed}")
+    return Source(path, path.name, patient=f"patient {seed}")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[EvaluationFile]:
+def files(tmp_path: Path) -> list[Source]:
     (tmp_path / "data").mkdir()
     return [write(tmp_path / "data" / f"{seed}.h5", seed) for seed in (1, 2)]
 
@@ -89,7 +89,7 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
-def test_equal_to_fastmri(files: list[EvaluationFile], candidate: Candidate, folder: Path, tmp_path: Path) -> None:
+def test_equal_to_fastmri(files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path) -> None:
     """What `mrisps recon` writes, judged by fastmri.evaluate and by our comparison of files, has these very scores."""
     result = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert not result.failures
@@ -111,7 +111,7 @@ def test_equal_to_fastmri(files: list[EvaluationFile], candidate: Candidate, fol
 
 
 def test_goes_on_where_it_was_stopped(
-    files: list[EvaluationFile], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_solved = 0
 
@@ -143,7 +143,7 @@ def test_goes_on_where_it_was_stopped(
     assert journal.read_bytes() == before
 
 
-def test_killed_at_any_byte(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
+def test_killed_at_any_byte(files: list[Source], candidate: Candidate, folder: Path) -> None:
     """Whatever a kill leaves of the journal, the next run has the same numbers."""
     whole = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
     journal = folder / "journal.jsonl"
@@ -152,14 +152,33 @@ def test_killed_at_any_byte(files: list[EvaluationFile], candidate: Candidate, f
         journal.write_bytes(content[: int(cut)])
         again = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
         n_kept = content[: int(cut)].count(b"\n")
-        assert again.n_computed == 4 - max(0, n_kept - 1)  # the first line is the peak of the volume
+        assert again.n_computed == 4 - max(0, n_kept - 2)  # the first lines are the header, and the peak of the volume
         assert [dataclasses.replace(score, seconds=0.0) for score in again.scores] == [
             dataclasses.replace(score, seconds=0.0) for score in whole.scores
         ]
-        assert journal.read_bytes().count(b"\n") == 5
+        assert journal.read_bytes().count(b"\n") == 6
 
 
-def test_what_changed_is_computed_again(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
+def test_other_code_computes_again(
+    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that another version or commit has computed is never shown as one of this code; nor one of another device."""
+    assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 8
+    monkeypatch.setattr("mrisps.campaign.loop.software_key", lambda: "another commit")
+    assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 8
+    assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 0
+    monkeypatch.undo()
+    assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 0
+
+
+def test_an_old_journal_is_refused_by_name(files: list[Source], candidate: Candidate, folder: Path) -> None:
+    """Its scores do not say which code has computed them."""
+    (folder / "journal.jsonl").write_text('{"key":"3f","peak":1.0}\n')
+    with pytest.raises(FileError, match=r"journal\.jsonl: line 1: .* an older version of mrisps has written"):
+        run_evaluation(files, [candidate], ZERO_FILLED, folder)
+
+
+def test_what_changed_is_computed_again(files: list[Source], candidate: Candidate, folder: Path) -> None:
     first = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert first.n_computed == 8
     other = dataclasses.replace(candidate, recipe=dataclasses.replace(RECIPE, lam=0.02))
@@ -171,7 +190,7 @@ def test_what_changed_is_computed_again(files: list[EvaluationFile], candidate: 
 
 
 def test_baselines_are_tuned_on_what_is_given(
-    files: list[EvaluationFile], candidate: Candidate, folder: Path, tmp_path: Path
+    files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path
 ) -> None:
     given = write(tmp_path / "tuning.h5", 5)
     result = run_evaluation(files, [candidate], QUICK, folder, tuning_files=[given])
@@ -192,36 +211,37 @@ def test_baselines_are_tuned_on_what_is_given(
 
 
 def test_a_failing_file_does_not_stop_the_others(
-    files: list[EvaluationFile], candidate: Candidate, folder: Path, tmp_path: Path
+    files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged.h5"
     damaged.write_bytes(files[0].path.read_bytes()[:3000])
     wrong = dataclasses.replace(files[0], name="wrong.h5", sha256="0" * 64)
-    missing = EvaluationFile(tmp_path / "none.h5", "none.h5")
+    missing = Source(tmp_path / "none.h5", "none.h5")
     said: list[tuple[int, int, str]] = []
     result = run_evaluation(
-        [EvaluationFile(damaged, "damaged.h5"), wrong, missing, *files],
+        [Source(damaged, "damaged.h5"), wrong, missing, *files],
         [candidate],
         ZERO_FILLED,
         folder,
-        progress=lambda *line: said.append(line),
+        say=lambda *line: said.append(line),
     )
     assert [failure.split(":")[0] for failure in result.failures] == ["damaged.h5", "wrong.h5", "none.h5"]
     assert "SHA-256" in result.failures[1]
     assert len(result.scores) == 8
-    assert [(done, total) for done, total, _ in said] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [(done, total) for done, total, _ in said] == [(n, 8) for n in range(1, 9)]
     assert "zero-filled" in said[0][2]
 
 
 def test_a_failing_slice_is_named(
-    files: list[EvaluationFile], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(problem: Problem, model: SmoothPlusSparse, recipe: Recipe) -> Reconstruction:
         raise FileError("x", "is broken")
 
     monkeypatch.setattr(evaluation, "reconstruct", failing)
     result = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
-    assert result.failures == ("1.h5, slice 0, ours: x: is broken", "1.h5, slice 1, ours: x: is broken")
+    setting = "A, 4-fold (equispaced, centre 0.1, seed 0)"
+    assert result.failures == tuple(f"1.h5, slice {index}, {setting}, ours: x: is broken" for index in (0, 1))
     assert {score.method for score in result.scores} == {"zero-filled"}
     monkeypatch.undo()
     assert run_evaluation(files[:1], [candidate], ZERO_FILLED, folder).n_computed == 2  # failures are tried again
@@ -236,7 +256,7 @@ def test_as_acquired_and_without_reference(candidate: Candidate, folder: Path, t
     write_kspace(tmp_path / "a.h5", kspace, target=target, mask=mask, contrast="A")
     write_kspace(tmp_path / "b.h5", kspace, mask=mask, contrast="A")
     write_kspace(tmp_path / "c.h5", kspace, target=target, mask=mask, contrast="B", attributes={"acceleration": 3})
-    files = [EvaluationFile(tmp_path / name, name) for name in ("a.h5", "b.h5", "c.h5")]
+    files = [Source(tmp_path / name, name) for name in ("a.h5", "b.h5", "c.h5")]
     only_a = dataclasses.replace(candidate, contrast="A", label="for a")
     result = run_evaluation(files, [candidate, only_a], ZERO_FILLED, folder)
     assert result.skipped == ("b.h5 (evaluated): has no reference",)
@@ -251,7 +271,7 @@ def test_reference_from_full_kspace(candidate: Candidate, folder: Path, tmp_path
     write_kspace(tmp_path / "a.h5", to_kspace((x**2 + y**2 < 0.5).astype(np.complex64))[None], contrast="A")
     recipe = dataclasses.replace(RECIPE, mask=MaskRule("equispaced", 1, 1.0))
     full = dataclasses.replace(candidate, recipe=recipe)
-    result = run_evaluation([EvaluationFile(tmp_path / "a.h5", "a.h5")], [full], ZERO_FILLED, folder)
+    result = run_evaluation([Source(tmp_path / "a.h5", "a.h5")], [full], ZERO_FILLED, folder)
     assert not result.failures
     assert result.scores[0].method == "zero-filled"
     assert result.scores[0].psnr > 100
@@ -274,17 +294,6 @@ def test_worst_cases(candidate: Candidate, folder: Path, tmp_path: Path) -> None
     assert "the image of a worst case is not there any more (a.h5, slice 1 and 1 more)" in again.notes
 
 
-def test_proxies_are_remembered(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
-    settings = dataclasses.replace(ZERO_FILLED, n_proxy_parts=2)
-    dense = dataclasses.replace(candidate, recipe=dataclasses.replace(RECIPE, mask=MaskRule("random", 2, 0.1)))
-    first = run_evaluation(files[:1], [dense], settings, folder)
-    assert not first.failures
-    assert [proxy.slice_index for proxy in first.proxies] == [0, 1]
-    assert all(proxy.spread > 0 and proxy.held_out_kspace_error > 0 for proxy in first.proxies)
-    again = run_evaluation(files[:1], [dense], settings, folder)
-    assert (again.n_computed, again.proxies) == (0, first.proxies)
-
-
 def test_several_coils(model: SmoothPlusSparse, folder: Path, tmp_path: Path) -> None:
     """CG-SENSE joins in, with the maps of the recipe's preparation."""
     from mrisps.kspace.preparation import Preparation
@@ -297,27 +306,25 @@ def test_several_coils(model: SmoothPlusSparse, folder: Path, tmp_path: Path) ->
     write_kspace(tmp_path / "a.h5", kspace, target=target, contrast="A")
     recipe = dataclasses.replace(RECIPE, preparation=Preparation(), mask=MaskRule("equispaced", 2, 0.4))
     settings = EvaluationSettings(baselines=BASELINES[:2], n_tuning_slices=1)
-    file = EvaluationFile(tmp_path / "a.h5", "a.h5")
+    file = Source(tmp_path / "a.h5", "a.h5")
     result = run_evaluation([file], [Candidate("ours", recipe, model, "small")], settings, folder)
     assert not result.failures
     assert [score.method for score in result.scores] == ["zero-filled", "CG-SENSE", "ours"]
     assert all(score.nmse < 0.2 for score in result.scores)
 
 
-def test_one_run_at_a_time(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
-    with Journal(folder / "journal.jsonl"), pytest.raises(FileError, match="another evaluation"):
+def test_one_run_at_a_time(files: list[Source], candidate: Candidate, folder: Path) -> None:
+    with open_journal(folder), pytest.raises(JournalInUseError, match="another process works with it"):
         run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert isinstance(run_evaluation(files, [candidate], ZERO_FILLED, folder), EvaluationResult)
 
 
-def test_labels_must_differ(files: list[EvaluationFile], candidate: Candidate, folder: Path) -> None:
+def test_labels_must_differ(files: list[Source], candidate: Candidate, folder: Path) -> None:
     with pytest.raises(ValueError, match="different labels"):
         run_evaluation(files, [candidate, candidate], ZERO_FILLED, folder)
 
 
-def test_settings_are_averaged_over_the_same_slices(
-    files: list[EvaluationFile], candidate: Candidate, folder: Path
-) -> None:
+def test_settings_are_averaged_over_the_same_slices(files: list[Source], candidate: Candidate, folder: Path) -> None:
     result = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     rows = score_settings(result.scores, result.methods, result.reference)
     assert [(row.method, row.n_volumes, row.n_patients, row.n_slices) for row in rows] == [

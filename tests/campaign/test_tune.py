@@ -1,9 +1,8 @@
-"""Tuning: what is measured, the two searches, the journal, and a search that goes on after a crash."""
+"""Tuning: what is measured, the search, and a search that goes on after a crash."""
 
 import json
 import math
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,24 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mrisps.campaign.tune import (
-    Case,
-    Evaluation,
-    Journal,
-    Offset,
-    TuneSettings,
-    digest,
-    grid_search,
-    measure,
-    model_search,
-    read_cases,
-    tune,
-)
+from mrisps.campaign.cases import Case, TuneSettings, read_cases
+from mrisps.campaign.sources import Source
+from mrisps.campaign.tune import Offset, Trial, measure, model_search, open_journal, tune
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import write_image
+from mrisps.journal import Journal
 from mrisps.kspace.preparation import CoilMaps, Preparation
 from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import reconstruct
 from mrisps.solvers import FastSettings
@@ -76,6 +67,10 @@ def to_kspace(image: NDArray[np.float32]) -> NDArray[np.complex64]:
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho")).astype(np.complex64)
 
 
+def sources(*paths: Path) -> list[Source]:
+    return [Source(path, path.name) for path in paths]
+
+
 def columns() -> NDArray[np.bool_]:
     mask = np.zeros(SHAPE[1], dtype=np.bool_)
     mask[[0, 1, 3, 5, 7, 10, 11, 12, 13, 16, 17, 19, 22]] = True
@@ -108,13 +103,11 @@ class Surface:
 
 @pytest.mark.parametrize("top", [(0.0, 0.0), (0.9, -0.5), (-1.6, 1.1), (0.3, 0.2)])
 @pytest.mark.parametrize("skew", [0.0, 0.03])
-def test_the_model_needs_fewer_measurements_than_the_grid(top: Offset, skew: float) -> None:
-    by_grid, by_model = Surface(top, skew=skew), Surface(top, skew=skew)
-    grid_search(by_grid)
-    model_search(by_model)
-    assert by_grid.lost < 0.02
-    assert by_model.lost < 0.03
-    assert len(by_model.asked) * 2 < len(by_grid.asked)
+def test_the_top_is_found_with_few_measurements(top: Offset, skew: float) -> None:
+    surface = Surface(top, skew=skew)
+    model_search(surface)
+    assert surface.lost < 0.03
+    assert len(surface.asked) <= 20
 
 
 def test_an_early_stop() -> None:
@@ -128,11 +121,9 @@ def test_an_early_stop() -> None:
     assert fine.lost < coarse.lost
 
 
-@pytest.mark.parametrize("search", [grid_search, model_search])
-def test_a_cap_on_measurements(search: object) -> None:
+def test_a_cap_on_measurements() -> None:
     surface = Surface((3.0, 2.0))
-    assert callable(search)
-    search(surface, max_evaluations=7)
+    model_search(surface, max_evaluations=7)
     assert len(surface.asked) == 7
 
 
@@ -154,15 +145,19 @@ def test_noise_is_drawn_once(tmp_path: Path, image: NDArray[np.float32], denoisi
     paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
     for path in paths:
         write_image(path, image)
-    first, second = (read_cases(paths, denoising, TuneSettings(seed=5)) for _ in range(2))
-    assert digest(first) == digest(second)
+    first, second = (read_cases(sources(*paths), denoising, TuneSettings(seed=5)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one.identity == other.identity
+        assert torch.equal(one.problem.y, other.problem.y)
     assert not torch.equal(first[0].problem.y, first[1].problem.y)  # each image has noise of its own
-    assert digest(read_cases(paths, denoising, TuneSettings(seed=6))) != digest(first)
+    others = read_cases(sources(*paths), denoising, TuneSettings(seed=6))
+    identities = {json.dumps(case.identity) for case in (*first, *others)}
+    assert len(identities) == 4
     noise = first[0].problem.y[0, 0].numpy() - image
     assert noise.std() == pytest.approx(0.05, rel=0.1)
     clean = torch.from_numpy(image)[None, None]
     assert first[0].judge(clean + 0.1) == pytest.approx(20.0, abs=1e-4)
-    cropped = read_cases(paths, denoising, TuneSettings(crop=(16, 100), border=2))[0]
+    cropped = read_cases(sources(*paths), denoising, TuneSettings(crop=(16, 100), border=2))[0]
     assert cropped.problem.y.shape == (1, 1, 16, 24)
     part = clean[..., 8:24, :].clone()
     part[..., :2, :] += 5  # in the border
@@ -174,7 +169,7 @@ def test_super_resolution_takes_a_size_that_fits(tmp_path: Path, image: NDArray[
     write_image(path, image)
     blur = BlurRule(kernel_size=4, sigma=1.0, stride=3)
     recipe = Recipe("x", "superres", 0.05, 0.01, "a test", blur=blur, noise_std=0.01, solver=SOLVER)
-    (case,) = read_cases([path], recipe, TuneSettings())
+    (case,) = read_cases(sources(path), recipe, TuneSettings())
     assert case.problem.operator.domain_shape == (1, 31, 22)  # (n - 4) is a multiple of 3
     exact = torch.from_numpy(image[:31, 1:23].copy())[None, None]  # the centre
     residual = case.problem.operator.forward(exact) - case.problem.y
@@ -185,29 +180,29 @@ def test_super_resolution_takes_a_size_that_fits(tmp_path: Path, image: NDArray[
 def test_full_kspace_is_undersampled_by_the_rule(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
     path = tmp_path / "full.h5"
     write_kspace(path, np.stack([to_kspace(image)] * 3))
-    (middle,) = read_cases([path], mri, TuneSettings())
+    (middle,) = read_cases(sources(path), mri, TuneSettings())
     assert middle.name == "full.h5 slice 1"
-    both = read_cases([path], mri, TuneSettings(), slices=lambda _, n: range(n - 2, n))
+    both = read_cases(sources(path), mri, TuneSettings(), slices=SliceChoice(1))
     masks = [case.problem.mask for case in both]
     assert masks[0] is not None
     assert masks[0].realised_acceleration == pytest.approx(2, rel=0.2)
     assert masks[0] != masks[1]  # one seed more
     assert both[0].judge(torch.from_numpy(image)[None, None].to(torch.complex64)) > 100  # the image of all of k-space
     with pytest.raises(MrispsError, match="no mask rule"):
-        read_cases([path], replace(mri, mask=None), TuneSettings())
+        read_cases(sources(path), replace(mri, mask=None), TuneSettings())
 
 
 def test_undersampled_kspace_needs_a_reference(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
     path = tmp_path / "under.h5"
     write_kspace(path, to_kspace(image)[None] * columns(), mask=columns(), image_is_real=True)
     with pytest.raises(FileError, match=r"under.h5: target: .* no reference image"):
-        read_cases([path], mri, TuneSettings())
+        read_cases(sources(path), mri, TuneSettings())
     write_kspace(
         path, to_kspace(image)[None] * columns(), mask=columns(), target=image[None, 6:26, 2:22], image_is_real=True
     )
-    (case,) = read_cases([path], mri, TuneSettings())
+    (case,) = read_cases(sources(path), mri, TuneSettings())
     assert case.judge(torch.from_numpy(image)[None, None]) == math.inf
-    cut = read_cases([path], mri, TuneSettings(crop=(16, 24)))[0]
+    cut = read_cases(sources(path), mri, TuneSettings(crop=(16, 24)))[0]
     assert cut.problem.y.shape == (1, 1, 16, 24)
     # A crop along the readout is exact: the same columns of the image's central rows.
     assert torch.allclose(
@@ -215,7 +210,7 @@ def test_undersampled_kspace_needs_a_reference(tmp_path: Path, image: NDArray[np
     )
     assert cut.judge(torch.from_numpy(image[8:24].copy())[None, None]) == math.inf
     with pytest.raises(FileError, match="cropped along y only, to 16x24"):
-        read_cases([path], mri, TuneSettings(crop=(16, 16)))
+        read_cases(sources(path), mri, TuneSettings(crop=(16, 16)))
 
 
 def test_several_coils(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) -> None:
@@ -232,7 +227,7 @@ def test_several_coils(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) 
         preparation=Preparation(compression=None, maps=CoilMaps(method="walsh", calibration_width=8), phase=None),
     )
     for criterion in ("reference", "held-out"):
-        (case,) = read_cases([path], recipe, TuneSettings(criterion=criterion))
+        (case,) = read_cases(sources(path), recipe, TuneSettings(criterion=criterion))
         assert case.problem.mask is not None
         assert not case.problem.mask.is_fully_sampled
         rss = np.sqrt(np.square(np.abs(coils)).sum(axis=0)).astype(np.float32)
@@ -254,7 +249,7 @@ def test_held_out_kspace(tmp_path: Path, image: NDArray[np.float32], mri: Recipe
     kspace[:, 22] = 0  # acquired, and silent
     write_kspace(path, kspace[None], mask=mask, image_is_real=real)
     settings = TuneSettings(criterion="held-out", held_out_fraction=0.3)
-    (case,) = read_cases([path], mri, settings)
+    (case,) = read_cases(sources(path), mri, settings)
     assert case.problem.mask is not None
     kept = case.problem.mask.pattern
     hidden = mask & ~kept
@@ -270,34 +265,34 @@ def test_held_out_kspace(tmp_path: Path, image: NDArray[np.float32], mri: Recipe
     dtype = torch.float32 if real else torch.complex64
     assert case.judge(torch.from_numpy(image)[None, None].to(dtype)) > 80
     assert case.judge(torch.zeros(1, 1, *SHAPE, dtype=dtype)) == pytest.approx(0, abs=1e-6)  # nothing is predicted
-    other = read_cases([path], mri, replace(settings, seed=1))
-    assert digest(other) != digest([case])
+    (other,) = read_cases(sources(path), mri, replace(settings, seed=1))
+    assert other.identity != case.identity
 
 
 def test_held_out_kspace_is_for_mri(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe, mri: Recipe) -> None:
     write_image(tmp_path / "a.npy", image)
     with pytest.raises(MrispsError, match="held-out k-space is for MRI, this one is for denoise"):
-        read_cases([tmp_path / "a.npy"], denoising, TuneSettings(criterion="held-out"))
+        read_cases(sources(tmp_path / "a.npy"), denoising, TuneSettings(criterion="held-out"))
     few = np.zeros(SHAPE[1], dtype=np.bool_)
     few[[9, 10, 11, 12, 13, 14, 20]] = True
     write_kspace(tmp_path / "few.h5", to_kspace(image)[None] * few, mask=few)
     with pytest.raises(FileError, match="has 1 acquired columns outside the centre"):
-        read_cases([tmp_path / "few.h5"], mri, TuneSettings(criterion="held-out"))
+        read_cases(sources(tmp_path / "few.h5"), mri, TuneSettings(criterion="held-out"))
 
 
 def test_files_of_another_task(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe, mri: Recipe) -> None:
     write_image(tmp_path / "a.png", image)
     write_kspace(tmp_path / "a.h5", to_kspace(image)[None])
     with pytest.raises(FileError, match=r"a.png: is an image; recipe test is for MRI"):
-        read_cases([tmp_path / "a.png"], mri, TuneSettings())
+        read_cases(sources(tmp_path / "a.png"), mri, TuneSettings())
     with pytest.raises(FileError, match=r"a.h5: is no image .*; recipe test is for denoise"):
-        read_cases([tmp_path / "a.h5"], denoising, TuneSettings())
+        read_cases(sources(tmp_path / "a.h5"), denoising, TuneSettings())
     with pytest.raises(MrispsError, match="no files to tune on"):
         read_cases([], mri, TuneSettings())
     with pytest.raises(MrispsError, match="noise_std: needed"):
-        read_cases([tmp_path / "a.png"], replace(denoising, noise_std=None), TuneSettings())
+        read_cases(sources(tmp_path / "a.png"), replace(denoising, noise_std=None), TuneSettings())
     with pytest.raises(FileError, match="too few to compare with a border of 13"):
-        read_cases([tmp_path / "a.png"], denoising, TuneSettings(border=13))
+        read_cases(sources(tmp_path / "a.png"), denoising, TuneSettings(border=13))
 
 
 @pytest.mark.parametrize(
@@ -323,194 +318,138 @@ def cases(tmp_path: Path, image: NDArray[np.float32], denoising: Recipe) -> list
     paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
     write_image(paths[0], image)
     write_image(paths[1], image[::-1].copy())
-    return read_cases(paths, denoising, TuneSettings(crop=(16, 16)))
+    return read_cases(sources(*paths), denoising, TuneSettings(crop=(16, 16)))
 
 
-def test_measure(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with open_journal(tmp_path / "j.tune.jsonl", resume=False) as journal:
+        yield journal
+
+
+def test_measure(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal) -> None:
     seen: list[int] = []
-    evaluation = measure(cases, model, denoising, progress=lambda case, n, iteration, residual: seen.append(case))
+    trial = measure(cases, model, denoising, journal, progress=lambda case, n, iteration, residual: seen.append(case))
     assert set(seen) == {0, 1}
-    assert evaluation.n_iterations == len(seen)
+    assert trial.n_iterations == len(seen)
     solved = [reconstruct(case.problem, model, denoising) for case in cases]
-    assert evaluation.scores == tuple(case.judge(one.image) for case, one in zip(cases, solved, strict=True))
-    assert evaluation.n_converged == sum(one.converged for one in solved)
-    capped = measure(cases, model, replace(denoising, solver=replace(SOLVER, max_iterations=3)))
+    assert trial.scores == tuple(case.judge(one.image) for case, one in zip(cases, solved, strict=True))
+    assert trial.n_converged == sum(one.converged for one in solved)
+    hasty = replace(denoising, solver=replace(SOLVER, max_iterations=3))
+    capped = measure(cases, model, hasty, journal)
     assert (capped.n_converged, capped.converged, capped.n_iterations) == (0, False, 6)
 
 
-def test_infinity_is_no_score(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+def test_what_is_known_is_not_solved_again(
+    cases: list[Case],
+    model: SmoothPlusSparse,
+    denoising: Recipe,
+    journal: Journal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Known is what the same code, case, recipe and weights have given."""
+    n_solved = 0
+
+    def count(*_: object) -> None:
+        nonlocal n_solved
+        n_solved += 1
+
+    def n_new(recipe: Recipe, weights: SmoothPlusSparse) -> int:
+        before = len(journal.records)
+        measure(cases, weights, recipe, journal, progress=count)
+        return len(journal.records) - before
+
+    first = measure(cases, model, denoising, journal)
+    assert measure(cases, model, denoising, journal, progress=count) == first
+    assert n_solved == 0
+    assert n_new(replace(denoising, lam=0.03), model) == 2
+    assert n_new(denoising, model.with_regularisation(beta=0.5, lam=0.07)) == 2
+    assert n_new(replace(denoising, name="another", description="it"), model) == 0
+    monkeypatch.setattr("mrisps.campaign.loop.software_key", lambda: "another commit")
+    assert n_new(denoising, model) == 2
+
+
+def test_infinity_is_no_score(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal) -> None:
     broken = [cases[0], replace(cases[1], judge=lambda image: math.nan)]
-    evaluation = measure(broken, model, denoising)
-    assert evaluation.scores[1] is None
-    assert evaluation.score == -math.inf
+    trial = measure(broken, model, denoising, journal)
+    assert trial.scores[1] is None
+    assert trial.score == -math.inf
 
 
-def test_warm_starts_go_on_from_coefficients(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
-    denoising = replace(denoising, solver=replace(SOLVER, tolerance=1e-2, image_change=0.02, max_iterations=300))
-    starts: list[torch.Tensor | None] = [None, None]
-    cold = measure(cases, model, denoising, starts=starts)
-    assert all(start is not None and start.dtype == torch.float16 for start in starts)
-    warm = measure(cases, model, denoising, starts=starts)
-    assert warm.n_iterations < cold.n_iterations
-    assert warm.score == pytest.approx(cold.score, abs=0.5)
-
-
-# -------------------------------------------------------------------------------------------------------------- journal
-
-
-EVALUATION = Evaluation(0.5, 0.02, (30.0, None), 1, 12, 0.5)
-
-
-def test_journal(tmp_path: Path) -> None:
-    path = tmp_path / "a.tune.jsonl"
-    journal = Journal(path, {"recipe": "r", "data": "d"}, resume=False)
-    journal.add(EVALUATION)
-    other = replace(EVALUATION, beta=0.25, warm=True, scores=(1.0, 2.0))
-    journal.add(other)
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"beta": 0.1, "la')  # the process was killed here
-    again = Journal(path, {"recipe": "r", "data": "d"}, resume=True)
-    assert again.evaluations == [EVALUATION, other]
-    assert path.read_bytes() == whole
-    assert again.find(0.25, 0.02, True) == other
-    assert again.find(0.25, 0.02, False) is None
-    with pytest.raises(FileError, match=r"belongs to another tuning: data differ"):
-        Journal(path, {"recipe": "r", "data": "other"}, resume=True)
-    assert path.read_bytes() == whole
-    assert Journal(path, {"recipe": "r", "data": "other"}, resume=False).evaluations == []
-
-
-def test_two_processes_do_not_share_a_journal(tmp_path: Path) -> None:
-    path = tmp_path / "a.tune.jsonl"
-    program = (
-        "import sys; from pathlib import Path; from mrisps.errors import FileError; from mrisps.campaign.tune import Journal\n"
-        "try: Journal(Path(sys.argv[1]), {}, resume=False)\n"
-        "except FileError as error: sys.exit(str(error))\n"
-    )
-    with Journal(path, {"recipe": "r"}, resume=False):
-        other = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
-    assert "another process is tuning into this file" in other.stderr
-    assert len(path.read_text().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "line 2: is not JSON"),
-        ("[" * 100_000, "line 2: is not JSON"),
-        ("3", "line 2: expected a JSON object"),
-        ('{"beta": "1"}', "line 2.beta: expected a number, got '1'"),
-        ('{"beta": true}', "line 2.beta"),
-        (json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": [], "n_converged": 1, "n_iterations": 1}), "scores"),
-        (
-            json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": ["1"], "n_converged": 1, "n_iterations": 1}),
-            "scores",
-        ),
-        ('{"beta": 1, "lam": 1, "seconds": 1, "scores": [NaN], "n_converged": 1, "n_iterations": 1}', "scores"),
-        (json.dumps({"beta": -1, "lam": 1, "seconds": 1, "scores": [1.0], "n_converged": 1, "n_iterations": 1}), "> 0"),
-        (
-            json.dumps({"beta": 1, "lam": 1, "seconds": 1, "scores": [1.0], "n_converged": 1.5, "n_iterations": 1}),
-            "n_conv",
-        ),
-    ],
-)
-def test_damaged_journal(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "a.tune.jsonl"
-    Journal(path, {"recipe": "r"}, resume=False)
-    with path.open("a") as stream:
-        stream.write(line + "\n")
-    with pytest.raises(FileError, match=message):
-        Journal(path, {"recipe": "r"}, resume=True)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"x\n", b"{}\n"])
-def test_what_is_no_journal(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.tune.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(FileError):
-        Journal(path, {"recipe": "r"}, resume=True)
-    assert path.read_bytes() == content
+def test_a_damaged_record_is_named(
+    cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal
+) -> None:
+    measure(cases, model, denoising, journal)
+    key = list(journal.records)[1]
+    journal.append(key, {**journal.records[key], "score": "30"})
+    with pytest.raises(FileError, match=f"record {key[:12]}: is damaged"):
+        measure(cases, model, denoising, journal)
 
 
 # ----------------------------------------------------------------------------------------------------------------- tune
 
 
-def journal(path: Path, *, resume: bool = False) -> Journal:
-    return Journal(path, {"recipe": "r"}, resume=resume)
-
-
-def test_tuning_beats_its_start(tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+def test_tuning_beats_its_start(
+    cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal
+) -> None:
     weak = replace(denoising, lam=0.002)
-    found = tune(cases, model, weak, journal(tmp_path / "j"), max_evaluations=8)
+    found = tune(cases, model, weak, journal, max_evaluations=8)
     assert found.best.score > found.start.score + 0.3
-    assert found.n_solves == 2 * len(found.evaluations)
-    again = measure(cases, model, replace(weak, beta=found.best.beta, lam=found.best.lam))
-    assert again.scores == found.best.scores  # the score is that of the recipe as it runs
+    assert found.n_solves == 2 * len(found.trials) == len(journal.records)
+    best = replace(weak, beta=found.best.beta, lam=found.best.lam)
+    solved = [reconstruct(case.problem, model, best) for case in cases]  # the score is that of the recipe as it runs
+    assert found.best.scores == tuple(case.judge(one.image) for case, one in zip(cases, solved, strict=True))
 
 
 def test_a_search_that_was_interrupted_goes_on(
-    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
+    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal
 ) -> None:
-    whole = tune(cases, model, denoising, journal(tmp_path / "whole"), max_evaluations=8)
-    part = journal(tmp_path / "part")
-
-    def stop(evaluation: Evaluation) -> None:
-        if len(part.evaluations) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        tune(cases, model, denoising, part, report=stop, max_evaluations=8)
-    resumed = journal(tmp_path / "part", resume=True)
-    assert len(resumed.evaluations) == 4
+    whole = tune(cases, model, denoising, journal, max_evaluations=8)
     n_iterations = 0
 
     def count(case: int, n: int, iteration: int, residual: float) -> None:
         nonlocal n_iterations
         n_iterations += 1
 
-    found = tune(cases, model, denoising, resumed, progress=count, max_evaluations=8)
+    def stop(case: int, n: int, iteration: int, residual: float) -> None:
+        if len(part.records) == 7:
+            raise KeyboardInterrupt
 
-    def numbers(evaluations: tuple[Evaluation, ...]) -> list[Evaluation]:
-        return [replace(evaluation, seconds=0.0) for evaluation in evaluations]
+    path = tmp_path / "part"
+    with open_journal(path, resume=False) as part, pytest.raises(KeyboardInterrupt):
+        tune(cases, model, denoising, part, progress=stop, max_evaluations=8)
+    with open_journal(path, resume=True) as resumed:
+        assert len(resumed.records) == 7
+        known = sum(int(str(record["n_iterations"])) for record in resumed.records.values())
+        found = tune(cases, model, denoising, resumed, progress=count, max_evaluations=8)
 
-    assert numbers(found.evaluations) == numbers(whole.evaluations)
-    assert n_iterations == sum(evaluation.n_iterations for evaluation in found.evaluations[4:])
+    def numbers(trials: tuple[Trial, ...]) -> list[Trial]:
+        return [replace(trial, seconds=0.0) for trial in trials]
+
+    assert numbers(found.trials) == numbers(whole.trials)
+    assert n_iterations == sum(trial.n_iterations for trial in found.trials) - known
 
 
-def test_the_winner_of_warm_starts_is_solved_from_the_start(
-    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
+def test_a_case_that_fails_ends_the_search(
+    cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal
 ) -> None:
-    weak = replace(denoising, lam=0.004)
-    path = tmp_path / "j"
-    found = tune(cases, model, weak, journal(path), warm=True, max_evaluations=7)
-    warm = [evaluation for evaluation in found.evaluations if evaluation.warm]
-    assert len(warm) >= 5
-    assert not found.best.warm
-    assert not found.start.warm
-    assert found.best.scores == measure(cases, model, replace(weak, beta=found.best.beta, lam=found.best.lam)).scores
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:4]))
-    again = tune(cases, model, weak, journal(path, resume=True), warm=True, max_evaluations=7)
-    assert [e.scores for e in again.evaluations] == [e.scores for e in found.evaluations]
+    """A mean over the other cases would be another score."""
+
+    def broken(image: torch.Tensor) -> float:
+        raise ValueError("no score")
+
+    with pytest.raises(ValueError, match="no score"):
+        tune([cases[0], replace(cases[1], judge=broken)], model, denoising, journal)
 
 
-def test_a_journal_of_other_cases(
-    tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe
-) -> None:
-    other = journal(tmp_path / "j")
-    other.add(replace(EVALUATION, beta=denoising.beta, lam=denoising.lam, scores=(30.0,)))
-    with pytest.raises(FileError, match="expected 2 scores, got 1"):
-        tune(cases, model, denoising, other)
-
-
-def test_nothing_finite(tmp_path: Path, cases: list[Case], model: SmoothPlusSparse, denoising: Recipe) -> None:
+def test_nothing_finite(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, journal: Journal) -> None:
     broken = [replace(case, judge=lambda image: math.nan) for case in cases]
     with pytest.raises(MrispsError, match="every candidate led to NaN"):
-        tune(broken, model, replace(denoising, solver=replace(SOLVER, max_iterations=2)), journal(tmp_path / "j"))
+        tune(broken, model, replace(denoising, solver=replace(SOLVER, max_iterations=2)), journal)
 
 
 def test_held_out_lines_find_about_what_the_reference_finds(
-    tmp_path: Path, image: NDArray[np.float32], model: SmoothPlusSparse, mri: Recipe
+    tmp_path: Path, image: NDArray[np.float32], model: SmoothPlusSparse, mri: Recipe, journal: Journal
 ) -> None:
     rng = np.random.default_rng(2)
     noise = 0.03 * (rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE))
@@ -518,8 +457,8 @@ def test_held_out_lines_find_about_what_the_reference_finds(
     kspace = ((to_kspace(image) + noise) * columns()).astype(np.complex64)
     write_kspace(path, kspace[None], mask=columns(), target=image[None], image_is_real=True)
     far = replace(mri, lam=0.3)  # everything is smooth
-    by_reference = read_cases([path], far, TuneSettings())
-    by_prediction = read_cases([path], far, TuneSettings(criterion="held-out", held_out_fraction=0.3))
-    chosen = tune(by_prediction, model, far, journal(tmp_path / "j"), max_evaluations=10).best
-    blind = measure(by_reference, model, replace(far, beta=chosen.beta, lam=chosen.lam))
-    assert blind.score > measure(by_reference, model, far).score + 0.5
+    by_reference = read_cases(sources(path), far, TuneSettings())
+    by_prediction = read_cases(sources(path), far, TuneSettings(criterion="held-out", held_out_fraction=0.3))
+    chosen = tune(by_prediction, model, far, journal, max_evaluations=10).best
+    blind = measure(by_reference, model, replace(far, beta=chosen.beta, lam=chosen.lam), journal)
+    assert blind.score > measure(by_reference, model, far, journal).score + 0.5

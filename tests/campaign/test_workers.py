@@ -18,30 +18,25 @@ from batch_files import (
     RECIPE,
     Quiet,
     data_sets,
-    ledger_path,
     made,
     make_job,
     partial_files,
     run,
     small_model,
+    states,
     write_input,
     write_inputs,
 )
 
-from mrisps.campaign.batch import BatchResult, Item, Job, Workers, items_of_folder, peak_memory, run_batch
-from mrisps.campaign.ledger import Ledger
+from mrisps.campaign.batch import Entry, Item, items_of
+from mrisps.campaign.batch_work import peak_memory
+from mrisps.campaign.sources import sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.errors import MrispsError
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.solvers import FastSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def run_with(workers: Workers, inputs: Path, job: Job) -> BatchResult:
-    listener = Quiet()
-    with Ledger(ledger_path(job)) as ledger:
-        return run_batch(items_of_folder(inputs), job, workers, ledger, listener, stop=listener.stop)
 
 
 @pytest.fixture
@@ -58,11 +53,12 @@ def test_processes_make_the_same(tmp_path: Path, one_thread: None) -> None:
     (inputs / "bad.h5").write_text("bad")
     here, there = make_job(tmp_path / "here"), make_job(tmp_path / "there")
     run(inputs, here)
-    workers = LocalWorkers(there, ["cpu", "cpu"])
-    result = run_with(workers, inputs, there)
+    workers = LocalWorkers(["cpu", "cpu"])
+    result = run(inputs, there, workers=workers)
     assert sorted(made(result)) == ["v00.h5", "v01.h5", "v02.h5", "v03.h5"]
-    assert [outcome.entry.name for outcome in result.failed] == ["bad.h5"]
-    assert result.failed[0].entry.error == f"{inputs / 'bad.h5'}: is not an HDF5 file"
+    assert {name: entry.error for name, entry in result.failed.items()} == {
+        "bad.h5": f"{inputs / 'bad.h5'}: is not an HDF5 file"
+    }
     for name in made(result):
         assert data_sets(there.folder / name) == data_sets(here.folder / name)
         with Hdf5Reader(there.folder / name) as file:
@@ -75,7 +71,7 @@ def test_processes_make_the_same(tmp_path: Path, one_thread: None) -> None:
 def test_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", 1)
     job = make_job(tmp_path / "out")
-    workers = LocalWorkers(job, ["cpu"])
+    workers = LocalWorkers(["cpu"])
     (slot,) = workers._slots
 
     def kill(earlier: int | None) -> int:
@@ -89,15 +85,15 @@ def test_process_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    (item,) = items_of_folder(tmp_path / "in")
+    (item,) = items_of(job, sources_of([tmp_path / "in"]))
     try:
         future = workers.submit(item)
         kill(kill(None))
         error = future.exception(timeout=60)
-        assert str(error) == f"{item.source}: the process that worked on it ended: SIGKILL, out of memory perhaps"
+        assert str(error) == f"{item.source.path}: the process that worked on it ended: SIGKILL, out of memory perhaps"
         future = workers.submit(item)  # and goes on: one death is forgiven
         kill(None)
-        assert future.result(timeout=60).entry.state == "done"
+        assert future.result(timeout=60)["state"] == "done"
     finally:
         workers.close(now=True)
 
@@ -109,14 +105,13 @@ def test_given_up_at_once(tmp_path: Path, one_thread: None) -> None:
     job = make_job(tmp_path / "out")
 
     class Impatient(Quiet):
-        def started(self, item: Item) -> None:
+        def started(self, item: Item, /) -> None:
             self.stop.soon = self.stop.now = True
 
     listener = Impatient()
-    workers = LocalWorkers(job, ["cpu"])
-    with Ledger(ledger_path(job)) as ledger:
-        result = run_batch(items_of_folder(inputs), job, workers, ledger, listener, stop=listener.stop)
-    assert (len(result.outcomes), result.n_left) == (0, 3)
+    workers = LocalWorkers(["cpu"])
+    result = run(inputs, job, workers=workers, listener=listener)
+    assert (len(result.entries), result.n_left) == (0, 3)
     assert all(slot._process is None or not slot._process.is_alive() for slot in workers._slots)
     assert len(made(run(inputs, job))) == 3
 
@@ -156,10 +151,10 @@ def check_after_kills(folder: Path, expected: dict[str, dict[str, bytes]], n_kil
         assert (output / name).with_suffix(".json").is_file()
     assert partial_files(output) == []
     lines = [json.loads(line) for line in (output / "_batch" / "ledger.jsonl").read_text().splitlines()[1:]]
-    states = Counter((line["name"], line["state"]) for line in lines)
-    assert all(states[name, "done"] == 1 for name in expected)
-    assert not any(state == "failed" for _, state in states)
-    assert sum(n for (_, state), n in states.items() if state == "started") <= len(expected) + 2 * n_kills
+    seen = Counter((line["key"], line["state"]) for line in lines)
+    assert all(seen[name, "done"] == 1 for name in expected)
+    assert not any(state == "failed" for _, state in seen)
+    assert sum(n for (_, state), n in seen.items() if state == "started") <= len(expected) + 2 * n_kills
 
 
 def kill_and_resume(folder: Path, n_kills: int, n_workers: int, seed: int) -> None:
@@ -186,7 +181,7 @@ def kill_and_resume(folder: Path, n_kills: int, n_workers: int, seed: int) -> No
             process.wait()
         n_done += 1
         n_here += 1
-        if Counter(entry.state for entry in Ledger.read(ledger).values())["done"] == len(expected) and n_done < n_kills:
+        if Counter(states(folder / "out").values())["done"] == len(expected) and n_done < n_kills:
             check_after_kills(folder, expected, n_here)
             for path in [ledger, *(folder / "out").glob("*.h5"), *(folder / "out").glob("*.json")]:
                 path.unlink()
@@ -214,20 +209,20 @@ def test_dask_address(tmp_path: Path, one_thread: None) -> None:
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
     ) as cluster:
-        workers = DaskWorkers(job, cluster.scheduler_address)
+        workers = DaskWorkers(cluster.scheduler_address)
         assert workers.capacity() == 2
-        result = run_with(workers, inputs, job)
+        result = run(inputs, job, workers=workers)
     assert sorted(made(result)) == ["v00.h5", "v01.h5", "v02.h5"]
-    assert [outcome.entry.error for outcome in result.failed] == [f"{inputs / 'bad.h5'}: is not an HDF5 file"]
+    assert [entry.error for entry in result.failed.values()] == [f"{inputs / 'bad.h5'}: is not an HDF5 file"]
 
 
-def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="the extra batch is not installed")
     with pytest.raises(MrispsError, match="--scheduler nonsense://x: no Dask scheduler answers there"):
-        DaskWorkers(make_job(tmp_path), "nonsense://x")
+        DaskWorkers("nonsense://x")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MrispsError, match=r"pip install 'mrisps\[batch\]'"):
-        DaskWorkers(make_job(tmp_path), "local")
+        DaskWorkers("local")
 
 
 @pytest.mark.slow
@@ -236,21 +231,19 @@ def test_dask_worker_that_dies_is_replaced(tmp_path: Path, one_thread: None) -> 
     inputs = tmp_path / "in"
     write_inputs(inputs, 8, n_slices=3)
     job = make_job(tmp_path / "out")
-    workers = DaskWorkers(job, "local", 2)
+    workers = DaskWorkers("local", 2)
     pids = list(workers.client.run(os.getpid).values())
     assert len(pids) == 2
 
     class Killer(Quiet):
-        def finished(self, item: Item, outcome: object) -> None:  # type: ignore[override]  # looks at neither
+        def finished(self, item: Item, entry: Entry, /) -> None:
             self.names.append(item.name)
             if len(self.names) == 1:
                 os.kill(pids[0], signal.SIGKILL)
 
-    listener = Killer()
-    with Ledger(ledger_path(job)) as ledger:
-        result = run_batch(items_of_folder(inputs), job, workers, ledger, listener, stop=listener.stop)
+    result = run(inputs, job, workers=workers, listener=Killer())
     assert not result.failed
-    assert len(result.outcomes) == 8
+    assert len(result.entries) == 8
     assert len(list(job.folder.glob("*.h5"))) == 8
     reference = make_job(tmp_path / "reference")
     run(inputs, reference)
@@ -270,16 +263,12 @@ def test_two_thousand_slices_leave_nothing_in_memory(tmp_path: Path) -> None:
     here: list[int] = []
 
     class Meter(Quiet):
-        def finished(self, item: Item, outcome: object) -> None:  # type: ignore[override]  # looks at neither
+        def finished(self, item: Item, entry: Entry, /) -> None:
             here.append(peak_memory())
 
-    listener = Meter()
-    with Ledger(ledger_path(job)) as ledger:
-        result = run_batch(
-            items_of_folder(inputs), job, LocalWorkers(job, ["cpu"]), ledger, listener, stop=listener.stop
-        )
+    result = run(inputs, job, workers=LocalWorkers(["cpu"]), listener=Meter())
     assert len(made(result)) == 2000
-    there = [outcome.entry.memory_bytes for outcome in result.outcomes]
+    there = [entry.memory_bytes for entry in result.entries.values()]
     measured = [f"{n / 2**20:.1f} MiB" for n in (there[200], there[-1], here[200], here[-1])]
     sys.stderr.write(f"worker {measured[0]} -> {measured[1]}, here {measured[2]} -> {measured[3]}\n")
     assert there[-1] <= 1.05 * there[200]

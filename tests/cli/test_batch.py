@@ -9,11 +9,10 @@ from pathlib import Path
 
 import h5py
 import pytest
-from batch_files import Inline, data_sets, small_model, write_input, write_inputs
+from batch_files import Inline, data_sets, make_job, small_model, write_input, write_inputs
 
 from mrisps.campaign import workers as workers_module
-from mrisps.campaign.batch import Job
-from mrisps.campaign.ledger import FolderLock
+from mrisps.campaign.batch import BATCH_FOLDER, open_ledger
 from mrisps.cli import terminal
 from mrisps.cli.common import UsageError
 
@@ -21,8 +20,7 @@ from .helpers import PROJECT, Cli
 
 
 class InlineWorkers(Inline):
-    def __init__(self, job: Job, devices: list[str]) -> None:
-        super().__init__(job)
+    def __init__(self, devices: list[str], threads: int) -> None:
         assert devices == ["cpu"] * len(devices)
 
 
@@ -96,10 +94,10 @@ def test_unconverged_slices_count(cli: Cli, arguments: list[object]) -> None:
 
 
 def test_second_batch_is_refused(cli: Cli, arguments: list[object], tmp_path: Path) -> None:
-    (tmp_path / "out" / "_batch").mkdir(parents=True)
-    with FolderLock(tmp_path / "out" / "_batch" / "lock"):
+    (tmp_path / "out" / BATCH_FOLDER).mkdir(parents=True)
+    with open_ledger(tmp_path / "out"):
         assert cli(*arguments) == 2
-        assert "another batch works on this folder (process" in cli.error()
+        assert "another batch works on this folder" in cli.error()
         assert not list((tmp_path / "out").glob("*.h5"))
     assert cli(*arguments) == 0
 
@@ -113,9 +111,9 @@ def test_wrong_commands(cli: Cli, arguments: list[object], inputs: Path, tmp_pat
     assert "does not exist" in refused("batch", tmp_path / "nowhere", *rest)
     assert "for single files there is `mrisps recon`" in refused("batch", inputs / "v00.h5", *rest)
     (tmp_path / "empty").mkdir()
-    assert "is a folder without files ending in .h5" in refused("batch", tmp_path / "empty", *rest)
-    assert "is the input folder" in refused(*arguments[:-5], "--output", inputs)
-    assert "--data, --include-test: are for manifests" in refused(*arguments, "--data", inputs)
+    assert "empty: expected files ending in .cfl, .dat, .h5" in refused("batch", tmp_path / "empty", *rest)
+    assert "is the folder of the inputs" in refused(*arguments[:-5], "--output", inputs)
+    assert "--root: is for manifests" in refused(*arguments, "--root", inputs)
     assert "give one of them" in refused(*arguments, "--undersample", "--mask", "from-zeros")
     (tmp_path / "limits.toml").write_text("misfit = 1.5\n")
     assert "limits.toml: misfit: is unknown" in refused(*arguments, "--thresholds", tmp_path / "limits.toml")
@@ -130,7 +128,7 @@ def test_manifest(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Pat
     manifest = tmp_path / "some.toml"
     assert cli("manifest", "make", inputs, "--output", manifest, "--split", "val=1") == 0
     write_input(inputs / "v01.h5", 8)
-    assert cli("batch", manifest, "--data", inputs, *arguments[2:]) == 1
+    assert cli("batch", manifest, "--root", inputs, *arguments[2:]) == 1
     assert "v00.h5: 1 slice converged" in cli.stdout
     assert "the manifest says" in cli.stdout
     assert "--watch: is for folders" in (cli("batch", manifest, "--watch", *arguments[2:]), cli.error())[1]
@@ -168,8 +166,8 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import io
 
-    from mrisps.campaign.batch import Item, Outcome
-    from mrisps.campaign.ledger import Entry
+    from mrisps.campaign.batch import Entry, items_of
+    from mrisps.campaign.sources import Source
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -180,17 +178,16 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    first, second = (Item(name, tmp_path / name, size=10) for name in ("[red]a.h5", "b.h5"))
+    sources = [Source(tmp_path / name, name, size=10) for name in ("[red]a.h5", "b.h5")]
+    first, second = items_of(make_job(tmp_path / "out"), sources)
     with terminal.BatchProgress() as progress:
-        progress.waiting(2, 20)
+        progress.waiting([first, second])
         progress.started(first)
         progress.started(second)
         progress.tick([("[red]a.h5", 2, 30, 17)])
         assert progress._bar is not None
         progress._bar.refresh()
-        progress.finished(
-            first, Outcome(Entry(first.name, "done", "a", n_slices=30, n_converged=30), summary="9 iterations")
-        )
+        progress.finished(first, Entry("done", "a", n_slices=30, n_converged=30, summary="9 iterations"))
         progress.tick([("b.h5", 0, 3, 1)])
         progress._bar.refresh()
         assert progress.left().endswith("s left")
@@ -308,8 +305,8 @@ def test_verify_of_recon_with_a_given_mask(
     ("path", "value", "message"),
     [
         (("recipe", "lam"), -1, "provenance.recipe.lam: expected a number > 0"),
-        (("recipe", "lamda"), 1, "provenance.recipe.lamda: is unknown"),
-        (("recipe", "solver"), {"tolerance": "x"}, "provenance.recipe.solver: tolerance: expected a finite number"),
+        (("recipe", "lamda"), 1, "provenance.recipe.lamda: unknown key"),
+        (("recipe", "solver"), {"tolerance": "x"}, "provenance.recipe.solver.tolerance: expected a number"),
         (("slices",), [0, 2], "provenance.slices: expected consecutive"),
         (("options", "mask"), {"format": 1}, "provenance.options.mask"),
         (("input",), "x", "provenance.input: is missing or no object"),

@@ -85,7 +85,6 @@ def test_json_is_replaced_when_asked_for_only(cli: Cli, pair: tuple[Path, Path],
         (("--data-range", "0"), "--data-range: expected a positive number or target-max, got '0'"),
         (("--data-range", "max"), "--data-range: expected a positive number or target-max, got 'max'"),
         (("--crop", "20"), "--crop: expected HEIGHTxWIDTH in pixels"),
-        (("--border", "-1"), "--border: expected a number of at least 0, got -1"),
     ],
 )
 def test_wrong_options(cli: Cli, pair: tuple[Path, Path], options: tuple[str, ...], expected: str) -> None:

@@ -19,6 +19,7 @@ COMMANDS = [
     ("verify",),
     ("denoise",),
     ("superres",),
+    ("compare",),
     ("evaluate",),
     ("info",),
     ("mask",),

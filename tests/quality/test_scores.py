@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from mrisps.quality.scores import (
     Setting,
@@ -16,7 +15,6 @@ from mrisps.quality.scores import (
     complete_slices,
     score_settings,
     score_volumes,
-    spearman,
 )
 
 SETTING = Setting("A", 4.0, "as acquired")
@@ -104,14 +102,3 @@ def test_only_slices_that_all_methods_have() -> None:
     scores = [dataclasses.replace(SCORE, slice_index=i, method=m) for i in range(2) for m in ("x", "ours")][:3]
     kept = complete_slices(scores, {SETTING: ("x", "ours")})
     assert [(score.slice_index, score.method) for score in kept] == [(0, "x"), (0, "ours")]
-
-
-def test_spearman_is_scipys(rng: np.random.Generator) -> None:
-    a = rng.integers(0, 6, size=30).astype(float)  # with ties
-    b = a + rng.normal(size=30)
-    assert spearman(a.tolist(), b.tolist()) == pytest.approx(stats.spearmanr(a, b).statistic)
-    assert spearman([1, 2, 3], [30, 20, 10]) == pytest.approx(-1)
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
-    assert math.isnan(spearman([1, 2], [1, 2]))
-    with pytest.raises(ValueError, match="second"):
-        spearman([1, 2, 3], [1, 2])

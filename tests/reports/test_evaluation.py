@@ -1,73 +1,89 @@
 """The page of an evaluation, and its box plots."""
 
 import dataclasses
-import math
+import json
 
 import numpy as np
 import pytest
 
-from mrisps.reports.evaluation import (
-    SHOWN_ROWS,
-    Boxes,
-    EvaluationContent,
-    MethodRow,
-    WorstImage,
-    csv_text,
-    evaluation_report,
-    with_interval,
-)
+from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings, TunedBaseline, WorstCase
+from mrisps.quality.scores import Setting, SliceScore
+from mrisps.reports import evaluation
+from mrisps.reports.evaluation import EvaluationReport, with_interval
 from mrisps.reports.figures import box_figure, plain, to_png
-from mrisps.reports.html import render
 
 HOSTILE = "$\\frac{<script>alert('x')</script>\u2603"
+SETTING = Setting(HOSTILE, 4.0, "as acquired")
 
 
-def row(method: str, is_recipe: bool, n_unconverged: int = 0) -> MethodRow:
-    mean = {"psnr": 30.0, "ssim": 0.9, "nmse": 0.01}
-    interval = {"psnr": (29.0, 31.0), "ssim": None, "nmse": None}
-    gain = None if is_recipe else -2.0
-    return MethodRow(HOSTILE, method, is_recipe, 3, 3, 6, n_unconverged, mean, interval, gain, None, 1.0)
-
-
-@pytest.fixture
-def content() -> EvaluationContent:
-    image = np.ones((12, 12), np.float32)
-    values = {"psnr": [[30.0, 31.0, 45.0], [28.0]], "ssim": [[0.9], [0.8, math.inf]], "nmse": [[], [math.nan]]}
-    return EvaluationContent(
-        rows=[row("TV", False), row(HOSTILE, True)],
-        boxes=[Boxes(HOSTILE, ("TV", HOSTILE), (False, True), values)],
-        worst=[WorstImage(HOSTILE, image, image * 0.5)],
-        tables={"Slices": (("a", "b"), [(HOSTILE, str(i)) for i in range(SHOWN_ROWS + 1)], 1)},
-        failures=[],
-        skipped=[HOSTILE],
-        notes=[HOSTILE],
-        compared="Peak: 1.",
-        provenance={HOSTILE: HOSTILE},
+def score(method: str, file: str, error: float = 2.0, status: str = "converged") -> SliceScore:
+    weight = 0.004 if method == "TV" else None
+    energy, peak = (200.0, 10.0)
+    return SliceScore(
+        *(file, 0, file, HOSTILE, 4.0, "as acquired", method, error, energy, 50, peak, 0.9, 4.1, 1.5, weight),
+        status="" if method == "TV" else status,
     )
 
 
-def test_page(content: EvaluationContent) -> None:
-    page = render(evaluation_report(content))
+@pytest.fixture
+def found() -> EvaluationResult:
+    image = np.ones((12, 12), np.float32)
+    ours = score(HOSTILE, "b.h5", 0.0)
+    return EvaluationResult(
+        scores=(score("TV", "a.h5"), score(HOSTILE, "a.h5"), score("TV", "b.h5"), ours, score("TV", "c.h5")),
+        methods={SETTING: ("TV", HOSTILE)},
+        reference={SETTING: HOSTILE},
+        tuned=(TunedBaseline(SETTING, "TV", 0.004, ((0.004, 20.0),), ("a.h5, slice 0",), True, True),),
+        worst=(WorstCase(ours, image, image * 0.5),),
+        failures=(),
+        skipped=(HOSTILE,),
+        notes=(HOSTILE,),
+        n_computed=5,
+    )
+
+
+def report(found: EvaluationResult) -> EvaluationReport:
+    return EvaluationReport(found, EvaluationSettings(), {HOSTILE: HOSTILE})
+
+
+def test_files(found: EvaluationResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SHOWN_ROWS", 4)
+    files = report(found).files()
+    assert list(files) == ["volumes.csv", "slices.csv", "summary.json", "boxplot_1.png", "index.html"]
+    page = files["index.html"].decode()
     assert "<script" not in page
     assert page.count("data:image/png;base64,") == 2
     assert 'class="summary good"' in page
-    assert "30.00 [29.00, 31.00]" in page
-    assert f"The first {SHOWN_ROWS} of {SHOWN_ROWS + 1} rows." in page
+    assert "The first 4 of 5 rows." in page
     assert page.count("From so few patients the intervals are too narrow.") == 1
+    assert "1 score is of slices on which another method failed" in page
+    assert files["slices.csv"].decode().count("\n") == 6
+    summary = json.loads(files["summary.json"])
+    (tv, ours) = summary["settings"]
+    assert (tv["method"], tv["weight"], tv["is_recipe"], tv["n_slices"]) == ("TV", 0.004, False, 2)
+    assert (ours["is_recipe"], ours["mean"]["psnr"]) == (True, None)  # equal images: JSON has no infinity
+    assert len(summary["notes"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"failures": ["a.h5: is broken"]}, "FAILED: 1, listed below."),
-        ({"rows": [row("TV", False), row("ours", True, n_unconverged=2)]}, "NOT CONVERGED: 2 slices."),
-        ({"rows": [], "boxes": []}, "Nothing could be evaluated."),
-    ],
-)
-def test_bad_news_is_said_first(content: EvaluationContent, change: dict[str, list[object]], expected: str) -> None:
-    report = evaluation_report(dataclasses.replace(content, **change))  # type: ignore[arg-type]  # by name
-    assert report.outcome == "bad"
-    assert expected in report.summary
+def test_the_table(found: EvaluationResult) -> None:
+    columns, (tv, ours) = report(found).table()
+    assert (tv[1], ours[1]) == ("TV (0.004)", HOSTILE)
+    assert len(columns) == len(tv) == len(ours)
+    assert tv[columns.index("SSIM")] == "0.9000 [0.9000, 0.9000]"
+    assert report(found).table(Setting("other", 1.0, ""))[1] == []
+
+
+def test_bad_news_is_said_first(found: EvaluationResult) -> None:
+    def page(changed: EvaluationResult) -> str:
+        text = report(changed).files()["index.html"].decode()
+        assert 'class="summary bad"' in text
+        return text
+
+    assert "FAILED: 1, listed below." in page(dataclasses.replace(found, failures=("a.h5: is broken",)))
+    capped = (score("TV", "a.h5"), score(HOSTILE, "a.h5", status="max_iter"))
+    assert "NOT CONVERGED: 1 slice." in page(dataclasses.replace(found, scores=capped))
+    nothing = dataclasses.replace(found, scores=(), methods={}, reference={}, tuned=(), worst=())
+    assert "Nothing could be evaluated." in page(nothing)
 
 
 def test_boxes_show_the_quartiles() -> None:
@@ -87,7 +103,6 @@ def test_plain_text() -> None:
     assert plain("x" * 50) == "x" * 29 + "..."
 
 
-def test_texts() -> None:
+def test_intervals_in_brackets() -> None:
     assert with_interval(1.234, (1.0, 2.0), 2) == "1.23 [1.00, 2.00]"
     assert with_interval(-1.234, None, 1, sign=True) == "-1.2"
-    assert csv_text(("a", "b"), [('x"y', "1,2")]) == 'a,b\n"x""y","1,2"\n'

@@ -1,0 +1,123 @@
+"""The files of a campaign: what a folder, a file or a manifest holds."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrisps.errors import FileError, MrispsError
+from mrisps.io.files import files_in, sha256_of
+from mrisps.io.manifest import Manifest, builtin_manifests
+
+__all__ = ["KSPACE_SUFFIXES", "Source", "checked_sha256", "sources_of", "spread"]
+
+KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
+"""What is taken from a folder: arrays only when they are named."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input file, and what a manifest says of it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        In results: relative to the folder or to the root of the manifest, with forward slashes.
+    size
+        In bytes, for estimates.
+    sha256
+        What the file has to have; None: anything.
+    patient, contrast, acceleration
+        From the manifest, where it says them.
+    """
+
+    path: Path
+    name: str
+    size: int = 0
+    sha256: str | None = None
+    patient: str | None = None
+    contrast: str | None = None
+    acceleration: float | None = None
+
+
+def sources_of(
+    places: Sequence[Path | str],
+    suffixes: Collection[str] = KSPACE_SUFFIXES,
+    *,
+    root: Path | None = None,
+    split: str | None = None,
+    contrast: str | None = None,
+    include_test: bool = False,
+    may_be_empty: bool = False,
+) -> list[Source]:
+    """The files of folders and manifests, and single files, in this order.
+
+    Parameters
+    ----------
+    places
+        Folders, files, manifests (``.toml``), or names of manifests that the package has.
+    suffixes
+        What is taken from a folder and its subfolders.
+    root
+        Folder that the paths of a manifest are below; by default that of the manifest.
+    split, contrast
+        Only this part of a manifest.
+    include_test
+        Also the split ``test`` of a manifest, which is held out.
+    may_be_empty
+        Whether a folder may have no such file.
+
+    Raises
+    ------
+    FileError
+        A place does not exist, cannot be read, or has no such file.
+    MrispsError
+        ``root``, ``split``, ``contrast`` or ``include_test`` is given, and nothing is a manifest.
+    """
+    paths = [builtin_manifests().get(str(place), Path(place)) for place in places]
+    if not any(path.suffix.lower() == ".toml" for path in paths):
+        given = {"root": root, "split": split, "contrast": contrast, "include-test": include_test or None}
+        for name, value in given.items():
+            if value is not None:
+                raise MrispsError(f"--{name}: is for manifests (.toml)")
+    found: list[Source] = []
+    for path in paths:
+        if path.suffix.lower() == ".toml":
+            manifest = Manifest.read(path).select(split=split, contrast=contrast, include_test=include_test)
+            folder = (path.parent if root is None else root).absolute()
+            found += [
+                Source(folder / f.path, f.path, f.size or 0, f.sha256, f.patient, f.contrast, f.acceleration)
+                for f in manifest.files
+            ]
+        elif path.is_dir():
+            found += [_source(file, path) for file in files_in(path, suffixes, may_be_empty=may_be_empty)]
+        elif path.exists():
+            found.append(_source(path, path.parent))
+        else:
+            raise FileError(path, "does not exist")
+    return found
+
+
+def spread(sources: Sequence[Source], at_most: int) -> list[Source]:
+    """So many of the sources, spread evenly over all of them."""
+    n = min(at_most, len(sources))
+    return [sources[(2 * index + 1) * len(sources) // (2 * n)] for index in range(n)]
+
+
+def checked_sha256(source: Source) -> str:
+    """The SHA-256 of the file.
+
+    Raises
+    ------
+    FileError
+        It cannot be read, or is not the file that the manifest means.
+    """
+    found = sha256_of(source.path)
+    if source.sha256 not in (None, found):
+        raise FileError(source.path, f"has the SHA-256 {found[:12]}..., the manifest says {source.sha256[:12]}...")
+    return found
+
+
+def _source(path: Path, folder: Path) -> Source:
+    return Source(path.absolute(), path.relative_to(folder).as_posix(), path.stat().st_size)
