@@ -5,7 +5,7 @@ Arguments of Python functions that are wrong raise ``ValueError`` or ``TypeError
 
 from pathlib import Path
 
-__all__ = ["FileError", "MrispsError", "RecipeError", "SettingsError"]
+__all__ = ["FileError", "MrispsError", "SettingsError"]
 
 
 class MrispsError(Exception):
@@ -51,6 +51,3 @@ class SettingsError(MrispsError, ValueError):
 
     def __reduce__(self) -> tuple[object, ...]:  # exceptions are pickled by their arguments, as they were given
         return type(self), (self.key, self.message)
-
-
-RecipeError = SettingsError

@@ -6,8 +6,8 @@
         tolerance: Positive = 1e-3
         levels: Annotated[int, Range(ge=1, le=6)] = 1
 
-Whatever is wrong is a :class:`mrisps.errors.SettingsError` with the path of the key: ``solver.levels: expected a number <= 6,
-got 9``. pydantic checks the types and the ranges. Rules between several fields are in ``__post_init__``.
+Whatever is wrong is a :class:`mrisps.errors.SettingsError` with the path of the key: ``solver.levels: expected an integer <=
+6, got 9``. pydantic checks the types and the ranges. Rules between several fields are in ``__post_init__``.
 
 The hash of settings has to outlive changes of the classes. A new field gets ``field(default=..., metadata=LATER)``: while it
 has its default, it is not in the hash. A field that is removed goes into the class variable ``GONE``, with the value that stands

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import mrisps
 from mrisps import Recipe, SmoothPlusSparse
-from mrisps.errors import FileError, MrispsError, RecipeError
+from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.fastmri import FastmriFile, write_kspace
 from mrisps.io.images import read_image
 from mrisps.io.memory import MemoryKspace
@@ -118,7 +118,7 @@ def test_recipe_values_can_be_changed(kspace: NDArray[np.complex64], model: Smoo
     assert result.certificate["status"] == "max_iter"
     assert not result.converged
     assert "NOT CONVERGED" in repr(result)
-    with pytest.raises(RecipeError, match=r"solver\.max_iteration"):
+    with pytest.raises(SettingsError, match=r"solver\.max_iteration"):
         mrisps.recon(kspace, recipe, weights=model, solver={"max_iteration": 2})
 
 
@@ -134,7 +134,7 @@ def test_regularisation_is_that_of_the_recipe(
     ("change", "error", "expected"),
     [
         ({"source": "none.h5"}, FileError, "none.h5: does not exist"),
-        ({"recipe": "multicoils"}, RecipeError, "multicoil"),
+        ({"recipe": "multicoils"}, SettingsError, "multicoil"),
         ({"recipe": "denoise_sigma25"}, MrispsError, "is for denoise, not for mri"),
         ({"mask": np.ones(7, dtype=np.bool_)}, ValueError, "mask"),
         ({"slices": "a"}, ValueError, "slices: expected a number or START:STOP"),
