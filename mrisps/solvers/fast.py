@@ -60,6 +60,11 @@ SLOWEST_RATE = 0.95
 """The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
 
 
+ENERGY_CHANGE = 1e-3
+"""A convex problem is solved when the energy is estimated to fall by no more than this share of itself. The stationarity residual
+alone does not tell: it is small along combinations of atoms that hardly change the image, and there the energy falls slowly."""
+
+
 @dataclass(frozen=True, eq=False)
 class Iterate:
     """A point on the path, for those who watch it.
@@ -276,6 +281,7 @@ def minimise(
         given=start,
     )
     outlook = _Outlook(batch)
+    slope = _Slope(energy) if prior.regulariser.is_norm else None
     safe = smooth
     bound = DIVERGED * _norms(smooth).maximum(_norms(path.image))
     diverged = torch.zeros(batch, dtype=torch.bool, device=smooth.device)
@@ -304,6 +310,8 @@ def minimise(
             outlook.update(path.image)
             remaining = float(outlook.remaining[good].max())
             passed = path.n_at_target > 0 and worst <= settings.tolerance and remaining <= settings.image_change
+            if slope is not None and passed and not slope.is_flat(path):
+                n_passed = 0  # this look is the first of the next two
             n_passed = n_passed + 1 if passed else 0
         if progress is not None:
             progress(k, worst)
@@ -388,6 +396,28 @@ class _Outlook:
                 self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
             self._step = step
         self._image = image.clone()
+
+
+class _Slope:
+    """How much the energy of a convex problem can still fall, from how much it fell between two looks.
+
+    Near the minimum the rest is about proportional to 1 / sqrt(k) after k iterations (measured with redundant dictionaries), so it
+    is 2 k times the fall of one iteration.
+    """
+
+    def __init__(self, energy: Energy) -> None:
+        self._energy = energy
+        self._last: tuple[int, Tensor] | None = None
+
+    def is_flat(self, path: Path) -> bool:
+        """Whether it is small for every image; at the first look, which tells no slope, it is taken to be."""
+        k, total = path.n_at_target, self._energy.value(path.final_image(), path.coefficients).total
+        before, self._last = self._last, (k, total)
+        if before is None:
+            return True
+        rest = 2 * k * (before[1] - total).abs() / (k - before[0])
+        lost = ~total.isfinite()
+        return bool(((rest <= ENERGY_CHANGE * total) | lost).all())
 
 
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:

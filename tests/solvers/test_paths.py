@@ -60,7 +60,7 @@ def test_both_end_at_the_minimum_and_splitting_does_so_first(name: str) -> None:
         inertial.step()
         if k <= 250:
             splitting.step()
-        if k == 30:
+        if k == 60:
             early = {path: value(energy, path) for path in (inertial, splitting)}
     lowest = value(energy, inertial)
     assert value(energy, splitting) == pytest.approx(lowest, rel=1e-7 if double else 1e-4)
