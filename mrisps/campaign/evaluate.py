@@ -20,7 +20,7 @@ from mrisps.atomic import write_bytes
 from mrisps.campaign.loop import EXPECTED_ERRORS, Computation, Here, Record, Silent, key_of, loop
 from mrisps.campaign.references import Real, ReferenceReader, has_reference, setting_of
 from mrisps.campaign.sources import Source, checked_sha256
-from mrisps.errors import FileError
+from mrisps.errors import FileError, SettingsError
 from mrisps.journal import Journal
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import Sense
@@ -31,6 +31,7 @@ from mrisps.quality.scores import Setting, SliceScore
 from mrisps.reconstruction.problem import Problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.settings import from_plain
 
 __all__ = [
     "Candidate",
@@ -380,8 +381,8 @@ class _Evaluation:
         """The score of a record; the file may have another name by now."""
         values = {**record, "file": plan.source.name, "patient": plan.patient, "method": method.name}
         try:
-            return SliceScore(**values)  # type: ignore[arg-type]  # SliceScore checks its fields
-        except (TypeError, ValueError) as error:
+            return from_plain(SliceScore, values)
+        except SettingsError as error:
             raise FileError(self.journal.path, f"has a line that is not a score: {error}") from error
 
     def _scoring(

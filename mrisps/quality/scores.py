@@ -6,9 +6,11 @@ definitions. Intervals come from resampling patients, because the slices of a pa
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
+
+from mrisps.settings import Count, Index, NonNegative, Number, Positive, settings
 
 __all__ = [
     "METRICS",
@@ -51,6 +53,7 @@ class Setting:
         return f"{self.contrast}, {self.acceleration:g}-fold ({self.sampling})"
 
 
+@settings
 @dataclass(frozen=True)
 class SliceScore:
     """One method on one slice; a line of a journal.
@@ -91,42 +94,23 @@ class SliceScore:
     """
 
     file: str
-    slice_index: int
+    slice_index: Index
     patient: str
     contrast: str
-    acceleration: float
+    acceleration: Positive
     sampling: str
     method: str
-    squared_error: float
-    target_energy: float
-    n_pixels: int
-    data_range: float
-    ssim: float
-    realised_acceleration: float
-    seconds: float
-    weight: float | None = None
+    squared_error: NonNegative
+    target_energy: Number
+    n_pixels: Count
+    data_range: Positive
+    ssim: Number
+    realised_acceleration: Positive
+    seconds: NonNegative
+    weight: Number | None = None
     status: str = ""
     n_iterations: int = 0
     notes: str = ""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kinds: tuple[type, ...] = {str: (str,), int: (int,), float: (int, float)}.get(
-                field.type if isinstance(field.type, type) else float, (int, float)
-            )
-            if field.name == "weight" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ValueError(f"{field.name}: expected {kinds[-1].__name__}, got {value!r}")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{field.name}: expected a finite number, got {value}")
-        for name in ("squared_error", "target_energy", "seconds", "slice_index"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
-        for name in ("n_pixels", "data_range", "realised_acceleration", "acceleration"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)}")
 
     @property
     def setting(self) -> Setting:
