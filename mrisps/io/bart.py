@@ -131,13 +131,7 @@ class BartFile(KspaceFile):
         self._array = None
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice; the last dimension counts slowest.
-
-        Raises
-        ------
-        FileError
-            There is no such slice, the file is closed, or the samples are not finite or all zero.
-        """
+        """Read one slice; the last dimension counts slowest."""
         self._check_index(index)
         if self._array is None:
             raise FileError(self.path, "is closed")

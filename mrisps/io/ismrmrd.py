@@ -20,8 +20,8 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.raw_file import RawFile, RawGrid
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, Readouts
+from mrisps.io.raw_file import RawFile
+from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, RawGrid, Readouts
 
 __all__ = ["IsmrmrdFile", "ismrmrd_groups"]
 

@@ -17,35 +17,23 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, IMAGING, KINDS, NOISE, Floats, Ints, Readouts
+from mrisps.io.readouts import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    IMAGING,
+    KINDS,
+    NOISE,
+    Floats,
+    Ints,
+    RawGrid,
+    Readouts,
+)
 
-__all__ = ["RawFile", "RawGrid", "RawImage", "Volume"]
+__all__ = ["RawFile", "RawImage", "Volume"]
 
 _IMAGE_COUNTERS = ("contrast", "set", "phase", "repetition", "slice")  # the slice counts fastest
 _CHUNK_BYTES = 1 << 26
 _MAX_IMAGE_BYTES = 64 << 30
-
-
-@dataclass(frozen=True)
-class RawGrid:
-    """The grid of an encoding space: sizes, and the counters of the lines through the k-space centre.
-
-    Parameters
-    ----------
-    n_y, n_x, n_z
-        Samples along readout, first and second phase encoding.
-    center_line, center_partition
-        Counters that go to n_x // 2 and n_z // 2.
-    limits
-        (minimum, maximum) of counters, where the header states them.
-    """
-
-    n_y: int
-    n_x: int
-    n_z: int
-    center_line: int
-    center_partition: int
-    limits: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
