@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.files import check_is_file
+from mrisps.io.files import check_is_file, release_pages
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.mapped import release_pages
 from mrisps.io.matlab import chosen, mat_variables, read_mat
 from mrisps.settings import settings
 

@@ -144,7 +144,7 @@ def paper_outputs(source: Path | str, destination: Path | str) -> dict[Path, Pat
     source, destination = Path(source), Path(destination)
     if source.is_file():
         return {source: destination / source.with_suffix(".h5").name}
-    archives = files_in(source, {".npz"}, depth=8)
+    archives = files_in(source, {".npz"}, everywhere=True)
     return {archive: destination / archive.relative_to(source).with_suffix(".h5") for archive in archives}
 
 

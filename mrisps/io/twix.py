@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
+from mrisps.io.files import release_pages
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.mapped import release_pages
 from mrisps.io.raw_file import RawFile
 from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, RawGrid, Readouts
 from mrisps.io.twix_layout import TwixProtocol, directions_of, mapped, measurements_of, protocol_of, twix_headers
