@@ -25,7 +25,7 @@ from validation import AUTHORS_TUNED
 
 from mrisps.io.images import center_crop
 from mrisps.io.paper_slices import read_paper_slice
-from mrisps.model import Energy, PriorUse, SmoothPlusSparse
+from mrisps.model import Energy, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity
 from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.recipe import load_recipe
@@ -45,8 +45,8 @@ Quality = Callable[[Tensor], float]
 class Work:
     """One slice with its weights; beta and lam are the authors' tuned values.
 
-    The paper solver's minimum is one under x >= 0. With ``nonnegative`` the default solver's is, too; NCPR does without. The
-    settings are the recipe's but for those that are named here.
+    The paper solver's minimum is one under x >= 0, the default solver's is not. The settings are the recipe's but for those that
+    are named here.
     """
 
     contrast: str
@@ -55,7 +55,6 @@ class Work:
     weights: str = "sigma_25_NCPR.pth"
     beta: float | None = None
     lam: float | None = None
-    nonnegative: bool = False
     iterations: int = 60
     settings: dict[str, float] = field(default_factory=dict)
 
@@ -71,7 +70,7 @@ WORKS = {
         iterations=100,
         settings={"coarse_iterations": 200, "continuation_decay": 0.985, "strided_iterations": 200},
     ),
-    "pd8_cpr": Work("pd", 8, "file1000033", "sigma_25_CPR.pth", 0.480868, 0.000272627, nonnegative=True),
+    "pd8_cpr": Work("pd", 8, "file1000033", "sigma_25_CPR.pth", 0.480868, 0.000272627),
 }
 
 
@@ -106,10 +105,9 @@ def watch_fast(
     model: SmoothPlusSparse,
     quality: Quality,
     settings: FastSettings,
-    use: PriorUse,
 ) -> tuple[list[dict[str, float]], dict[str, object]]:
     """The path of the default solver: seconds (without the watching), energy where there is one, PSNR."""
-    energy = Energy(operator, y, model.prior(torch.float32, "cpu").used(use, complex_image=False))
+    energy = Energy(operator, y, model.prior(torch.float32, "cpu"))
     path: list[dict[str, float]] = []
     started, watching = time.perf_counter(), 0.0
 
@@ -124,7 +122,7 @@ def watch_fast(
             path.append({"stage": point.stage, "t": now - started - watching, "E": total, "psnr": quality(point.image)})
         watching += time.perf_counter() - now
 
-    result = solve(operator, y, model, settings, use=use, monitor=monitor)
+    result = solve(operator, y, model, settings, monitor=monitor)
     certificate = result.certificate
     facts: dict[str, object] = {
         "seconds": certificate.seconds - watching,
@@ -252,7 +250,7 @@ def main() -> None:
         settings = with_values(settings, work.settings)
         n_iterations = arguments.iterations or work.iterations
         settings = replace(settings, tolerance=1e-5, max_iterations=n_iterations, trace_interval=0)
-        fast, facts = watch_fast(operator, y, model, quality, settings, PriorUse(nonnegative=work.nonnegative))
+        fast, facts = watch_fast(operator, y, model, quality, settings)
         per_iteration = seconds_an_iteration(operator, y, model)
         final = paper[-1]
         there, there_paper = (first_that_stays(path, final["E"], final["psnr"]) for path in (fast, paper))

@@ -164,8 +164,6 @@ def hypergradient(
     settings = AdjointSettings() if settings is None else settings
     if energy.prior.transform.stride != 1:
         raise ValueError(f"prior: expected all patches, got those of stride {energy.prior.transform.stride}")
-    if energy.prior.nonnegative:
-        raise ValueError("prior: expected no constraint on the image, got x >= 0")
     with torch.no_grad():
         prior = energy.prior
         coefficients = coefficients.to(prior.basis.dtype)  # the solver may have kept them in float16

@@ -1,7 +1,7 @@
 """What a model is, besides its learned numbers, and how its prior is laid over an image."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from mrisps.settings import Count, Index, Number, Range, settings
 
@@ -63,10 +63,9 @@ class PriorUse:
     modulus
         For complex images. True shrinks the modulus of a complex coefficient, so a constant phase has no effect. False shrinks its
         real and its imaginary part apart.
-    nonnegative
-        For real images. True minimises the energy under x >= 0.
     """
+
+    GONE: ClassVar = {"nonnegative": False}
 
     stride: Annotated[int, Range(ge=1, le=4)] = 1
     modulus: bool = False
-    nonnegative: bool = False

@@ -2,8 +2,7 @@
 
     E(x, a) = 1/2 |A x - y|^2 + sum_k [ beta/2 |Phat_k x - D a_k|^2 + R(a_k) ]
 
-where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every s-th of every s-th row, s^2 times each; for real
-images under the constraint x >= 0 if the prior has it.
+where k goes over all pixels or, with a stride s (:class:`PriorUse`), over every s-th of every s-th row, s^2 times each.
 
 With the patch basis B (see :mod:`mrisps.model.atoms`) the coupling is ``|B P_k x - C a_k|^2``, C = B D^T: everything here is
 in those r numbers a patch. The image x is (batch, set, y, x): usually one image for each entry of the batch, or one for each set
@@ -44,8 +43,8 @@ class Prior:
         Coupling weight > 0.
     regulariser
         R and its prox.
-    stride, nonnegative
-        See :class:`PriorUse`; ``nonnegative`` for real images only.
+    stride
+        See :class:`PriorUse`.
     """
 
     free_atoms: Tensor
@@ -54,7 +53,6 @@ class Prior:
     beta: float
     regulariser: Regulariser
     stride: int = 1
-    nonnegative: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -78,8 +76,7 @@ class Prior:
     def used(self, use: PriorUse, complex_image: bool) -> "Prior":
         """The same prior, laid over real or complex images in another way."""
         regulariser = self.regulariser.paired() if use.modulus and complex_image else self.regulariser
-        nonnegative = use.nonnegative and not complex_image
-        return replace(self, regulariser=regulariser, stride=use.stride, nonnegative=nonnegative)
+        return replace(self, regulariser=regulariser, stride=use.stride)
 
     @property
     def n_atoms(self) -> int:
@@ -194,11 +191,11 @@ class Energy:
             result[rows, ys] = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
         return result
 
-    def residuals(self, image: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    def residuals(self, image: Tensor, coefficients: Tensor, nonnegative: bool = False) -> tuple[Tensor, Tensor]:
         """How far (x, a) is from stationary, per image: (|dE/dx| / |A^H y|, |a - T(a - dE_smooth/da)| / |a|), float64 (batch,).
 
-        Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone. Under x >= 0,
-        which the image is taken to meet, a gradient that points below 0 does not count where x is 0.
+        Both vanish exactly at a stationary point of E. Where the denominator is zero the numerator stands alone. With
+        ``nonnegative`` the point is one under x >= 0: a gradient that points below 0 does not count where x is 0.
         """
         batch = self.y.shape[0]
         analysed = self.prior.transform.forward(to_real_images(image))
@@ -212,20 +209,22 @@ class Energy:
             step = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
             moved[rows] += _sum_per_row((a - step).square())
             size[rows] += _sum_per_row(a.square())
-        residual_x, scale_x = self.residual_image(image, prediction)
+        residual_x, scale_x = self.residual_image(image, prediction, nonnegative)
         return _relative(residual_x, scale_x), _relative(
             _per_image(moved, batch).sqrt(), _per_image(size, batch).sqrt()
         )
 
-    def residual_image(self, image: Tensor, prediction: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0 without constraint; float64 (batch,)."""
+    def residual_image(
+        self, image: Tensor, prediction: Tensor | None = None, nonnegative: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(|dE/dx|, |A^H y|) for ``prediction`` = C a, by default that of a = 0; float64 (batch,)."""
         if prediction is None:
             misfit = self.prior.transform.forward(to_real_images(image))
             patch_side = to_images(self.prior.transform.adjoint(misfit), image.dtype, self.n_sets)
             gradient = self.operator.adjoint(self.operator.forward(image) - self.y) + self._patch_weight * patch_side
         else:
             gradient = self.gradient_image(image, prediction)
-            if self.prior.nonnegative:
+            if nonnegative:
                 gradient = torch.where(image > 0, gradient, gradient.clamp(max=0))
         batch = self.y.shape[0]
         return _norms(gradient, batch), _norms(self.operator.adjoint(self.y), batch)

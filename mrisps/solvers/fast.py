@@ -5,19 +5,18 @@ The image is eliminated exactly (:mod:`mrisps.solvers.image_step`), so what is l
     f(a) = min_x 1/2 |A x - y|^2 + beta/2 sum_k |B P_k x - C a_k|^2,    grad f(a) = -beta C^T r,    r_k = B P_k x(a) - C a_k,
 
 and |hess f| <= beta |C|^2 = 0.99: a step of length 1 is safe.
-With a prior that is ``nonnegative`` the minimum is over x >= 0. The iterations themselves, inertial proximal gradient or, for CPR,
-Douglas-Rachford splitting, are in :mod:`mrisps.solvers.paths`.
+The iterations are inertial proximal gradient (:mod:`mrisps.solvers.inertial`) or, for CPR, Douglas-Rachford splitting
+(:mod:`mrisps.solvers.splitting`).
 
-At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds:
-they fill in slowly, the low ones last. So the problem is first solved at a lower resolution (:mod:`mrisps.solvers.resolution`),
-with thresholds that start ``continuation_start`` times larger and shrink by ``continuation_decay`` every iteration. Each finer
-stage starts from the image so far and from coefficients found by matching pursuit (:mod:`mrisps.solvers.greedy`). All stages
-but the last count every second patch of every second row, which takes a quarter of the time. The last stage is the problem
-itself, with its own stride; where that counts every patch, a stage on the full grid that does not comes before it and hands
-its coefficients over.
+At high acceleration, frequencies that were not acquired are driven by R alone, whose gradient is as small as the thresholds.
+These frequencies fill in slowly, the low ones last. So the problem is solved in stages (:mod:`mrisps.solvers.stages`). The first
+is on a coarse grid. Its thresholds start ``continuation_start`` times larger, and shrink by ``continuation_decay`` in every
+iteration. Each finer stage starts from the image so far, with coefficients found by matching pursuit
+(:mod:`mrisps.solvers.greedy`). In all stages but the last, every second patch of every second row counts, which takes a quarter
+of the time. The last stage is the problem itself, with its own stride. Where the stride is 1, the stage before the last is on the
+full grid with a stride of 2, and the last stage takes over its coefficients.
 """
 
-import functools
 import itertools
 import math
 import time
@@ -27,14 +26,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrisps.model import Energy, PatchTransform, Prior, PriorUse, SmoothPlusSparse, to_real_images
+from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
+from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.greedy import greedy_coefficients
-from mrisps.solvers.image_step import ConvolutionStep, ImageStep
-from mrisps.solvers.paths import STRIDE, Path, PathOptions, Stage, start_path
-from mrisps.solvers.resolution import coarse_shape, lift, restrict, restrict_transfer
+from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.resolution import lift
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 from mrisps.solvers.settings import FastSettings
+from mrisps.solvers.stages import coarse_stages, start_descent
 
 __all__ = ["Iterate", "Minimum", "minimise", "solve"]
 
@@ -76,10 +76,10 @@ class Iterate:
     iteration
         Of this stage, from 1.
     image
-        (batch, set, y, x) on the full grid; coarser stages are interpolated. Under x >= 0 it may be below 0 on the way.
+        (batch, set, y, x) on the full grid; coarser stages are interpolated.
     coefficients
         (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
-        x(a) for them; for CPR, solved by splitting, and under x >= 0 it only tends to that.
+        x(a) for them; for CPR, solved by splitting, it only tends to that.
     """
 
     stage: int
@@ -156,8 +156,7 @@ def solve(
     settings
         Tolerances, cap, continuation, levels.
     use
-        Which patches count, how complex coefficients are shrunk, and whether x >= 0; by default all patches, real and imaginary
-        part apart, and no constraint.
+        Which patches count, and how complex coefficients are shrunk; by default all patches, real and imaginary part apart.
     noise_std
         Standard deviation of the noise in the real and in the imaginary part of each measurement, for the certificate.
     keep_coefficients
@@ -166,7 +165,7 @@ def solve(
         Coefficients of a similar problem to start from; see :func:`minimise`.
     progress
         Called with (iteration of the full problem, largest residual of the batch so far) after every iteration. With CPR the
-        residual may be an upper bound (under x >= 0 an estimate) until it comes near the tolerance, or to the last iteration.
+        residual may be an upper bound until it comes near the tolerance, or to the last iteration.
     monitor
         Called with an :class:`Iterate` after every iteration of every stage.
 
@@ -243,20 +242,19 @@ def minimise(
     image_step = ImageStep(energy, settings.image_tolerance)
     batch = energy.y.shape[0]
 
-    coarse = [] if start is not None else _coarse_stages(energy, image_step, settings)
+    coarse = [] if start is not None else coarse_stages(energy, image_step, settings)
     n_stages = len(coarse) + 1
     factor = settings.continuation_start if start is None else 1.0
     smooth = image = image_step.smooth_image()
-    first = image_step.adjoint_y if settings.greedy_start else None
-    options = PathOptions(settings.tolerance, settings.continuation_decay, settings.half_storage)
+    options = DescentOptions(settings.tolerance, settings.continuation_decay, settings.half_storage)
     known: list[Tensor] = []
     n_coarse = 0
     for number, build in enumerate(coarse, 1):
         stage = build()
         target = stage.image_step.smooth_image()
-        begin = lift(image, target) if number > 1 else None if first is None else restrict(first, stage.image_shape)
+        begin = lift(image, target) if number > 1 else None
         inertia = FINER_INERTIA if number > 1 else GREEDY_INERTIA
-        path = start_path(stage, options, energy.n_real_images, factor=factor, inertia=inertia, image=begin)
+        path = start_descent(stage, options, energy.n_real_images, factor=factor, inertia=inertia, image=begin)
         on_full_grid = number == len(coarse) and prior.stride == 1 and stage.image_shape == energy.image_shape
         n_iterations = settings.strided_iterations if on_full_grid else settings.coarse_iterations
         for k in itertools.count(1):  # the continuation ends, and so does this
@@ -270,13 +268,13 @@ def minimise(
         known = [path.coefficients] if on_full_grid else []
         del path, stage
 
-    path = start_path(
+    path = start_descent(
         Stage(prior, prior.transform, image_step, energy.image_shape),
         options,
         energy.n_real_images,
         factor=factor,
         inertia=FINER_INERTIA if coarse else GREEDY_INERTIA,
-        image=lift(image, smooth) if coarse else first,
+        image=lift(image, smooth) if coarse else None,
         known=known,
         given=start,
     )
@@ -340,39 +338,6 @@ def minimise(
     )
 
 
-def _coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings) -> list[Callable[[], Stage]]:
-    """The stages before the full problem, coarsest first, each to be built when its turn comes."""
-    prior, operator = energy.prior, energy.operator
-    filters = prior.transform.filters
-    group = prior.regulariser.group_size
-    multiple = STRIDE * group
-
-    def build(shape: tuple[int, int], stride: int) -> Stage:
-        transform = PatchTransform(filters, stride)
-        coarser = shape != energy.image_shape
-        step: ConvolutionStep | ImageStep
-        if image_step.transfer is not None:
-            adjoint_y = restrict(image_step.adjoint_y, shape) if coarser else image_step.adjoint_y
-            transfer = restrict_transfer(image_step.transfer, shape) if coarser else image_step.transfer
-            step = ConvolutionStep(adjoint_y, transfer, prior, transform)
-        else:
-            restricted = operator.restricted(energy.y, shape) if coarser else None
-            small = energy if restricted is None else Energy(*restricted, prior)
-            step = ImageStep(small, settings.image_tolerance, transform=transform)
-        return Stage(prior, transform, step, shape)
-
-    shapes = [coarse_shape(energy.image_shape, 2**level, 2 * multiple) for level in range(settings.levels - 1, 0, -1)]
-    shapes = [shape for shape in shapes if min(shape) >= 2 * prior.transform.patch_size]
-    if image_step.transfer is None and (not shapes or operator.restricted(energy.y, shapes[0]) is None):
-        shapes = []
-    stages: list[Callable[[], Stage]] = []
-    for shape in shapes:
-        stages.append(functools.partial(build, shape, STRIDE))
-    if stages and prior.stride == 1 and not any(size % multiple for size in energy.image_shape):
-        stages.append(functools.partial(build, energy.image_shape, STRIDE))
-    return stages
-
-
 class _Outlook:
     """How much an image can still change: the steps between looks, continued as a geometric series of their own rate.
 
@@ -409,7 +374,7 @@ class _Slope:
         self._energy = energy
         self._last: tuple[int, Tensor] | None = None
 
-    def is_flat(self, path: Path) -> bool:
+    def is_flat(self, path: Descent) -> bool:
         """Whether it is small for every image; at the first look, which tells no slope, it is taken to be."""
         k, total = path.n_at_target, self._energy.value(path.final_image(), path.coefficients).total
         before, self._last = self._last, (k, total)
@@ -422,7 +387,6 @@ class _Slope:
 
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:
     """Put the last good image where the iteration broke down, with greedy coefficients that belong to it."""
-    safe = safe.clamp(min=0) if prior.nonnegative else safe
     image = torch.where(broken.view(-1, 1, 1, 1), safe, image)
     rows = broken.repeat_interleave(len(coefficients) // len(image))
     found = torch.empty_like(coefficients[rows])
@@ -431,10 +395,9 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
     return image, coefficients
 
 
-def _has_risen(energy: Energy, path: Path, smooth: Tensor) -> Tensor:
+def _has_risen(energy: Energy, path: Descent, smooth: Tensor) -> Tensor:
     """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
     nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
-    smooth = smooth.clamp(min=0) if energy.prior.nonnegative else smooth
     return energy.value(path.final_image(), path.coefficients).total > energy.value(smooth, nothing).total
 
 

@@ -5,12 +5,7 @@
 that is ``(A^H A + beta sum_k P_k^T B^T B P_k) x = A^H y + beta sum_k P_k^T B^T c_k``. The patch term is a convolution with
 transfer function beta p(f). If the operator says that its normal operator is a convolution too, the solution is one division
 in the Fourier domain; otherwise conjugate gradients, preconditioned by the circulant nearest to the system.
-
-Under x >= 0 (a prior that is ``nonnegative``) what the constraint adds to that solution changes little from one call to the next:
-it is brought up to date by one iteration of a splitting a call, and by as many as it takes where the solution is wanted exactly.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,14 +17,6 @@ from mrisps.solvers.cg import conjugate_gradients
 __all__ = ["ConvolutionStep", "ImageStep"]
 
 N_PROBES = 8
-
-RELAXATION = 1.8
-"""Over-relaxation of the splitting under x >= 0, below 2."""
-
-MAX_CORRECTIONS = 1000
-PATIENCE = 20
-"""Iterations of it where the solution is wanted exactly, in all and without any headway (rounding sets a limit to it); what they
-do not reach shows in the certificate's residual_x."""
 
 
 class ConvolutionStep:
@@ -47,68 +34,34 @@ class ConvolutionStep:
         Transfer function of A^H A, (y, x), DC at [0, 0]; the same for the image of every set.
     prior, transform
         The prior, and which of its patches count.
-    ridge
-        Added to the system: that of a splitting that bounds the image itself. The constraint of the prior is then not met here.
-    tolerance
-        On |dE/dx| / |A^H y| where the constraint x >= 0 is to be met exactly.
     """
 
-    def __init__(
-        self,
-        adjoint_y: Tensor,
-        transfer: Tensor,
-        prior: Prior,
-        transform: PatchTransform,
-        *,
-        ridge: float = 0.0,
-        tolerance: float = 1e-6,
-    ) -> None:
+    def __init__(self, adjoint_y: Tensor, transfer: Tensor, prior: Prior, transform: PatchTransform) -> None:
         self.adjoint_y = adjoint_y
         self.transfer = transfer
         self._weight = prior.beta * transform.stride**2
         self._transform = transform
         shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])
-        patch_system: Tensor
-        inverse: Callable[[Tensor], _Filter | _AliasFilter]
+        self._inverse: _Filter | _AliasFilter
         if transform.stride == 1:
             patch_system = self._weight * transform.transfer_function(shape)
-
-            def inverse(spectrum: Tensor) -> _Filter:
-                return _Filter(_inverse(spectrum + patch_system, patch_system), adjoint_y.dtype)
+            self._inverse = _Filter(_inverse(transfer + patch_system, patch_system), adjoint_y.dtype)
         else:
             patch_system = self._weight * transform.alias_transfer(shape)
+            self._inverse = _AliasFilter(_alias_inverse(transfer, patch_system), adjoint_y.dtype)
 
-            def inverse(spectrum: Tensor) -> _AliasFilter:
-                return _AliasFilter(_alias_inverse(spectrum, patch_system), adjoint_y.dtype)
-
-        self._inverse = inverse(transfer + ridge)
-        self._correction: _Correction | None = None
-        if prior.nonnegative and not ridge:
-            penalty, largest = _penalty(transfer, patch_system)
-            bounded = inverse(transfer + penalty)
-            self._correction = _Correction(lambda image, start: bounded(image), penalty, largest, tolerance)
-
-    def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
-        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, set, y, x); it needs no start.
-
-        ``exactly`` matters under x >= 0 alone: without it the image is that after one more iteration towards the constraint,
-        and may be below 0.
-        """
+    def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
+        """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, set, y, x). It needs no start."""
         del start
-        image = self.invert(self.right_side(prediction))
-        return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
+        return self.invert(self.right_side(prediction))
 
     def right_side(self, prediction: Tensor) -> Tensor:
         """A^H y + beta sum_k P_k^T B^T c_k, (batch, set, y, x)."""
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.adjoint_y.shape[1])
         return torch.add(self.adjoint_y, patch_side, alpha=self._weight)
 
-    def multiplier(self, image: Tensor) -> Tensor:
-        """dE/dx at an image that :meth:`solve` has found exactly: that of the constraint x >= 0, and 0 without one."""
-        return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
-
     def smooth_image(self) -> Tensor:
-        """x for a = 0 without constraint, (batch, set, y, x)."""
+        """x for a = 0, (batch, set, y, x)."""
         return self.invert(self.adjoint_y)
 
     def invert(self, right_side: Tensor) -> Tensor:
@@ -148,40 +101,22 @@ class ImageStep:
         self.transfer = operator.normal_transfer_function()
         self._closed_form: ConvolutionStep | None = None
         if self.transfer is not None:
-            self._closed_form = ConvolutionStep(
-                self.adjoint_y, self.transfer, prior, self._transform, tolerance=tolerance
-            )
+            self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, self._transform)
             return
         dtype, shape = self.adjoint_y.dtype, energy.image_shape
         circulant = _nearest_circulant(operator)  # (set, y, x)
         self._patch_filter: _Filter | _AliasFilter
-        preconditioner: Callable[[float], _Filter | _AliasFilter]
+        self._preconditioner: _Filter | _AliasFilter
         if self._transform.stride == 1:
             patch_system = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
             self._patch_filter = _Filter(patch_system, dtype)
-
-            def preconditioner(ridge: float) -> _Filter:
-                return _Filter(_inverse(circulant + ridge + patch_system, patch_system), dtype)
+            self._preconditioner = _Filter(_inverse(circulant + patch_system, patch_system), dtype)
         else:
             patch_system = self._weight * self._transform.alias_transfer(shape)
             self._patch_filter = _AliasFilter(patch_system, dtype)
+            self._preconditioner = _AliasFilter(_alias_inverse(circulant, patch_system), dtype)
 
-            def preconditioner(ridge: float) -> _AliasFilter:
-                return _AliasFilter(_alias_inverse(circulant + ridge, patch_system), dtype)
-
-        self._preconditioner = preconditioner(0.0)
-        self._correction: _Correction | None = None
-        if prior.nonnegative:
-            penalty, largest = _penalty(circulant, patch_system)
-            bounded = preconditioner(penalty)
-            self._correction = _Correction(
-                lambda image, start: self._iterate(image, start, max_iterations, bounded, penalty),
-                penalty,
-                largest,
-                tolerance,
-            )
-
-    def solve(self, prediction: Tensor, start: Tensor | None = None, *, exactly: bool = False) -> Tensor:
+    def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
 
         Parameters
@@ -190,8 +125,6 @@ class ImageStep:
             (rows, y, x, r).
         start
             A guess (batch, set, y, x) for the conjugate gradients; by default one application of the preconditioner.
-        exactly
-            Under x >= 0, meet the constraint; without it the image is that after one more iteration towards it, and may be below 0.
 
         Returns
         -------
@@ -199,19 +132,12 @@ class ImageStep:
             (batch, set, y, x).
         """
         if self._closed_form is not None:
-            return self._closed_form.solve(prediction, exactly=exactly)
+            return self._closed_form.solve(prediction)
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.energy.n_sets)
-        image = self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
-        return image if self._correction is None else self._correction.add_to(image, self.adjoint_y, exactly)
-
-    def multiplier(self, image: Tensor) -> Tensor:
-        """dE/dx at an image that :meth:`solve` has found exactly: that of the constraint x >= 0, and 0 without one."""
-        if self._closed_form is not None:
-            return self._closed_form.multiplier(image)
-        return torch.zeros_like(image) if self._correction is None else self._correction.multiplier(image)
+        return self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
 
     def smooth_image(self) -> Tensor:
-        """x for a = 0 without constraint, (batch, set, y, x): what the smooth part of the prior gives alone, linear in y."""
+        """x for a = 0, (batch, set, y, x): what the smooth part of the prior gives alone, linear in y."""
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
@@ -222,109 +148,18 @@ class ImageStep:
             return self._closed_form.invert(right_side)
         return self._iterate(right_side, None, self.max_iterations)
 
-    def _iterate(
-        self,
-        right_side: Tensor,
-        start: Tensor | None,
-        max_iterations: int,
-        precondition: "_Filter | _AliasFilter | None" = None,
-        ridge: float = 0.0,
-    ) -> Tensor:
+    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
         operator = self.energy.operator
-        precondition = self._preconditioner if precondition is None else precondition
         result = conjugate_gradients(
-            lambda x: torch.add(operator.normal(x) + self._patch_filter(x), x, alpha=ridge),
+            lambda x: operator.normal(x) + self._patch_filter(x),
             right_side,
-            start=precondition(right_side) if start is None else start,
-            precondition=precondition,
+            start=self._preconditioner(right_side) if start is None else start,
+            precondition=self._preconditioner,
             tolerance=self.tolerance,
             max_iterations=max_iterations,
             min_iterations=1,
         )
         return result.solution
-
-
-class _Correction:
-    """What x >= 0 adds to the minimiser of a quadratic with the Hessian H.
-
-    Douglas-Rachford splitting of quadratic and constraint, written for the difference from the minimiser x_0 without constraint:
-
-        e = m (H + m)^-1 v,    z = max(x_0 + 2 e - v, 0),    v <- v + alpha (z - x_0 - e).
-
-    The minimiser is x_0 + e, and z. As x_0 moves, v still belongs to the difference: so it is kept from one call to the next,
-    whoever calls.
-
-    Parameters
-    ----------
-    inverse
-        (H + m)^-1 applied to images (batch, set, y, x); the second argument is a guess at the result, or None.
-    penalty
-        m.
-    largest
-        Of the eigenvalues of H.
-    tolerance
-        On |dE/dx| / |A^H y| of each image where the correction is wanted exactly.
-
-    Source
-    ------
-    Lions and Mercier, SIAM J. Numer. Anal. 16 (1979) 964-979.
-    """
-
-    def __init__(
-        self,
-        inverse: Callable[[Tensor, Tensor | None], Tensor],
-        penalty: float,
-        largest: float,
-        tolerance: float,
-    ) -> None:
-        self._inverse, self._penalty, self._tolerance = inverse, penalty, tolerance
-        self._scale = max(largest - penalty, penalty)
-        self._state: Tensor | None = None
-        self._solved: Tensor | None = None
-
-    def add_to(self, image: Tensor, adjoint_y: Tensor, exactly: bool) -> Tensor:
-        """The minimiser, at least 0 if it is wanted ``exactly``, for the one without constraint."""
-        if self._state is None:
-            self._state = torch.zeros_like(image)
-        # dE/dx at the bounded image is (H - m) of the step where that image is above 0, and more than that elsewhere.
-        enough = self._tolerance / self._scale * torch.linalg.vector_norm(adjoint_y.flatten(1), dim=1)
-        enough = enough.maximum(torch.finfo(enough.dtype).eps * torch.linalg.vector_norm(image.flatten(1), dim=1))
-        least, since = torch.full_like(enough, torch.inf), 0
-        for _ in range(MAX_CORRECTIONS):
-            self._solved = self._inverse(self._state, self._solved)
-            added = self._penalty * self._solved
-            primal = image + added
-            bounded = (primal + added - self._state).clamp(min=0)
-            step = bounded - primal
-            self._state = torch.add(self._state, step, alpha=RELAXATION)
-            if not exactly:
-                return primal
-            length = torch.linalg.vector_norm(step.flatten(1), dim=1)
-            waiting = length > enough  # not an image that is lost: its length is NaN
-            since = 0 if bool((waiting & (length < 0.99 * least)).any()) else since + 1
-            least = least.minimum(length.nan_to_num(torch.inf))
-            if since == PATIENCE or not bool(waiting.any()):
-                break
-        return bounded
-
-    def multiplier(self, image: Tensor) -> Tensor:
-        """dE/dx at the minimiser."""
-        if self._state is None:
-            return torch.zeros_like(image)
-        return self._penalty * (self._state - self._penalty * self._inverse(self._state, self._solved))
-
-
-def _penalty(transfer: Tensor, patch_system: Tensor) -> tuple[float, float]:
-    """Penalty m for a system with these eigenvalues, the geometric mean of what the data see and of what the patches see alone.
-
-    Also a bound on the largest eigenvalue, as far as ``transfer`` is A^H A and not a circulant near it. ``patch_system`` is (y, x)
-    or, with a stride, (y / s, x / s, s^2, s^2).
-    """
-    patches = patch_system if patch_system.ndim == 2 else patch_system.diagonal(dim1=-2, dim2=-1).real
-    data = float(transfer.max())
-    most = float(patches.max()) if patch_system.ndim == 2 else float(patches.sum(dim=-1).max())
-    mean = float(patches.mean())
-    return (mean * data) ** 0.5 if data > 0 else mean, data + most
 
 
 class _Filter:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mrisps.model import Energy, PatchTransform, PriorUse, SmoothPlusSparse, to_images, to_real_images
+from mrisps.model import Energy, PatchTransform, SmoothPlusSparse, to_images, to_real_images
 from mrisps.operators import LinearOperator
 from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
@@ -66,7 +66,6 @@ def solve_paper(
         raise ValueError("nonnegative: only real images can be clipped at 0")
     real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
     prior = model.prior(real, operator.device, settings.beta_floor)
-    prior = prior.used(PriorUse(nonnegative=settings.nonnegative), complex_image=operator.domain_dtype.is_complex)
     started = time.perf_counter()
     everything = Energy(operator, y, prior)
     check_measurements(everything, noise_std)
@@ -87,6 +86,7 @@ def solve_paper(
         noise_std=noise_std,
         seconds=time.perf_counter() - started,
         keep_coefficients=keep_coefficients,
+        nonnegative=settings.nonnegative,
     )
 
 

@@ -56,7 +56,7 @@ class Certificate:
     stride
         Of the patches in E, see :class:`mrisps.model.PriorUse`.
     nonnegative
-        Whether E was minimised under x >= 0.
+        Whether the algorithm keeps x >= 0, as the paper's does; ``residual_x`` is then that of the constrained problem.
     """
 
     algorithm: str
@@ -163,6 +163,7 @@ def certify(
     image_change: Tensor | None = None,
     broken: Tensor | None = None,
     diverged: Tensor | None = None,
+    nonnegative: bool = False,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
@@ -187,9 +188,11 @@ def certify(
         (batch,) bool: NaN or infinity appeared, or the image diverged, and what is handed over is the last good image.
     diverged
         (batch,) bool: which of the broken ones did not meet NaN or infinity.
+    nonnegative
+        Whether the image was kept at 0 and above.
     """
     terms = energy.value(image, coefficients)
-    residual_x, residual_a = energy.residuals(image, coefficients)
+    residual_x, residual_a = energy.residuals(image, coefficients, nonnegative)
     misfit = (2 * terms.data).sqrt()
     smooth = image_step.smooth_image()
     gradient, scale = energy.residual_image(smooth)
@@ -231,7 +234,7 @@ def certify(
                 n_coarse_iterations=n_coarse_iterations,
                 image_change=None if change is None or not math.isfinite(change) else change,
                 stride=energy.prior.stride,
-                nonnegative=energy.prior.nonnegative,
+                nonnegative=nonnegative,
             )
         )
     return Reconstruction(

@@ -1,7 +1,7 @@
 """Settings of the solvers."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from mrisps.settings import Count, Index, NonNegative, Number, Positive, Range, settings
 
@@ -45,10 +45,9 @@ class FastSettings:
         the time. There are none where the prior has a stride, or where ``levels`` is 1.
     half_storage
         True keeps the coefficients in float16. This takes two thirds of the memory; the residual stays above about 3e-4.
-    greedy_start
-        True starts the coarsest level from matching pursuit of the patches of A^H y, and not from a = 0. It is meant for denoising,
-        where A^H y is the noisy image, with ``continuation_start`` 1.
     """
+
+    GONE: ClassVar = {"greedy_start": False}
 
     tolerance: Positive = 1e-3
     max_iterations: Count = 2000
@@ -61,7 +60,6 @@ class FastSettings:
     coarse_iterations: Count = 20
     strided_iterations: Count = 20
     half_storage: bool = False
-    greedy_start: bool = False
 
 
 @settings

@@ -742,57 +742,9 @@ def test_settings_of_the_stages_are_checked(name: str, value: object) -> None:
         FastSettings(**{name: value})  # type: ignore[arg-type]  # the wrong type is what is tested
 
 
-@each_regulariser
-@pytest.mark.parametrize("kind", ["denoising", "real", "blur"])
-def test_at_least_zero(config: ModelConfig, kind: str) -> None:
-    """The constrained minimum is certified, lower than the clipped one, and above the one without constraint."""
-    operator, y, model = small_problem(kind, config)
-    y = y - 0.6 * operator.forward(torch.ones(1, 1, 12, 16, dtype=torch.float64))
-    settings = dataclasses.replace(GOOD, tolerance=1e-4)
-    free, held = (
-        solve(operator, y, model, settings, use=PriorUse(nonnegative=nonnegative), keep_coefficients=True)
-        for nonnegative in (False, True)
-    )
-    assert float(free.image.min()) < 0
-    assert float(held.image.min()) == 0
-    assert free.converged
-    assert held.converged
-    assert held.certificate.residual_x < 1e-6
-    assert held.certificate.residual_a < 2e-4
-    assert free.coefficients is not None
-    clipped = Energy(operator, y, model.prior(torch.float64)).value(free.image.clamp(min=0), free.coefficients).total
-    assert free.certificate.energy < held.certificate.energy < float(clipped)
-    torch.testing.assert_close(held.smooth, free.smooth)
-
-
-@each_regulariser
-def test_at_least_zero_on_all_levels(config: ModelConfig) -> None:
-    operator = make_operator("real", (48, 40))
-    y = measure(operator) - 0.45 * operator.forward(torch.ones(1, 1, 48, 40, dtype=torch.float64))
-    settings = dataclasses.replace(GOOD, tolerance=1e-3, levels=3, continuation_start=8.0)
-    model = random_model(config, beta=0.5, lam=0.02)
-    use = PriorUse(nonnegative=True)
-    result = solve(operator, y, model, settings, use=use, keep_coefficients=True)
-    assert result.certificate.n_coarse_iterations > 0
-    assert result.converged
-    assert float(result.image.min()) == 0
-    warm = solve(operator, y, model, settings, use=use, start=result.coefficients)
-    assert warm.converged
-    assert warm.certificate.n_iterations <= 20
-    assert warm.certificate.energy == pytest.approx(result.certificate.energy, rel=1e-4)
-
-
-def test_complex_images_have_no_order() -> None:
-    operator, y, model = small_problem("complex", NCPR)
-    settings = FastSettings(max_iterations=10)
-    free, held = (solve(operator, y, model, settings, use=PriorUse(nonnegative=n)) for n in (False, True))
-    assert torch.equal(free.image, held.image)
-
-
-@pytest.mark.parametrize("name", ["modulus", "nonnegative"])
-def test_what_is_said_of_the_prior_is_yes_or_no(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected True or False, got 1"):
-        PriorUse(**{name: 1})  # type: ignore[arg-type]  # the wrong type is what is tested
+def test_what_is_said_of_the_prior_is_yes_or_no() -> None:
+    with pytest.raises(ValueError, match="modulus: expected True or False, got 1"):
+        PriorUse(modulus=1)  # type: ignore[arg-type]  # the wrong type is what is tested
 
 
 def test_coefficients_that_are_not_stationary_at_the_result_are_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,15 +763,3 @@ def test_coefficients_that_are_not_stationary_at_the_result_are_not_converged(mo
         result = solve(operator, y, model, settings)
         assert result.converged == converged
         assert result.certificate.status == ("converged" if converged else "max_iter")
-
-
-def test_a_lost_image_under_the_constraint_is_handed_over_at_least_0() -> None:
-    operator, y, model = small_problem("real", NCPR)
-    y = y - 0.6 * operator.forward(torch.ones(1, 1, 12, 16, dtype=torch.float64))
-    settings = FastSettings(max_iterations=5, trace_interval=0)
-    start = torch.zeros(1, 12, 16, 12, dtype=torch.float64)
-    start[0, 3, 4, 5] = torch.nan
-    result = solve(operator, y, model, settings, use=PriorUse(nonnegative=True), start=start)
-    assert result.certificate.status == "nonfinite"
-    assert float(result.smooth.min()) < 0
-    assert float(result.image.min()) == 0

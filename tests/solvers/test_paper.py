@@ -160,8 +160,12 @@ def test_nonnegative_and_beta_floor_are_part_of_the_certified_energy() -> None:
     assert float(result.image.min()) == 0
     prior = model.prior(torch.float64, beta_floor=0.1)
     assert result.coefficients is not None
-    expected = Energy(operator, y - 0.7, prior).value(result.image, result.coefficients).total
+    energy = Energy(operator, y - 0.7, prior)
+    expected = energy.value(result.image, result.coefficients).total
     assert result.certificate.energy == pytest.approx(float(expected))
+    bounded, free = (energy.residuals(result.image, result.coefficients, nonnegative)[0] for nonnegative in (True, False))
+    assert result.certificate.residual_x == pytest.approx(float(bounded))
+    assert float(bounded) < 0.9 * float(free)  # what holds the image at 0 is no residual
 
 
 def test_an_image_of_zeros() -> None:

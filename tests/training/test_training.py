@@ -141,7 +141,7 @@ def test_weights_bring_their_own_beta_and_lam() -> None:
         ("train.start_accuracy.iterations", "9", "train.start_accuracy.iterations", 9),
         ("train.validation_solver.tolerance", "1e-4", "train.validation_solver.tolerance", 1e-4),
         ("train.fixed", "free_atoms", "train.fixed", "free_atoms"),
-        ("train.solver.greedy_start", "true", "train.solver.greedy_start", True),
+        ("train.solver.half_storage", "true", "train.solver.half_storage", True),
         ("start", "data", "start", "data"),
     ],
 )

@@ -7,12 +7,15 @@ import torch
 from model.helpers import random_model, relative_error
 
 from mrisps.model import Energy, ModelConfig, Prior, PriorUse
+from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.image_step import ImageStep
-from mrisps.solvers.paths import STRIDE, InertialPath, Path, PathOptions, SplittingPath, Stage, start_path
+from mrisps.solvers.inertial import Inertial
+from mrisps.solvers.splitting import Splitting
+from mrisps.solvers.stages import STRIDE, start_descent
 
 from .helpers import CPR, NCPR, make_operator, measure
 
-OPTIONS = PathOptions(tolerance=1e-6, decay=0.97, half_storage=False)
+OPTIONS = DescentOptions(tolerance=1e-6, decay=0.97, half_storage=False)
 
 
 def problem(
@@ -20,19 +23,17 @@ def problem(
 ) -> tuple[Energy, Stage]:
     operator = make_operator(kind, (12, 16), double)
     y = torch.cat([measure(operator, seed=seed) for seed in range(batch)])
-    if use is not None and use.nonnegative:  # where the scene is dark, it is below 0 now
-        y = y - 0.5 * operator.forward(torch.ones(1, 1, 12, 16, dtype=operator.domain_dtype))
     prior = random_model(config, beta=0.5, lam=0.01).prior(torch.float64 if double else torch.float32)
     prior = prior.used(PriorUse() if use is None else use, operator.domain_dtype.is_complex)
     energy = Energy(operator, y, prior)
     return energy, Stage(prior, prior.transform, ImageStep(energy, 1e-9), energy.image_shape)
 
 
-def start(energy: Energy, stage: Stage, options: PathOptions = OPTIONS, factor: float = 1.0) -> Path:
-    return start_path(stage, options, energy.n_real_images, factor=factor, inertia=10)
+def start(energy: Energy, stage: Stage, options: DescentOptions = OPTIONS, factor: float = 1.0) -> Descent:
+    return start_descent(stage, options, energy.n_real_images, factor=factor, inertia=10)
 
 
-def value(energy: Energy, path: Path) -> float:
+def value(energy: Energy, path: Descent) -> float:
     return float(energy.value(path.final_image(), path.coefficients).total.sum())
 
 
@@ -42,8 +43,6 @@ USES = {
     "modulus": ("complex", PriorUse(modulus=True), True),
     "strided": ("real", PriorUse(stride=2), True),
     "denoising": ("denoising", PriorUse(), True),
-    "at least 0": ("real", PriorUse(nonnegative=True), True),
-    "at least 0, strided": ("real", PriorUse(stride=2, nonnegative=True), True),
     "single precision": ("denoising", PriorUse(stride=2), False),
 }
 
@@ -53,8 +52,8 @@ def test_both_end_at_the_minimum_and_splitting_does_so_first(name: str) -> None:
     kind, use, double = USES[name]
     energy, stage = problem(kind, use=use, double=double, batch=2)
     splitting = start(energy, stage)
-    assert isinstance(splitting, SplittingPath)
-    inertial = InertialPath(stage, OPTIONS, 1.0, energy.n_real_images, None)
+    assert isinstance(splitting, Splitting)
+    inertial = Inertial(stage, OPTIONS, 1.0, energy.n_real_images, None)
     early = {}
     for k in range(1, 1001):
         inertial.step()
@@ -66,14 +65,12 @@ def test_both_end_at_the_minimum_and_splitting_does_so_first(name: str) -> None:
     assert value(energy, splitting) == pytest.approx(lowest, rel=1e-7 if double else 1e-4)
     image = splitting.final_image()
     assert relative_error(image, inertial.final_image()) < (1e-3 if double else 1e-2)
-    assert (float(image.real.min()) == 0) == use.nonnegative
-    if not use.nonnegative:  # with so many pixels at the bound, the bound sets the pace
-        assert early[splitting] - lowest < 0.5 * (early[inertial] - lowest)
+    assert early[splitting] - lowest < 0.5 * (early[inertial] - lowest)
 
 
-@pytest.mark.parametrize(("kind", "nonnegative"), [("real", False), ("real", True), ("complex", False)])
-def test_the_residual_on_the_way_is_that_of_the_energy_or_a_bound(kind: str, nonnegative: bool) -> None:
-    energy, stage = problem(kind, use=PriorUse(nonnegative=nonnegative), batch=2)
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_the_residual_on_the_way_is_that_of_the_energy_or_a_bound(kind: str) -> None:
+    energy, stage = problem(kind, batch=2)
     loose = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1e3))  # always measured
     strict = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1e-12))  # never
     for _ in range(12):
@@ -86,7 +83,7 @@ def test_the_residual_on_the_way_is_that_of_the_energy_or_a_bound(kind: str, non
             for path in (loose, strict)
         )
         torch.testing.assert_close(measured, exact, rtol=1e-6, atol=0)
-        assert bool((exact <= (2 if nonnegative else 1) * bound).all())  # under x >= 0 it is an estimate
+        assert bool((exact <= bound).all())
     assert bool((exact > 0).all())
     strict.step(measure=True, exactly=True)
     loose.step(measure=True)
@@ -100,10 +97,10 @@ def test_splitting_is_for_norms_and_convolutions() -> None:
         for config in (CPR, NCPR)
     }
     assert kinds == {
-        ("real", "CPR"): SplittingPath,
-        ("real", "NCPR"): InertialPath,
-        ("blur", "CPR"): InertialPath,
-        ("blur", "NCPR"): InertialPath,
+        ("real", "CPR"): Splitting,
+        ("real", "NCPR"): Inertial,
+        ("blur", "CPR"): Inertial,
+        ("blur", "NCPR"): Inertial,
     }
 
 
@@ -118,42 +115,40 @@ def test_what_is_a_norm_is_proportional_to_its_thresholds(config: ModelConfig) -
     assert regulariser.is_norm == torch.allclose(scaled, 20.0 * regulariser.potential(a), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "nonnegative"), [("complex", False), ("real", True)])
-def test_a_warm_start_is_where_it_was(kind: str, nonnegative: bool) -> None:
-    energy, stage = problem(kind, use=PriorUse(nonnegative=nonnegative), batch=2)
+@pytest.mark.parametrize("kind", ["complex", "real"])
+def test_a_warm_start_is_where_it_was(kind: str) -> None:
+    energy, stage = problem(kind, batch=2)
     first = start(energy, stage)
     for _ in range(400):
         first.step()
     found = first.coefficients.clone()
     options = dataclasses.replace(OPTIONS, tolerance=1.0)
-    again = start_path(stage, options, energy.n_real_images, factor=1.0, inertia=10, given=found.float())
+    again = start_descent(stage, options, energy.n_real_images, factor=1.0, inertia=10, given=found.float())
     again.step(measure=True)
     assert float((again.moved.sum() / again.size.sum()).sqrt()) < 1e-5
     assert relative_error(again.image, first.final_image()) < 1e-5
     with pytest.raises(RuntimeError):
-        start_path(stage, options, energy.n_real_images, factor=1.0, inertia=10, given=found[:, :-2])
+        start_descent(stage, options, energy.n_real_images, factor=1.0, inertia=10, given=found[:, :-2])
 
 
-@pytest.mark.parametrize("nonnegative", [False, True])
-def test_an_inertial_warm_start_is_where_it_was(nonnegative: bool) -> None:
-    energy, stage = problem("real", NCPR, use=PriorUse(nonnegative=nonnegative), batch=2)
+def test_an_inertial_warm_start_is_where_it_was() -> None:
+    energy, stage = problem("real", NCPR, batch=2)
     first = start(energy, stage)
     for _ in range(600):
         first.step()
     found = first.coefficients.clone()
-    _, stage = problem("real", NCPR, use=PriorUse(nonnegative=nonnegative), batch=2)
-    again = start_path(stage, OPTIONS, energy.n_real_images, factor=1.0, inertia=10, given=found)
+    _, stage = problem("real", NCPR, batch=2)
+    again = start_descent(stage, OPTIONS, energy.n_real_images, factor=1.0, inertia=10, given=found)
     assert relative_error(again.image, first.final_image()) < 1e-5
     again.step(measure=True)
     assert float((again.moved.sum() / again.size.sum()).sqrt()) < 1e-4
 
 
-@pytest.mark.parametrize("nonnegative", [False, True])
-def test_one_lost_image_does_not_hold_up_the_others(nonnegative: bool) -> None:
-    energy, stage = problem("denoising", use=PriorUse(nonnegative=nonnegative), batch=2)
+def test_one_lost_image_does_not_hold_up_the_others() -> None:
+    energy, stage = problem("denoising", batch=2)
     path = start(energy, stage, dataclasses.replace(OPTIONS, tolerance=1.0))
     path.coefficients[0, 0, 0] = torch.nan
-    assert isinstance(path, SplittingPath)
+    assert isinstance(path, Splitting)
     path._auxiliary[0, 0, 0] = torch.nan
     path.step(measure=True)
     _, exact = energy.residuals(path.final_image(), path.coefficients)
@@ -183,8 +178,8 @@ def test_known_coefficients_are_taken_and_let_go(config: ModelConfig) -> None:
     given = torch.randn(1, 6, 8, stage.prior.n_atoms, generator=generator, dtype=torch.float64)
     known = [given]
     noisy = energy.operator.adjoint(energy.y)
-    path = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy, known=known)
-    alone = start_path(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy)
+    path = start_descent(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy, known=known)
+    alone = start_descent(stage, OPTIONS, 1, factor=1.0, inertia=10, image=noisy)
     assert known == []
     assert torch.equal(path.coefficients[:, ::STRIDE, ::STRIDE], given)
     others = torch.ones(1, 12, 16, dtype=torch.bool)
