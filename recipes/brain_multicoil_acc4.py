@@ -26,7 +26,7 @@ recipe = Recipe(
         prewhiten=True,
         remove_oversampling=True,
         compression=CoilCompression(n_coils=4, method="geometric"),
-        maps=CoilMaps(method="espirit", calibration_width=24, kernel_width=6, threshold=0.02, crop=0.9),
+        maps=CoilMaps(),
         phase=PhaseRemoval(width=24),
     ),
     prior=PriorUse(stride=2, modulus=False),

@@ -25,8 +25,8 @@ recipe = Recipe(
     preparation=Preparation(
         prewhiten=True,
         remove_oversampling=True,
-        compression=CoilCompression(n_coils=6, method="svd"),
-        maps=CoilMaps(method="espirit", calibration_width=24, kernel_width=6, threshold=0.02, crop=0.9),
+        compression=CoilCompression(n_coils=6),
+        maps=CoilMaps(),
         phase=PhaseRemoval(width=24),
     ),
     prior=PriorUse(stride=2, modulus=False),

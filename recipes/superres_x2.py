@@ -1,7 +1,6 @@
 """Super-resolution x2: 8 x 8 Gaussian blur (sigma 1), every second pixel, noise 0.01 of the maximum.
 
-`mrisps tune` found beta and lam on one crop of one image. They are a rough choice. The other settings are those of the
-recipe for x4.
+beta and lam were found by `mrisps tune` on one crop of one image, from the recipe for x4, whose settings these are. A rough choice.
 """
 
 from mrisps.reconstruction.recipe import BlurRule, Card, Recipe

@@ -16,7 +16,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.io.open import open_slices
-from mrisps.kspace.coil_maps import calibration_shape, to_image, to_kspace
+from mrisps.kspace.grid import calibration_shape, to_image, to_kspace
 from mrisps.operators import BlurDownsample, FourierSubsampling, Sense
 from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.choices import SliceChoice

@@ -13,7 +13,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import center_crop
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_slices
-from mrisps.kspace.coil_maps import to_image
+from mrisps.kspace.grid import to_image
 from mrisps.quality.scores import Setting
 from mrisps.reconstruction.problem import Problem, mri_problem
 from mrisps.reconstruction.recipe import Recipe

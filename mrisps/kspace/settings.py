@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from mrisps.settings import Count, Number, Range, settings
+from mrisps.settings import Count, NonNegative, Number, Range, settings
 
 __all__ = ["SMALLEST_CALIBRATION", "CoilCompression", "CoilMaps", "PhaseRemoval", "Preparation"]
 
@@ -14,33 +14,31 @@ SMALLEST_CALIBRATION = 8
 @settings
 @dataclass(frozen=True)
 class CoilMaps:
-    """How coil sensitivities are found.
+    """How coil sensitivities are found: ESPIRiT.
 
     Parameters
     ----------
-    method
-        ``"espirit"``: SigPy's ESPIRiT. ``"walsh"``: from a low-resolution image, by the largest eigenvector of the local
-        covariance of the coils; a fraction of the time, and less exact.
+    n_sets
+        Sets of maps. None: two where one cannot explain the calibration data, else one.
     calibration_width
-        At most so many lines and samples of the calibration data are used.
-    kernel_width, threshold
-        ESPIRiT: side of the kernels; singular values below this fraction of the largest are noise.
-    crop
-        ESPIRiT: maps are 0 where the largest eigenvalue is below this.
-    walsh_crop
-        Walsh: maps are 0 where the low-resolution image is below this fraction of its maximum.
+        Side of the square of calibration samples that is used. Where one side has fewer, the other is longer, to the same number.
+    kernel_width
+        Side of the windows, at most; along an axis of n calibration samples no more than n / 3 + 3.
+    threshold
+        Singular values below this fraction of the largest are noise.
+    weight
+        Maps are weighted by this power of their eigenvalue, which is near 1 where they are consistent with the calibration data.
 
     Source
     ------
-    ESPIRiT: Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001. Walsh et al., Magn. Reson. Med. 43 (2000) 682-690.
+    Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001. The weights are ours.
     """
 
-    method: Literal["espirit", "walsh"] = "espirit"
+    n_sets: Count | None = None
     calibration_width: Annotated[int, Range(ge=SMALLEST_CALIBRATION)] = 24
-    kernel_width: Annotated[int, Range(ge=2)] = 6
-    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.02
-    crop: Annotated[Number, Range(ge=0, lt=1)] = 0.9
-    walsh_crop: Annotated[Number, Range(ge=0, lt=1)] = 0.02
+    kernel_width: Annotated[int, Range(ge=2)] = 10
+    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.01
+    weight: NonNegative = 4.0
 
 
 @settings
@@ -50,8 +48,12 @@ class CoilCompression:
 
     Parameters
     ----------
+    kept_energy
+        Share of the signal's energy that the virtual coils hold at least; noise does not count.
+    per_acceleration
+        Virtual coils are at least this number times the acceleration.
     n_coils
-        Virtual coils at most.
+        Virtual coils at most, instead of the two rules above.
     method
         ``"svd"``: one matrix for all samples. ``"geometric"``: a matrix for each position along the fully sampled readout,
         aligned with that of its neighbour; it keeps more with the same number.
@@ -61,7 +63,9 @@ class CoilCompression:
     SVD: Buehrer et al., Magn. Reson. Med. 57 (2007) 1131-1139. Geometric: Zhang et al., Magn. Reson. Med. 69 (2013) 571-582.
     """
 
-    n_coils: Count = 6
+    kept_energy: Annotated[Number, Range(gt=0, le=1)] = 0.999
+    per_acceleration: NonNegative = 2.0
+    n_coils: Count | None = None
     method: Literal["svd", "geometric"] = "svd"
 
 

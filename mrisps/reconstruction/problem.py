@@ -19,9 +19,10 @@ from torch import Tensor
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import center_crop
-from mrisps.kspace.coil_maps import calibration_shape
+from mrisps.kspace.grid import calibration_shape
 from mrisps.kspace.preparation import Preparation, Step, prepare
 from mrisps.kspace.settings import SMALLEST_CALIBRATION
+from mrisps.kspace.whiten import estimate_noise_std
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, Sense
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.sampling import SamplingMask, make_mask
@@ -29,7 +30,6 @@ from mrisps.sampling import SamplingMask, make_mask
 __all__ = [
     "Problem",
     "denoising_problem",
-    "estimate_noise_std",
     "mri_problem",
     "super_resolution_problem",
     "to_array",
@@ -57,8 +57,8 @@ class Problem:
     steps
         What was done to the data beforehand; see :mod:`mrisps.kspace.preparation`.
     factor
-        (1, set, y, x) complex, what the solver's images are multiplied by: the phase that was removed, and 0 where no coil sees
-        anything. None: nothing.
+        (1, set, y, x) complex, what the solver's images are multiplied by: the weight of a set's maps, and the phase that was
+        removed. None: nothing.
     facts
         What the verdict looks at, from the preparation; see :data:`mrisps.reconstruction.verdict.LIMITS`.
     """
@@ -184,7 +184,7 @@ def mri_problem(
     scale = _scale(operator, y, recipe, scale)
     noise_std = recipe.noise_std
     if noise_std is None:
-        estimate = estimate_noise_std(acquisition.kspace, acquired)
+        estimate = estimate_noise_std(acquisition.kspace, acquired.array2d())
         noise_std = None if estimate is None else estimate / scale
     notes += _stride_note(recipe, acquisition.shape)
     return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
@@ -207,11 +207,11 @@ def _sense_problem(
     maps_folder: Path | None,
     notes: list[str],
 ) -> Problem:
-    prepared = prepare(acquisition, acquired.array2d(), preparation, maps_folder)
+    prepared = prepare(acquisition, acquired.array2d(), preparation, maps_folder, device)
     notes = [*notes, *prepared.notes]
     shape = prepared.mask.shape
     sampling = acquired if acquired.shape == shape else _on_grid(acquired, prepared.mask)
-    maps = torch.from_numpy(prepared.maps * prepared.phase)
+    maps = torch.from_numpy(prepared.maps * prepared.phase[:, None])
     operator = Sense(sampling, maps, dtype, torch.device(device))
     y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
     inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
@@ -221,15 +221,22 @@ def _sense_problem(
         inner *= math.sqrt(sampling.realised_acceleration)
     noise_std, measured = recipe.noise_std, prepared.noise_std
     if noise_std is None:
-        measured = estimate_noise_std(prepared.kspace, sampling) if measured is None else measured
+        measured = estimate_noise_std(prepared.kspace, prepared.mask) if measured is None else measured
         noise_std = None if measured is None else measured / inner
     notes += _stride_note(recipe, shape)
-    seen = np.abs(prepared.maps).max(axis=0) > 0
-    factor = torch.from_numpy((prepared.phase * seen).astype(np.complex64)).to(operator.device)[None, None]
-    if dtype == torch.float32:
-        factor = torch.from_numpy(seen.astype(np.float32)).to(operator.device)[None, None]
+    weight = np.sqrt(np.square(np.abs(prepared.maps)).sum(axis=1))  # (set, y, x)
+    parts = weight * (prepared.phase if dtype.is_complex else 1)
+    factor = torch.from_numpy(parts).to(operator.device, dtype)[None]
     return Problem(
-        operator, y / inner, inner * prepared.unit, noise_std, sampling, tuple(notes), prepared.steps, factor
+        operator,
+        y / inner,
+        inner * prepared.unit,
+        noise_std,
+        sampling,
+        tuple(notes),
+        prepared.steps,
+        factor,
+        prepared.facts,
     )
 
 
@@ -295,30 +302,6 @@ def super_resolution_problem(
     return _image_problem(operator, image, recipe, noise_std, scale)
 
 
-def estimate_noise_std(kspace: NDArray[np.complex64], mask: SamplingMask) -> float | None:
-    """Standard deviation of the noise in each part of a k-space sample, from the outermost rows.
-
-    The median absolute deviation of the acquired samples in the outer 5 % of the rows on each side, where little but noise is
-    left; what signal there is makes it an upper bound. None if there are fewer than 100 such samples that are not zero.
-
-    Parameters
-    ----------
-    kspace
-        (coil, y, x) centred.
-    mask
-        Which samples were acquired.
-    """
-    n_rows = max(1, kspace.shape[1] // 20)
-    outer = np.zeros(mask.shape, dtype=np.bool_)
-    outer[:n_rows] = outer[-n_rows:] = True
-    samples = kspace[:, outer & mask.array2d()]
-    samples = samples[samples != 0]
-    if samples.size < 100:
-        return None
-    parts = np.concatenate([samples.real, samples.imag])
-    return float(1.4826 * np.median(np.abs(parts)))
-
-
 def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.float32] | NDArray[np.complex64]:
     """(1, 1, y, x) tensor -> (y, x) array, centrally cropped where a smaller size is asked for."""
     array: NDArray[np.float32] = image[0, 0].detach().cpu().numpy()
@@ -348,7 +331,7 @@ def _scale(operator: LinearOperator, y: Tensor, recipe: Recipe, given: float | N
         return given
     if recipe.scale is None:
         return 1.0
-    magnitude = operator.adjoint(y).abs().flatten().cpu().numpy()
+    magnitude = torch.linalg.vector_norm(operator.adjoint(y), dim=1).flatten().cpu().numpy()  # of all sets
     if not np.isfinite(magnitude).all():
         raise MrispsError("scale: the zero-filled image is not finite in single precision; scale the data down")
     scale = float(np.percentile(magnitude.astype(np.float64), recipe.scale.percentile)) / recipe.scale.reference

@@ -19,7 +19,7 @@ from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.result_file import read_volume
 from mrisps.journal import JournalInUseError
-from mrisps.kspace.coil_maps import to_kspace
+from mrisps.kspace.grid import to_kspace
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.quality.baselines import BASELINES
 from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings

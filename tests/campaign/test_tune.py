@@ -224,7 +224,7 @@ def test_several_coils(tmp_path: Path, image: NDArray[np.float32], mri: Recipe) 
         image="complex",
         mask=MaskRule("random", 1.5, 0.35),
         scale=ScaleRule(99.5, 1.0),
-        preparation=Preparation(compression=None, maps=CoilMaps(method="walsh", calibration_width=8), phase=None),
+        preparation=Preparation(compression=None, maps=CoilMaps(calibration_width=8), phase=None),
     )
     for criterion in ("reference", "held-out"):
         (case,) = read_cases(sources(path), recipe, TuneSettings(criterion=criterion))

@@ -23,7 +23,7 @@ def coils(image: NDArray[np.float32]) -> NDArray[np.complex64]:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small_coils.py"
-    extra = "preparation=Preparation(maps=CoilMaps(method='walsh')), image='complex', scale=ScaleRule(99.5, 1.0), "
+    extra = "preparation=Preparation(maps=CoilMaps()), image='complex', scale=ScaleRule(99.5, 1.0), "
     text = recipe_text("mri", extra).replace(
         "from mrisps.solvers", "from mrisps.kspace.preparation import CoilMaps, Preparation\nfrom mrisps.solvers", 1
     )
@@ -46,9 +46,9 @@ def test_raw_file_with_oversampling(
         provenance = json.loads(file.attrs["provenance"])
     steps = {step["step"]: step for step in certificate["preparation"]}
     assert steps["remove_oversampling"]["rows"] == [SHAPE[0], SHAPE[0] // 2]
-    assert steps["maps"]["method"] == "walsh"
+    assert steps["maps"]["method"] == "espirit"
     assert "cached" not in steps["maps"]
-    assert provenance["recipe"]["preparation"]["compression"]["n_coils"] == 6
+    assert provenance["recipe"]["preparation"]["compression"]["kept_energy"] == 0.999
     assert cli("recon", source, *options, "--overwrite") == 0
     with h5py.File(tmp_path / "out" / "raw.h5") as file:
         (certificate,) = json.loads(file.attrs["certificate"])

@@ -1,0 +1,56 @@
+"""What a step of the preparation gives beside the acquisition that it changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition
+
+__all__ = ["Done", "Step", "error_in", "mask_of", "mixed"]
+
+Complex = NDArray[np.complex64]
+Step = Mapping[str, str | float | int | list[int]]
+"""What was done, in plain values; ``step`` is its name."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The record of one step.
+
+    Parameters
+    ----------
+    step
+        What was done.
+    notes
+        What a user should know.
+    facts
+        Numbers for the verdict, see :mod:`mrisps.reconstruction.verdict`.
+    """
+
+    step: Step
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def error_in(acquisition: Acquisition, message: str, field: str) -> FileError:
+    """The error for data that a step cannot use."""
+    return FileError(acquisition.source, message, field=field)
+
+
+def mask_of(acquisition: Acquisition) -> NDArray[np.bool_]:
+    """The mask (y, x), which the first step has put in."""
+    mask = acquisition.full_mask()
+    assert mask is not None
+    return mask
+
+
+def mixed(matrix: NDArray[np.complex128], coils: Complex | None, axis: int = 0) -> Complex | None:
+    """(new, coil) applied to the coil axis of an array; None stays None."""
+    if coils is None:
+        return None
+    product = np.tensordot(matrix.astype(np.complex64), coils, axes=(1, axis))
+    return np.moveaxis(product, 0, axis).astype(np.complex64)
