@@ -16,6 +16,7 @@ for what the code does now: it stays in the hash, and old records that have this
 
 import functools
 import hashlib
+import inspect
 import json
 import typing
 from collections.abc import Collection, Mapping
@@ -87,6 +88,10 @@ def settings(kind: type[T]) -> type[T]:
 
     checked.__init__ = init  # type: ignore[method-assign]  # the one place where pydantic's errors become ours
     checked.__doc__ = kind.__doc__
+    hints = typing.get_type_hints(kind)
+    plain = [given.replace(annotation=hints[name]) for name, given in inspect.signature(kind).parameters.items()]
+    # what help() and notebooks show: types without their rules
+    checked.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
     return typing.cast(type[T], checked)
 
 

@@ -1,6 +1,6 @@
 """Denoising of images with white Gaussian noise of sigma 15 (of 255), with the weights for sigma 25.
 
-beta and lam were found by `mrisps tune` on small crops of four classical test images: a rough choice.
+`mrisps tune` found beta and lam on small crops of four classical test images. They are a rough choice.
 """
 
 from mrisps.reconstruction.recipe import Card, Recipe

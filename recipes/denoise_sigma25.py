@@ -1,7 +1,7 @@
 """Denoising of images with white Gaussian noise of sigma 25 (of 255).
 
-beta and lam are those of the weights of the package, as trained. The authors' weights of the same kind have beta 0.97796 and
-lam 0.0125.
+beta and lam are those that were learned with the weights of the package. The authors' weights of the same kind have
+beta 0.97796 and lam 0.0125.
 """
 
 from mrisps.reconstruction.recipe import Card, Recipe

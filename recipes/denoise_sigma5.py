@@ -1,7 +1,7 @@
 """Denoising of images with white Gaussian noise of sigma 5 (of 255), with the weights for sigma 5.
 
-beta and lam were found by `mrisps tune` on small crops of three classical test images: a rough choice. Those of the weights, as
-trained, are 0.1906 and 0.0017.
+`mrisps tune` found beta and lam on small crops of three classical test images. They are a rough choice. Those that were
+learned with the weights are 0.1906 and 0.0017.
 """
 
 from mrisps.reconstruction.recipe import Card, Recipe

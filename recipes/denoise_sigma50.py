@@ -1,7 +1,7 @@
 """Denoising of images with white Gaussian noise of sigma 50 (of 255), with the weights for sigma 25.
 
-beta and lam: eight pairs were measured by `mrisps tune` on small crops of three classical test images, and none was better than
-this guess. A rough choice.
+beta and lam are a guess: `mrisps tune` measured eight pairs on small crops of three classical test images, and none was
+better.
 """
 
 from mrisps.reconstruction.recipe import Card, Recipe

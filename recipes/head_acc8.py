@@ -1,7 +1,7 @@
 """Single-coil head, 8-fold variable-density Poisson disc: two phase-encoding directions, as in a 3D scan.
 
-The demonstration uses it. beta and lam were chosen by a coarse grid on one simulated T1 head that is not the demonstration's.
-Nothing for the clinic.
+The demonstration uses this recipe. beta and lam come from a coarse grid on one simulated T1 head, another one than the
+demonstration's. Do not use it for patients.
 """
 
 from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule

@@ -1,9 +1,9 @@
 """Single-coil knee, proton-density weighted, 16-fold undersampled columns.
 
-beta and lam are what the paper's authors tuned on their validation slices for NCPR weights of sigma 25
-(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). The weights are those that were
-specialised on 8-fold columns: with these numbers they are better at 16-fold, too, than the authors' own and than the
-package's from denoising.
+The authors of the paper tuned beta and lam on their validation slices for NCPR weights of sigma 25
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). The weights here were
+specialised on 8-fold columns. With these numbers they are better at 16-fold than the authors' weights, and than those
+that the package learned on denoising.
 """
 
 from mrisps.model import PriorUse

@@ -1,7 +1,8 @@
 """Single-coil knee, proton-density weighted, 8-fold undersampled columns.
 
-The weights were specialised on such columns, and beta and lam learned with them (``train_mri_acc8``). For weights
-that were learned on denoising, the paper's authors tuned beta 0.0189763 and lam 0.0013139 on their validation slices.
+The weights were specialised on such columns, and beta and lam were learned with them (``train_mri_acc8``). For weights
+that were learned on denoising, the authors of the paper tuned beta 0.0189763 and lam 0.0013139 on their validation
+slices.
 """
 
 from mrisps.model import PriorUse

@@ -1,7 +1,7 @@
 """Single-coil knee, proton-density weighted, fat-suppressed, 4-fold undersampled columns with 8 % of them in the centre.
 
-beta and lam were found by `mrisps tune` on k-space that was simulated from two reference images; the scale rule and everything else
-are those of the recipe for 8-fold columns. No noise was added. A starting point: tune it on scans of your own.
+`mrisps tune` found beta and lam on k-space that was simulated from two reference images without noise. Everything else
+is as in the recipe for 8-fold columns. It is a starting point: tune it on scans of your own.
 """
 
 from mrisps.model import PriorUse

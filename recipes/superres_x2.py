@@ -1,6 +1,7 @@
 """Super-resolution x2: 8 x 8 Gaussian blur (sigma 1), every second pixel, noise 0.01 of the maximum.
 
-beta and lam were found by `mrisps tune` on one crop of one image, from the recipe for x4, whose settings these are. A rough choice.
+`mrisps tune` found beta and lam on one crop of one image. They are a rough choice. The other settings are those of the
+recipe for x4.
 """
 
 from mrisps.reconstruction.recipe import BlurRule, Card, Recipe

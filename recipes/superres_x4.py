@@ -1,8 +1,8 @@
 """Super-resolution x4: 16 x 16 Gaussian blur (sigma 2), every fourth pixel, noise 0.01 of the maximum.
 
-beta and lam are what the paper's authors tuned on their validation slices for NCPR weights of the same kind
-(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model); the weights that come with the package
-have their thresholds in the same unit, so that the numbers carry over. They serve the authors' own weights too.
+The authors of the paper tuned beta and lam on their validation slices for NCPR weights of the same kind
+(``best_hyperparams.txt`` of the repository StanislasDucotterd/Smooth_Plus_Sparse_Model). The thresholds of the
+package's weights have the same unit, so the numbers are right for both.
 """
 
 from mrisps.reconstruction.recipe import BlurRule, Card, Recipe

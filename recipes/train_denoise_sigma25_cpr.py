@@ -1,7 +1,7 @@
 """The convex prior (CPR, groups of 2 x 2 pixels), learned on denoising with white Gaussian noise of sigma 25 (of 255).
 
-Sizes as in the paper (arXiv 2412.13070). The same 48 batches come again and again, and the solver goes on from where it was the
-last time.
+The sizes are those of the paper (arXiv 2412.13070). The same 48 batches return in turn, and the solver starts where it
+ended the last time.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

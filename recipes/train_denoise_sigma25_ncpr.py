@@ -1,8 +1,8 @@
 """The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 25 (of 255): second part.
 
-Starts from the weights of ``train_denoise_sigma25_ncpr_first``, whose solver did 40 to 60 iterations a step: they are best after so
-many. Here the same 96 batches come again and again, and the solver goes on from where it was the last time: training sees the
-minimiser.
+It starts from the weights of ``train_denoise_sigma25_ncpr_first``. Those were trained with 40 to 60 iterations of the
+solver in a step, and are best after as many. Here the same 96 batches return in turn, and the solver starts where it
+ended the last time. So training sees the minimiser.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

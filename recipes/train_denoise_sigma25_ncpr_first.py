@@ -1,7 +1,8 @@
-"""The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 25 (of 255).
+"""The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 25 (of 255): first part.
 
-Sizes as in the paper (arXiv 2412.13070): 13 x 13 patches, 200 atoms, 120 free ones. The start is made from the training images, so
-that some hundred steps do. Made for the 400 grey images of 180 x 180 pixels that the paper trains on.
+The sizes are those of the paper (arXiv 2412.13070): 13 x 13 patches, 200 synthesis atoms, 120 free atoms. The start is
+made from the training images, so some hundred steps are enough. It is meant for the 400 grey images of 180 x 180 pixels
+of the paper's training.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

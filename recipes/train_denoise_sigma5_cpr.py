@@ -1,8 +1,8 @@
-"""CPR from denoising, sigma 5 of 255, from the weights for sigma 25.
+"""The convex prior (CPR), learned on denoising with sigma 5 of 255, from the weights for sigma 25.
 
-beta and lam are the best of a coarse grid on four of the validation images. The learning rates are
-small and the adjoint system gets 30 iterations: it is nearly singular where more atoms are active than a patch has
-numbers. With four times the rate, 10 iterations and the squared error, the validation PSNR fell.
+beta and lam are the best of a coarse grid on four of the validation images. The learning rates are small, and the
+adjoint system gets 30 iterations: it is nearly singular where more atoms are active than a patch has pixels. With four
+times the rate, 10 iterations and the squared error, the validation PSNR fell.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

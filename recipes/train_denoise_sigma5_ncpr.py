@@ -1,7 +1,7 @@
 """The non-convex prior (NCPR), learned on denoising with white Gaussian noise of sigma 5 (of 255).
 
-Starts from the weights of ``train_denoise_sigma25_ncpr`` with lower thresholds. The same 40 batches come again
-and again, and the solver goes on from where it was the last time.
+It starts from the weights of ``train_denoise_sigma25_ncpr`` with lower thresholds. The same 40 batches return in turn,
+and the solver starts where it ended the last time.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

@@ -1,8 +1,8 @@
 """NCPR specialised on 16-fold undersampled columns of real images: from the weights for 8-fold ones (``train_mri_acc8``).
 
-As there, every batch has a random mask of its own, the crops are wide, and the loss is the PSNR. It has not helped so
-far: on two slices that were not trained on, each with its own mask, 27.68 dB at the start became 27.53 after 24 steps
-and 27.51 after 48. No weights of it come with the package: the recipes for 16-fold use those for 8-fold.
+As in that recipe, every batch has another random mask, the crops are wide, and the loss is the PSNR. It has not helped
+so far: on two slices that were not trained on, each with another mask, 27.68 dB at the start became 27.53 after 24
+steps and 27.51 after 48. The package has no weights of this recipe; the recipes for 16-fold use those for 8-fold.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

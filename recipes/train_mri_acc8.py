@@ -1,9 +1,9 @@
 """NCPR specialised on 8-fold undersampled columns of real images: from the weights of denoising, on the MRI operator itself.
 
-Every batch has a random mask of its own. The crops are wide, because each row of an image is undersampled along its
-whole length, and high enough for a coarse level. The loss is the PSNR: with the squared error, the crops that are
-hardest anyhow decide everything, and weights came out of it that were no better than the start. The learning rates
-are a third and a half of those of the denoising recipe.
+Every batch has another random mask. The crops are wide, because each row of an image is undersampled along its whole
+length, and high enough for a coarse level. The loss is the PSNR: with the squared error the hardest crops decide
+everything, and the weights became no better than the start. The learning rates are a third and a half of those for
+denoising.
 """
 
 from mrisps.bilevel import Accuracy, TrainSettings

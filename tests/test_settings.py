@@ -1,5 +1,6 @@
 """Settings: what is refused and in which words, texts and JSON, and a hash that outlives changes of the classes."""
 
+import inspect
 import json
 import math
 import pickle
@@ -127,6 +128,12 @@ def test_there_and_back() -> None:
     assert pickle.loads(pickle.dumps(TASK)) == TASK
     assert hash(replace(TASK)) == hash(TASK)
     assert TASK.__doc__ == "What is done."
+
+
+def test_help_is_readable() -> None:
+    assert str(inspect.signature(Solver)).startswith(
+        "(tolerance: float = 0.001, max_iterations: int = 100, levels: int = 1"
+    )
 
 
 def test_numbers_keep_their_type() -> None:

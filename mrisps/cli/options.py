@@ -346,24 +346,20 @@ def checked_device(name: str) -> str:
 
 
 def input_files(paths: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """The files, with each folder replaced by the files in it that have one of the suffixes.
+    """The files, with each folder replaced by its files with one of the suffixes; see :func:`mrisps.io.files.files_in`.
 
     Raises
     ------
     UsageError
         A path does not exist, a folder has no such file, or two files have the same name (their outputs would, too).
     """
+    from mrisps.io.files import files_in
+
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(
-                child
-                for child in path.iterdir()
-                if child.suffix.lower() in suffixes and child.is_file() and not child.name.startswith(".")
-            )
-            if not inside:
-                raise UsageError(f"{path}: is a folder without files ending in {', '.join(suffixes)}")
-            files.extend(inside)
+            with usage_errors():
+                files.extend(files_in(path, suffixes))
         elif path.exists():
             files.append(path)
         else:

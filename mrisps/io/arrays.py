@@ -9,6 +9,7 @@ The statement is an `ArrayLayout`, given by the caller or lying beside the file 
 """
 
 import contextlib
+import math
 import struct
 import tokenize
 import tomllib
@@ -24,18 +25,16 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.files import check_is_file
+from mrisps.io.files import check_is_file, release_pages
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.mapped import release_pages
 from mrisps.io.matlab import chosen, mat_variables, read_mat
 from mrisps.settings import settings
 
-__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered", "variables_of"]
+__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered", "read_array", "variables_of"]
 
 AXES = ("y", "x", "coil", "slice", "contrast", "phase", "repetition", "set", "average")
 """What an axis may be. y is the readout. All after the coils are slices of their own."""
 
-_MAX_ARRAY_BYTES = 64 << 30
 _MAX_SIDECAR_BYTES = 1 << 16
 # What damaged or hostile content raises in numpy and zipfile; each call below reads nothing but the given file.
 _DAMAGED = (
@@ -135,7 +134,7 @@ class ArrayFile(KspaceFile):
             message = f"what the axes are is not stated: give --axes, or write it to {self.path.name}.toml"
             raise self._error("axes", message)
         self.layout = layout
-        array = _read(self.path, layout.variable)
+        array = read_array(self.path, layout.variable)
         if array.dtype.kind != "c":
             raise self._error(layout.variable or "array", f"expected complex numbers, got {array.dtype}")
         if array.ndim != len(layout.axes) or array.size == 0:
@@ -162,13 +161,7 @@ class ArrayFile(KspaceFile):
         self._array = None
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice; the first axis of `AXES` counts fastest.
-
-        Raises
-        ------
-        FileError
-            There is no such slice, the file is closed, or the samples are not finite or all zero.
-        """
+        """Read one slice; of the axes after the coils, the first of `AXES` counts fastest."""
         self._check_index(index)
         if self._array is None:
             raise FileError(self.path, "is closed")
@@ -240,13 +233,29 @@ def variables_of(path: Path | str) -> dict[str, tuple[tuple[int, ...], str]]:
             return variables
 
 
-def _read(path: Path, variable: str | None) -> NDArray[np.generic]:
+def read_array(path: Path, variable: str | None = None, max_bytes: int = 64 << 30) -> NDArray[np.generic]:
+    """Read one array of an ``.npy``, ``.npz`` or ``.mat`` file; that of an ``.npy`` file is mapped.
+
+    Parameters
+    ----------
+    path
+        The file.
+    variable
+        Its name in an ``.npz`` or ``.mat`` file; None: the only one.
+    max_bytes
+        The most that an array of an ``.npz`` file may have: a small archive may expand to any size.
+
+    Raises
+    ------
+    FileError
+        The file is missing or damaged, has no such array, or several and none was named.
+    """
     check_is_file(path)
     suffix = path.suffix.lower()
     with _naming(path, variable):
         if suffix == ".npy":
             return _read_npy(path)
-        return _read_npz(path, variable) if suffix == ".npz" else read_mat(path, variable)
+        return _read_npz(path, variable, max_bytes) if suffix == ".npz" else read_mat(path, variable)
 
 
 @contextlib.contextmanager
@@ -266,10 +275,10 @@ def _read_npy(path: Path) -> NDArray[np.generic]:
     return array
 
 
-def _read_npz(path: Path, variable: str | None) -> NDArray[np.generic]:
+def _read_npz(path: Path, variable: str | None, max_bytes: int) -> NDArray[np.generic]:
     with zipfile.ZipFile(path) as archive:
         name = chosen(path, _npz_names(archive), variable)
-        _npz_header(path, archive, name)
+        _npz_header(path, archive, name, max_bytes)
         with archive.open(f"{name}.npy") as member:
             return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
@@ -278,11 +287,13 @@ def _npz_names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _npz_header(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and element type, checked against the size of the content: a small archive may expand to any size."""
+def _npz_header(
+    path: Path, archive: zipfile.ZipFile, name: str, max_bytes: float = math.inf
+) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and element type, checked against the size of the content."""
     info = archive.getinfo(f"{name}.npy")
-    if info.file_size > _MAX_ARRAY_BYTES:
-        raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {info.file_size}", field=name)
+    if info.file_size > max_bytes:
+        raise FileError(path, f"expected at most {max_bytes} bytes, got {info.file_size}", field=name)
     with archive.open(info) as member:
         is_first = np.lib.format.read_magic(member) == (1, 0)
         read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0

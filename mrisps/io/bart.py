@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
+from mrisps.io.files import release_pages
 from mrisps.io.json_text import JsonValue, to_json
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.mapped import release_pages
 from mrisps.io.writers import SliceWriter
 
 __all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
@@ -131,13 +131,7 @@ class BartFile(KspaceFile):
         self._array = None
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice; the last dimension counts slowest.
-
-        Raises
-        ------
-        FileError
-            There is no such slice, the file is closed, or the samples are not finite or all zero.
-        """
+        """Read one slice; the last dimension counts slowest."""
         self._check_index(index)
         if self._array is None:
             raise FileError(self.path, "is closed")

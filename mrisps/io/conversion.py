@@ -27,21 +27,6 @@ KspaceFormat = Literal["fastmri", "mrd", "cfl", "npy"]
 KSPACE_FORMATS: Mapping[KspaceFormat, str] = {"fastmri": ".h5", "mrd": ".mrd", "cfl": ".cfl", "npy": ".npy"}
 """Formats for k-space that can be written, and their file name endings."""
 
-_WHAT = {
-    "mask": "which samples were acquired (what was not is zero)",
-    "target": "the reference images",
-    "image_is_real": "that the image is real",
-    "contrast": "the name of the contrast",
-    "recon_shape": "the size of the crop",
-    "readout_oversampling": "the readout oversampling",
-    "attributes": "the attributes",
-    "sensitivity_maps": "the coil sensitivities",
-    "calibration": "the calibration lines that were measured apart",
-    "noise_scan": "the noise scan",
-    "labels": "the counters of the slices, beyond their order",
-    "geometry": "position and orientation",
-}
-
 
 @dataclass(frozen=True)
 class ConversionReport:
@@ -149,24 +134,26 @@ class _NpyWriter(SliceWriter):
 
 def _not_carried(record: Acquisition, carries: frozenset[str]) -> Iterator[str]:
     """What a record has beyond k-space and cannot be written."""
-    has = {
-        "mask": record.mask is not None and not record.mask.all(),
-        "target": record.target is not None,
-        "image_is_real": record.image_is_real,
-        "contrast": record.contrast is not None,
-        "recon_shape": record.recon_shape is not None and record.recon_shape != record.shape,
-        "readout_oversampling": record.readout_oversampling != 1,
-        "attributes": bool(record.attributes),
-        "sensitivity_maps": record.sensitivity_maps is not None,
-        "calibration": record.calibration is not None,
-        "noise_scan": record.noise_scan is not None,
-        "labels": any(value for name, value in record.labels.items() if name != "slice"),
-        "geometry": record.geometry is not None,
-    }
-    for name, text in _WHAT.items():
-        if has[name] and name not in carries:
-            names = f": {', '.join(sorted(record.attributes))}" if name == "attributes" else ""
-            yield f"{name}: {text}{names}"
+    names = ", ".join(sorted(record.attributes))
+    partial = record.mask is not None and not record.mask.all()
+    cropped = record.recon_shape not in (None, record.shape)
+    counters = any(value for name, value in record.labels.items() if name != "slice")
+    for name, has, text in (
+        ("mask", partial, "which samples were acquired (what was not is zero)"),
+        ("target", record.target is not None, "the reference images"),
+        ("image_is_real", record.image_is_real, "that the image is real"),
+        ("contrast", record.contrast is not None, "the name of the contrast"),
+        ("recon_shape", cropped, "the size of the crop"),
+        ("readout_oversampling", record.readout_oversampling != 1, "the readout oversampling"),
+        ("attributes", bool(names), f"the attributes: {names}"),
+        ("sensitivity_maps", record.sensitivity_maps is not None, "the coil sensitivities"),
+        ("calibration", record.calibration is not None, "the calibration lines that were measured apart"),
+        ("noise_scan", record.noise_scan is not None, "the noise scan"),
+        ("labels", counters, "the counters of the slices, beyond their order"),
+        ("geometry", record.geometry is not None, "position and orientation"),
+    ):
+        if has and name not in carries:
+            yield f"{name}: {text}"
 
 
 def _provenance(source: KspaceFile) -> dict[str, JsonValue]:

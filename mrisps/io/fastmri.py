@@ -76,14 +76,7 @@ class FastmriFile(KspaceFile):
         self._file.close()
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice.
-
-        Raises
-        ------
-        FileError
-            There is no such slice; it cannot be read; it has NaN or infinite samples, is zero everywhere, or is not
-            zero where the mask says that nothing was acquired.
-        """
+        """Read one slice."""
         self._check_index(index)
         kspace = self._file.read("kspace", index)
         target = None if self.target_name is None else self._file.read(self.target_name, index)

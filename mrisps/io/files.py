@@ -1,12 +1,16 @@
-"""Plain facts of the file system: is this a file, what is its checksum, what does a folder hold."""
+"""Files and folders: is this a file, its checksum, what a folder holds, mapped files."""
 
 import hashlib
+import mmap
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mrisps.errors import FileError
 
-__all__ = ["check_is_file", "files_in", "sha256_of"]
+__all__ = ["check_is_file", "files_in", "release_pages", "sha256_of"]
 
 
 def check_is_file(path: Path) -> None:
@@ -37,11 +41,12 @@ def sha256_of(path: Path | str) -> str:
 
 
 def files_in(
-    folder: Path | str, suffixes: Collection[str], *, depth: int = 1, may_be_empty: bool = False
+    folder: Path | str, suffixes: Collection[str], *, everywhere: bool = False, may_be_empty: bool = False
 ) -> tuple[Path, ...]:
     """List the files of some kinds that a folder holds, sorted by their path.
 
-    Hidden files and folders are left out, and so are links to folders.
+    Where the folder itself has no such file, its subfolders are searched, but not theirs: what was written into a subfolder of
+    the inputs is not taken for an input. Hidden files and folders, and links to folders, are left out.
 
     Parameters
     ----------
@@ -49,8 +54,8 @@ def files_in(
         The folder.
     suffixes
         File name endings in small letters, for example ``{".h5", ".npy"}``; the case of a file name does not matter.
-    depth
-        How many levels of subfolders are searched: 1, the default, finds ``pd/001.h5``.
+    everywhere
+        Search the folder and everything below it.
     may_be_empty
         Whether the folder may have no such file, as one that is being filled.
 
@@ -64,22 +69,30 @@ def files_in(
         raise FileError(folder, "is not a folder" if folder.exists() else "does not exist")
     found: list[Path] = []
     others: set[str] = set()
-    level = [folder]
+    level, depth = [folder], 0
     try:
-        for remaining in range(depth, -1, -1):
+        while level and (everywhere or (not found and depth < 2)):
             entries = [entry for parent in level for entry in parent.iterdir() if not entry.name.startswith(".")]
-            level = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
-            for entry in entries:
-                if entry.is_file():
-                    if entry.suffix.lower() in suffixes:
-                        found.append(entry)
-                    else:
-                        others.add(entry.suffix or entry.name)
-            if remaining == 0:
-                others |= {f"{entry.relative_to(folder)}/" for entry in level}
+            level, depth = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()], depth + 1
+            files = [entry for entry in entries if entry.is_file()]
+            found += [entry for entry in files if entry.suffix.lower() in suffixes]
+            others.update(entry.suffix or entry.name for entry in files)
     except OSError as error:
         raise FileError(folder, f"cannot be read: {error.strerror}") from error
     if not found and not may_be_empty:
-        has = ", ".join(sorted(others)[:8]) or "nothing"
+        has = ", ".join(sorted(others | {f"{entry.relative_to(folder)}/" for entry in level})[:8]) or "nothing"
         raise FileError(folder, f"expected files ending in {', '.join(sorted(suffixes))}; the folder has: {has}")
     return tuple(sorted(found))
+
+
+def release_pages(array: NDArray[np.generic]) -> None:
+    """Let go of the pages of a mapped file that were read; they are read again when they are used again.
+
+    Otherwise a program that walks through a large file has all of it in its resident memory in the end. Harmless for an array
+    that is not mapped, and where the system cannot do it.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -6,7 +6,6 @@ Floating-point files are taken as they are.
 
 import io
 import struct
-import tokenize
 import warnings
 import zlib
 from pathlib import Path
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
+from mrisps.io.arrays import read_array
+from mrisps.io.files import check_is_file
 
 __all__ = ["IMAGE_SUFFIXES", "center_crop", "read_image", "write_image"]
 
@@ -70,9 +71,8 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise FileError(path, f"expected a file name ending in {', '.join(IMAGE_SUFFIXES)}, got {suffix or 'none'!r}")
-    if not path.is_file():
-        raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
-    pixels = _scaled(path, _read_npy(path) if suffix == ".npy" else _read_picture(path, suffix))
+    check_is_file(path)
+    pixels = _scaled(path, read_array(path) if suffix == ".npy" else _read_picture(path, suffix))
     if pixels.ndim == 3 and pixels.shape[-1] in (2, 3, 4):
         pixels = _to_grey(path, pixels, color_to_grey)
     if pixels.ndim != 2 or pixels.size == 0:
@@ -120,19 +120,6 @@ def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8
         write_bytes(path, buffer.getvalue())
     else:
         raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
-
-
-def _read_npy(path: Path) -> NDArray[np.generic]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header written by Python 2
-            # mapped: a header that claims more than the file has is an error instead of an allocation
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, tokenize.TokenError) as error:
-        raise FileError(path, f"is no readable NPY file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise FileError(path, "is an NPZ archive, expected one NPY array")
-    return array
 
 
 def _read_picture(path: Path, suffix: str) -> NDArray[np.generic]:

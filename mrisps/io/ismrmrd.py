@@ -8,8 +8,7 @@ Source: S. J. Inati et al., *ISMRM Raw Data Format: A Proposed Standard for MRI 
 https://ismrmrd.readthedocs.io.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -18,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Geometry, Scalar
+from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.raw_images import RawGrid, RawImage, RawImages
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, Readouts
+from mrisps.io.raw_file import RawFile
+from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, RawGrid, Readouts
 
-__all__ = ["IsmrmrdFile", "Volume", "ismrmrd_groups"]
+__all__ = ["IsmrmrdFile", "ismrmrd_groups"]
 
 _FIELD_OF = MappingProxyType(
     {
@@ -49,38 +47,8 @@ _MAX_ACQUISITIONS = 1 << 24
 _MAX_BLOCK_BYTES = 8 << 30
 
 
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """Three-dimensional k-space, before the transform along the readout that makes slices of it.
-
-    Parameters
-    ----------
-    kspace
-        complex64 (coil, y, x, z), centred; y is the readout.
-    mask
-        bool (x, z): the readouts that were acquired, all of them along their whole length.
-    calibration
-        complex64 (coil, y, x, z), or None; see `Acquisition`.
-    noise_scan, readout_oversampling, labels, geometry
-        See `Acquisition`; the geometry is that of the whole volume.
-    """
-
-    kspace: NDArray[np.complex64]
-    mask: NDArray[np.bool_]
-    calibration: NDArray[np.complex64] | None
-    noise_scan: NDArray[np.complex64] | None
-    readout_oversampling: float
-    labels: Mapping[str, int]
-    geometry: Geometry | None
-
-
-class IsmrmrdFile(KspaceFile):
-    """An ISMRMRD file opened for reading; see `KspaceFile` for the common attributes.
-
-    Readouts are put at their encoded indices with the k-space centre at n // 2; what the file leaves out is zero. Noise
-    scans and calibration lines that were measured apart go into their own fields; navigators, phase correction, feedback
-    and dummy readouts are left out, and counted in ``notes``. Calibration lines (flag 20) belong to the image if the header
-    says that they are embedded in it or interleaved with it.
+class IsmrmrdFile(RawFile):
+    """An ISMRMRD file opened for reading; see `RawFile`. Calibration lines are those with flag 20.
 
     Parameters
     ----------
@@ -93,17 +61,11 @@ class IsmrmrdFile(KspaceFile):
     group
         The group with the data; None: the only one.
 
-    Attributes
-    ----------
-    n_z : int
-        Partitions of a three-dimensional measurement; 1 otherwise.
-    images : RawImages
-
     Raises
     ------
     FileError
         The file is damaged; the header is missing, no valid XML, or contradicts the acquisitions; the trajectory is not
-        Cartesian; or as in `RawImages`. The acquisition, counted from 0, and its field are named.
+        Cartesian; or as in `RawFile`. The acquisition, counted from 0, and its field are named.
     """
 
     format = "ISMRMRD"
@@ -128,105 +90,25 @@ class IsmrmrdFile(KspaceFile):
         """Close the file. Harmless when done twice."""
         self._file.close()
 
-    def read_slice(self, index: int) -> Acquisition:
-        """Read one slice of a two-dimensional measurement.
-
-        Raises
-        ------
-        FileError
-            There is no such slice; the file is three-dimensional (see `read_volume`); samples are missing, not finite, or
-            all zero.
-        """
-        self._check_index(index)
-        if self.n_z > 1:
-            message = (
-                f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
-            )
-            raise self._error("kspace_encode_step_2", message)
-        return self.images.acquisition(
-            index,
-            self._samples,
-            relative_bandwidth=self.header.relative_receiver_noise_bandwidth or 1.0,
-            header=self.header,
-            contrast=self.contrast,
-            attributes=self.attributes,
-            image_is_real=self.image_is_real,
-        )
-
-    def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
-        """Read one image of a three-dimensional measurement (or of a two-dimensional one, as one partition).
-
-        Parameters
-        ----------
-        index
-            From 0 to n_slices - 1.
-        out
-            Where to put k-space, zeros (coil, y, x, z) complex64, for example mapped from a file; by default in memory.
-
-        Raises
-        ------
-        FileError
-            As `read_slice`; the readout does not cover its whole length.
-        """
-        self._check_index(index)
-        image = self.images.images[index]
-        kspace, acquired = self.images.read(image, self._samples, out)
-        mask = np.asarray(acquired.any(axis=0), np.bool_)
-        if not (acquired == mask).all():
-            raise self._error("number_of_samples", "the readouts are partial, a volume needs whole ones")
-        calibration = self.images.read_calibration(image, self._samples)
-        return Volume(
-            kspace=kspace,
-            mask=mask,
-            calibration=None if calibration is None else calibration[0],
-            noise_scan=self._noise(image),
-            readout_oversampling=self.header.readout_oversampling,
-            labels=image.labels,
-            geometry=self._geometry(image),
-        )
-
-    def _geometry(self, image: RawImage) -> Geometry | None:
-        return self.images.geometry(image, self.header.encoded_fov_mm)
-
-    def _noise(self, image: RawImage) -> NDArray[np.complex64] | None:
-        return self.images.read_noise(image, self._samples, self.header.relative_receiver_noise_bandwidth or 1.0)
-
     def _read_metadata(self, encoding: int, average: Literal["mean", "separate"], group: str | None) -> None:
         self._group = self._choose_group(group)
         self.header_xml: bytes = self._file.read_text(f"{self._group}/xml")
         try:
-            self.header: IsmrmrdHeader = IsmrmrdHeader.from_xml(self.header_xml, encoding)
+            header = IsmrmrdHeader.from_xml(self.header_xml, encoding)
         except ValueError as error:
             raise FileError(self.path, str(error), field=f"{self._group}/xml") from error
-        header = self.header
         if header.trajectory != "cartesian":
             raise self._error("trajectory", f"is {header.trajectory or 'not stated'}; only Cartesian is supported")
         self._n_values = self._file.shape(f"{self._group}/data")[0]
-        readouts = self._read_heads()
-        in_image = ("embedded", "interleaved")
-        self.images = RawImages(
-            readouts,
-            self._grid(header),
-            encoding=encoding,
-            average=average,
-            calibration="kspace" if header.calibration_mode in in_image else "apart",
-        )
-        self.n_z = header.encoded_matrix[2]
-        self.n_slices = len(self.images.images)
-        self.n_coils = self.images.n_coils
-        self.shape = (header.encoded_matrix[0], header.encoded_matrix[1])
-        self.recon_shape = header.crop
-        attributes: dict[str, Scalar] = dict(header.user_parameters)
+        self._sort(self._read_heads(), self._grid(header), header, encoding=encoding, average=average)
+        attributes: dict[str, Scalar] = {**header.user_parameters, **self.attributes}
         acquisition = attributes.get("acquisition")  # what fastMRI's files call the contrast; our writer keeps it
         self.contrast = acquisition if isinstance(acquisition, str) else header.protocol_name
         self.image_is_real = attributes.get("image_is_real") == 1
         if header.patient_id is not None:
             attributes["patient_id"] = header.patient_id
-        dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
-        if dwell > 0:
-            attributes["sample_time_us"] = dwell
         self.attributes = MappingProxyType(attributes)
-        self.notes = (*self._notes(header, encoding), *self.images.notes)
+        self.notes = (*self._notes(header, encoding), *self.notes)
         if header.n_coils not in (None, self.n_coils):
             message = f"the header says {header.n_coils}, the acquisitions have {self.n_coils}"
             raise self._error("receiverChannels", message)
@@ -331,7 +213,7 @@ class IsmrmrdFile(KspaceFile):
 
     def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
         """Samples (readout, coil, sample) of readouts of one size."""
-        readouts, name = self.images.readouts, f"{self._group}/data"
+        readouts, name = self.readouts, f"{self._group}/data"
         n_coils, n_samples = int(readouts.n_coils[numbers[0]]), int(readouts.n_samples[numbers[0]])
         n_floats = 2 * n_coils * n_samples
         if len(numbers) * n_floats * 4 > _MAX_BLOCK_BYTES:
@@ -365,10 +247,9 @@ class IsmrmrdFile(KspaceFile):
                 f"the header asks for {header.recon_matrix[0]} x {header.recon_matrix[1]} pixels; its field of view has "
                 f"{header.crop[0]} x {header.crop[1]} of the encoded size"
             )
-        images = self.images.images
-        if any(self._geometry(image) is None for image in images[:1]):
+        if self._geometry(self.images[0]) is None:
             yield "the position or the directions of the slices are unknown or contradict each other"
-        if self.images.readouts.where(NOISE).any() and (self.images.readouts.dwell_us <= 0).any():
+        if self.readouts.where(NOISE).any() and (self.readouts.dwell_us <= 0).any():
             yield "the noise scan is not used: its sample time, or that of the image, is unknown"
 
 

@@ -60,7 +60,7 @@ class KspaceFile(ABC):
         Raises
         ------
         FileError
-            There is no such slice, it cannot be read, or it is not what it should be.
+            There is no such slice, the file is closed, or the slice is no valid `Acquisition`.
         """
 
     @abstractmethod

@@ -105,7 +105,7 @@ def make_manifest(
         if pattern.groups < 1:
             raise ValueError(f"patient_pattern: expected a group, for example 'file([0-9]+)', got {patient_pattern!r}")
     suffixes = set(KSPACE_SUFFIXES) - {".hdr"}
-    paths = files_in(folder, suffixes, depth=8)
+    paths = files_in(folder, suffixes, everywhere=True)
     files = []
     for path in paths:
         relative = PurePosixPath(path.relative_to(folder).as_posix())

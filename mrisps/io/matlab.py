@@ -138,10 +138,12 @@ def chosen(path: Path, names: list[str], variable: str | None) -> str:
     """
     if variable is None and len(names) == 1:
         return names[0]
+    has = f"the file has: {', '.join(names) or 'none'}"
+    if variable is None:
+        raise FileError(path, f"expected one array, {has}", field="variable")
     if variable not in names:
-        wanted = "one array" if variable is None else variable
-        raise FileError(path, f"expected {wanted}, the file has: {', '.join(names) or 'none'}", field="variable")
-    return str(variable)
+        raise FileError(path, f"is missing; {has}", field=variable)
+    return variable
 
 
 def _elements(content: memoryview, order: str) -> Iterator[_Element]:

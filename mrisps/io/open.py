@@ -9,6 +9,7 @@ from mrisps.io.fastmri import FastmriFile
 from mrisps.io.files import check_is_file
 from mrisps.io.ismrmrd import IsmrmrdFile, ismrmrd_groups
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.raw_file import RawFile
 from mrisps.io.twix import TwixFile
 from mrisps.io.volume import VolumeSlices
 
@@ -65,4 +66,4 @@ def open_slices(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFi
         As `open_kspace`.
     """
     file = open_kspace(path, layout)
-    return VolumeSlices(file) if isinstance(file, IsmrmrdFile) and file.n_z > 1 else file
+    return VolumeSlices(file) if isinstance(file, RawFile) and file.n_z > 1 else file

@@ -9,12 +9,6 @@ third of the columns that the masks call acquired are among them. The paper's re
 measured values, and so do files converted with an acceleration; `FastmriFile.summary` counts them.
 """
 
-import io
-import struct
-import tokenize
-import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +19,9 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
-from mrisps.io.arrays import centered
+from mrisps.io.arrays import centered, read_array
 from mrisps.io.fastmri import write_kspace
-from mrisps.io.files import check_is_file, files_in
+from mrisps.io.files import files_in
 
 __all__ = [
     "Acceleration",
@@ -43,13 +37,6 @@ Acceleration = Literal[8, 16]
 _CENTER_FRACTION = {8: 0.04, 16: 0.02}
 _CONTRAST = {"pd": "CORPD_FBK", "pdfs": "CORPDFS_FBK"}  # the folder's name to fastMRI's attribute ``acquisition``
 _MAX_ARRAY_BYTES = 1 << 28
-
-# What damaged zip and npy content raises, besides BadZipFile. NotImplementedError: unknown compression; RuntimeError:
-# encryption; MemoryError: a header that claims more than there is.
-_DAMAGED = (
-    *(OSError, ValueError, EOFError, KeyError, SyntaxError, TypeError),
-    *(NotImplementedError, RuntimeError, MemoryError, struct.error, tokenize.TokenError, zlib.error),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +68,10 @@ def read_paper_slice(path: Path | str) -> PaperSlice:
         the wrong type or shape, is not finite, or is zero everywhere.
     """
     path = Path(path)
-    kspace = _array(path, "kspace")
+    kspace = read_array(path, "kspace", _MAX_ARRAY_BYTES)
     if kspace.ndim != 2 or kspace.size == 0 or kspace.dtype.kind != "c":
         raise FileError(path, f"expected complex (y, x), got {kspace.dtype} {kspace.shape}", field="kspace")
-    target = _array(path, "target")
+    target = read_array(path, "target", _MAX_ARRAY_BYTES)
     if target.ndim != 2 or target.size == 0 or target.dtype.kind != "f" or not _fits(target.shape, kspace.shape):
         message = f"expected real (y, x) of at most {kspace.shape}, got {target.dtype} {target.shape}"
         raise FileError(path, message, field="target")
@@ -157,7 +144,7 @@ def paper_outputs(source: Path | str, destination: Path | str) -> dict[Path, Pat
     source, destination = Path(source), Path(destination)
     if source.is_file():
         return {source: destination / source.with_suffix(".h5").name}
-    archives = files_in(source, {".npz"}, depth=8)
+    archives = files_in(source, {".npz"}, everywhere=True)
     return {archive: destination / archive.relative_to(source).with_suffix(".h5") for archive in archives}
 
 
@@ -204,32 +191,12 @@ def convert_paper_slices(
 
 
 def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:
-    values = _array(path, name)
+    values = read_array(path, name, _MAX_ARRAY_BYTES)
     if values.shape != (n_x,) or values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
         raise FileError(path, f"expected {n_x} integers 0 or 1, got {values.dtype} {values.shape}", field=name)
     if not values.any():
         raise FileError(path, "is zero everywhere: nothing was acquired", field=name)
     return np.fft.fftshift(values.astype(np.bool_))
-
-
-def _array(path: Path, name: str) -> NDArray[np.generic]:
-    check_is_file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                raise FileError(path, f"is missing; the archive has: {', '.join(archive.namelist())}", field=name)
-            n_bytes = archive.getinfo(f"{name}.npy").file_size
-            if n_bytes > _MAX_ARRAY_BYTES:  # a small archive may expand to any size
-                raise FileError(path, f"expected at most {_MAX_ARRAY_BYTES} bytes, got {n_bytes}", field=name)
-            with archive.open(f"{name}.npy") as member:
-                content = io.BytesIO(member.read(n_bytes))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header written by Python 2
-            return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
-    except zipfile.BadZipFile as error:
-        raise FileError(path, f"is no readable NPZ archive: {error}") from error
-    except _DAMAGED as error:
-        raise FileError(path, f"cannot be read: {error}", field=name) from error
 
 
 def _fits(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:

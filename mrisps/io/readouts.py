@@ -15,7 +15,7 @@ from mrisps.errors import FileError
 
 __all__ = [
     *("CALIBRATION", "CALIBRATION_AND_IMAGING", "COUNTERS", "IMAGING", "KINDS", "NOISE"),
-    *("Floats", "Ints", "Readouts"),
+    *("Floats", "Ints", "RawGrid", "Readouts"),
 ]
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -94,3 +94,25 @@ class Readouts:
     def where(self, *kinds: int) -> NDArray[np.bool_]:
         """Which readouts are of one of these kinds."""
         return np.isin(self.kind, kinds)
+
+
+@dataclass(frozen=True)
+class RawGrid:
+    """The grid of an encoding space: sizes, and the counters of the lines through the k-space centre.
+
+    Parameters
+    ----------
+    n_y, n_x, n_z
+        Samples along readout, first and second phase encoding.
+    center_line, center_partition
+        Counters that go to n_x // 2 and n_z // 2.
+    limits
+        (minimum, maximum) of counters, where the header states them.
+    """
+
+    n_y: int
+    n_x: int
+    n_z: int
+    center_line: int
+    center_partition: int
+    limits: Mapping[str, tuple[int, int]]

@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition
+from mrisps.io.files import release_pages
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.mapped import release_pages
-from mrisps.io.raw_images import RawGrid, RawImages
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, Readouts
+from mrisps.io.raw_file import RawFile
+from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, RawGrid, Readouts
 from mrisps.io.twix_layout import TwixProtocol, directions_of, mapped, measurements_of, protocol_of, twix_headers
 
 __all__ = ["TwixFile"]
@@ -45,8 +43,8 @@ _MAX_BLOCKS = 1 << 24
 _CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "separate", 32: "separate", 64: "separate"}
 
 
-class TwixFile(KspaceFile):
-    """A Siemens raw-data file opened for reading; see `KspaceFile` for the attributes. The last measurement is the image.
+class TwixFile(RawFile):
+    """A Siemens raw-data file opened for reading; see `RawFile`. The last measurement is the image.
 
     Parameters
     ----------
@@ -59,7 +57,7 @@ class TwixFile(KspaceFile):
     ------
     FileError
         The file is truncated or of an unknown version, a length in it is wrong, the protocol lacks the size of the grid, the
-        trajectory is not Cartesian; or as in `RawImages`. The measurement block, counted from 0, and its field are named.
+        trajectory is not Cartesian; or as in `RawFile`. The measurement block, counted from 0, and its field are named.
     MrispsError
         The package twixtools is not installed.
     """
@@ -78,51 +76,22 @@ class TwixFile(KspaceFile):
             raise self._error("sKSpace.ucTrajectory", f"is {trajectory:g}; only Cartesian (1) is supported")
         self._offsets, heads = self._walk(start + n_protocol, end)
         readouts = self._readouts(heads, protocol)
-        self.header: IsmrmrdHeader = self._header(readouts, heads, protocol)
-        self.images = RawImages(
-            readouts,
-            self._grid(self.header, heads, readouts),
-            average=average,
-            calibration="kspace" if self.header.calibration_mode == "embedded" else "apart",
-        )
-        if self.header.encoded_matrix[2] > 1:
-            message = f"is three-dimensional ({self.header.encoded_matrix[2]} partitions), which is not supported for twix files"
+        header = self._header(readouts, heads, protocol)
+        self._sort(readouts, self._grid(header, heads, readouts), header, average=average)
+        if self.n_z > 1:
+            message = f"is three-dimensional ({self.n_z} partitions), which is not supported for twix files"
             raise self._error("Par", message)
-        self.n_slices = len(self.images.images)
-        self.n_coils = self.images.n_coils
-        self.shape = (self.header.encoded_matrix[0], self.header.encoded_matrix[1])
-        self.recon_shape = self.header.crop
         self.contrast = self.header.protocol_name
-        dwell = float(readouts.dwell_us[self.images.images[0].imaging[0]])
-        self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
         notes = [
             f"software line {'VB' if is_vb else 'VD or later'}, measurement {len(measurements)} of {len(measurements)}"
         ]
         if self._headers.flag(heads["EvalInfoMask"], "RAWDATACORRECTION").any():
             notes.append("the scanner's raw data correction factors are not applied")
-        self.notes = (*notes, *self.images.notes)
+        self.notes = (*notes, *self.notes)
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
         self._bytes = None
-
-    def read_slice(self, index: int) -> Acquisition:
-        """Read one slice.
-
-        Raises
-        ------
-        FileError
-            There is no such slice, the file is closed, or samples are not finite or all zero.
-        """
-        self._check_index(index)
-        return self.images.acquisition(
-            index,
-            self._samples,
-            relative_bandwidth=_RELATIVE_BANDWIDTH,
-            header=self.header,
-            contrast=self.contrast,
-            attributes=self.attributes,
-        )
 
     def _walk(self, position: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.void]]:
         """Positions and headers of the blocks of a measurement, without the last one, which is marked as the end."""
@@ -253,7 +222,7 @@ class TwixFile(KspaceFile):
 
     def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
         """Samples (readout, coil, sample) of readouts of one size."""
-        content, layout, readouts = self._content(), self._headers, self.images.readouts
+        content, layout, readouts = self._content(), self._headers, self.readouts
         n_coils, n_samples = int(readouts.n_coils[numbers[0]]), int(readouts.n_samples[numbers[0]])
         channel = np.dtype([("head", layout.channel), ("data", "<c8", (n_samples,))])
         values = np.empty((len(numbers), n_coils, n_samples), np.complex64)

@@ -6,7 +6,6 @@ are slices.
 """
 
 import tempfile
-from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Geometry
-from mrisps.io.ismrmrd import IsmrmrdFile, Volume
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.raw_file import RawFile, Volume
 
 __all__ = ["VolumeSlices"]
 
@@ -33,7 +32,7 @@ class VolumeSlices(KspaceFile):
         The file, open; closed with this object.
     """
 
-    def __init__(self, file: IsmrmrdFile) -> None:
+    def __init__(self, file: RawFile) -> None:
         self._file = file
         n_y, n_x, n_z = file.header.encoded_matrix
         crop = file.header.crop
@@ -64,7 +63,7 @@ class VolumeSlices(KspaceFile):
         Raises
         ------
         FileError
-            There is no such slice, or the volume cannot be read; see `IsmrmrdFile.read_volume`.
+            There is no such slice; the readouts do not cover their whole length; or as in `RawFile.read_volume`.
         """
         self._check_index(index)
         number, position = divmod(index, len(self._rows))
@@ -79,7 +78,7 @@ class VolumeSlices(KspaceFile):
             source=self.path,
             slice_index=index,
             n_slices=self.n_slices,
-            mask=np.ascontiguousarray(volume.mask.T),
+            mask=np.ascontiguousarray(volume.mask[row].T),
             image_is_real=self._file.image_is_real,
             contrast=self.contrast,
             recon_shape=self.recon_shape,
@@ -94,11 +93,13 @@ class VolumeSlices(KspaceFile):
         n_y, n_x, n_z = self._file.header.encoded_matrix
         shape = (self.n_coils, n_y, n_x, n_z)
         volume = self._file.read_volume(number, _zeros(shape))
+        if not (volume.mask == volume.mask.any(axis=0)).all():
+            raise self._error("number_of_samples", "the readouts are partial, a volume needs whole ones")
         for part in (volume.kspace, volume.calibration):
             if part is not None:
                 for coil in range(len(part)):  # in place: one coil more than the volume is in memory
                     part[coil] = _inverse_transform(part[coil])
-        return replace(volume, readout_oversampling=1.0)
+        return volume
 
     def _geometry(self, volume: Geometry, row: int) -> Geometry:
         n_y = self._file.header.encoded_matrix[0]

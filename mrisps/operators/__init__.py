@@ -1,9 +1,9 @@
 """Linear operators: what was measured, as a map from the image to the data.
 
-An operator knows the shape (without batch axis), dtype and device of both sides and checks what it is given; ``A(x)``
-or ``A.forward(x)``, ``A.adjoint(y)`` and ``A.normal(x)`` apply it, ``A.H``, ``A @ B`` and ``c * A`` make new ones,
-``A.norm()`` is its spectral norm, and gradients flow through the adjoint. Where ``A^H A`` is a convolution,
-``A.normal_transfer_function()`` says which: that is all a solver asks to be fast.
+An operator knows the shape (without batch axis), dtype and device of both sides, and checks what it is given. ``A(x)``
+or ``A.forward(x)``, ``A.adjoint(y)`` and ``A.normal(x)`` apply it. ``A.H``, ``A @ B``, ``c * A``, ``A + B`` and
+``A - B`` make new operators. ``A.norm()`` is the spectral norm. Gradients flow through the adjoint. If ``A^H A`` is a
+convolution, ``A.normal_transfer_function()`` says which one: a solver needs nothing else to be fast.
 
 ======================= ======================================== ================== ==============================
 operator                ``A x``                                  images             ``A^H A``
@@ -15,9 +15,11 @@ operator                ``A x``                                  images         
 `Sense`                 ``M F S x``: multi-coil Cartesian MRI    real or complex    no convolution
 `BlurDownsample`        Gaussian blur, every 4th sample          real or complex    no convolution
 ``A @ B``, ``c * A``    composition, scaling                     as ``B``, ``A``    a convolution where known
+``A + B``, ``A - B``    sum, difference                          as ``A``           no convolution
 ======================= ======================================== ================== ==============================
 
-A new operator is a subclass of `LinearOperator` with `_forward` and `_adjoint`.
+Images are ``(batch, 1, y, x)``; with several sets of coil maps ``(batch, set, y, x)``. A new operator is a subclass of
+`LinearOperator` with `_forward` and `_adjoint`.
 """
 
 from mrisps.operators.blur import BlurDownsample

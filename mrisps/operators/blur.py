@@ -6,7 +6,7 @@ from typing import Literal, Self
 import torch
 
 from mrisps.operators.linear import LinearOperator
-from mrisps.operators.spaces import image_shape, real_dtype
+from mrisps.operators.spaces import image_shape
 
 __all__ = ["BlurDownsample"]
 
@@ -74,12 +74,6 @@ class BlurDownsample(LinearOperator):
         self._norm = float(torch.linalg.matrix_norm(rows, 2) * torch.linalg.matrix_norm(columns, 2))
         self._rows = rows.to(dtype=dtype, device=self._device)  # (n_y, y)
         self._columns = columns.to(dtype=dtype, device=self._device)  # (n_x, x)
-
-    @property
-    def kernel(self) -> torch.Tensor:
-        """The two-dimensional kernel, shape ``(kernel_size, kernel_size)``, real, sum 1."""
-        profile = _gaussian(self._kernel_size, self._sigma)
-        return torch.outer(profile, profile).to(dtype=real_dtype(self._domain_dtype), device=self._device)
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._rows @ x @ self._columns.mT  # (batch, channel, n_y, n_x)

@@ -16,7 +16,38 @@ CHUNK_BYTES = 16 * 2**20
 """Coil images that are worked on at a time: what does not fit is done in several chunks of coils."""
 
 
-class SensitivityMaps(LinearOperator):
+class _Coils(LinearOperator):
+    """What operators with sensitivity maps share: the two spaces, and the maps by coil."""
+
+    def __init__(
+        self,
+        maps: torch.Tensor,
+        domain_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        sets = _checked_maps(maps)
+        domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
+        n_sets, n_coils, n_y, n_x = sets.shape
+        super().__init__(
+            domain_shape=(n_sets, n_y, n_x),
+            range_shape=(n_coils, n_y, n_x),
+            domain_dtype=domain_dtype,
+            range_dtype=complex_dtype(domain_dtype),
+            device=sets.device if device is None else device,
+        )
+        by_coil = sets.movedim(0, 1).to(device=self._device, dtype=self._range_dtype, copy=True)
+        self._maps_by_coil = by_coil.contiguous()  # (coil, set, y, x)
+
+    @property
+    def maps(self) -> torch.Tensor:
+        """Complex, ``(set, coil, y, x)``."""
+        return self._maps_by_coil.movedim(0, 1)
+
+    def _in_domain(self, image: torch.Tensor) -> torch.Tensor:
+        return image if self._domain_dtype.is_complex else image.real.clone()
+
+
+class SensitivityMaps(_Coils):
     """``(S x)_c = sum_s S_sc x_s``: what each coil sees of an image, ``(batch, set, y, x)`` to ``(batch, coil, y, x)``.
 
     One set of maps is the usual model: the image is ``(batch, 1, y, x)``. With several sets (soft SENSE) the image has
@@ -44,30 +75,11 @@ class SensitivityMaps(LinearOperator):
     Pruessmann et al., Magn. Reson. Med. 42 (1999) 952-962; soft SENSE: Uecker et al., Magn. Reson. Med. 71 (2014) 990-1001.
     """
 
-    def __init__(
-        self,
-        maps: torch.Tensor,
-        domain_dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        sets = checked_maps(maps)
-        domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
-        n_sets, n_coils, n_y, n_x = sets.shape
-        super().__init__(
-            domain_shape=(n_sets, n_y, n_x),
-            range_shape=(n_coils, n_y, n_x),
-            domain_dtype=domain_dtype,
-            range_dtype=complex_dtype(domain_dtype),
-            device=sets.device if device is None else device,
-        )
-        self._maps_by_coil = _by_coil(sets, self._range_dtype, self._device)
-
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         return _weigh(self._maps_by_coil, x)
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        image = _combine(self._maps_by_coil, y)
-        return image if self._domain_dtype.is_complex else image.real.clone()
+        return self._in_domain(_combine(self._maps_by_coil, y))
 
     def normal_transfer_function(self) -> torch.Tensor | None:
         """A constant where sum |S|^2 is one, the same at every pixel, for one set; else None."""
@@ -77,7 +89,7 @@ class SensitivityMaps(LinearOperator):
         return power[0].clone()
 
 
-class Sense(LinearOperator):
+class Sense(_Coils):
     """``A x = M F S x``: Cartesian k-space of every coil, ``(batch, set, y, x)`` to ``(batch, coil, y, x)``.
 
     It is `FourierSubsampling` after `SensitivityMaps`, in one piece: the coils are worked on in chunks, and where whole
@@ -107,24 +119,14 @@ class Sense(LinearOperator):
         domain_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        sets = checked_maps(maps)
-        domain_dtype = sets.dtype if domain_dtype is None else domain_dtype
-        n_sets, n_coils, n_y, n_x = sets.shape
-        super().__init__(
-            domain_shape=(n_sets, n_y, n_x),
-            range_shape=(n_coils, n_y, n_x),
-            domain_dtype=domain_dtype,
-            range_dtype=complex_dtype(domain_dtype),
-            device=sets.device if device is None else device,
-        )
+        super().__init__(maps, domain_dtype, device)
         # The mask is checked, and kept, by the operator that knows about masks.
-        sampling = FourierSubsampling(mask, (n_coils, n_y, n_x), self._range_dtype, self._device)
+        sampling = FourierSubsampling(mask, self._range_shape, self._range_dtype, self._device)
         pattern = sampling.normal_transfer_function()
         self._mask = torch.fft.fftshift(pattern)  # (y, x), centred
         columns = bool((pattern == pattern[:1]).all())
         self._transfer_function = pattern[:1] if columns else pattern  # (1, x) or (y, x), zero frequency at [0, 0]
         self._n_acquired = int(pattern.sum())
-        self._maps_by_coil = _by_coil(sets, self._range_dtype, self._device)
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.empty((x.shape[0], *self._range_shape), dtype=self._range_dtype, device=self._device)
@@ -136,7 +138,7 @@ class Sense(LinearOperator):
         image = torch.zeros((y.shape[0], *self._domain_shape), dtype=self._range_dtype, device=self._device)
         for coils in self._chunks(y.shape[0]):
             image += _combine(self._maps_by_coil[coils], ifft2c(self._mask * y[:, coils]))
-        return image if self._domain_dtype.is_complex else image.real.clone()
+        return self._in_domain(image)
 
     def _normal(self, x: torch.Tensor) -> torch.Tensor:
         # F_c^H M F_c is a circular convolution: its shifts cancel, and so does the transform along y of a mask of columns.
@@ -147,16 +149,11 @@ class Sense(LinearOperator):
             image += _combine(
                 self._maps_by_coil[coils], torch.fft.ifftn(spectrum.mul_(self._transfer_function), dim=axes)
             )
-        return image if self._domain_dtype.is_complex else image.real.clone()
+        return self._in_domain(image)
 
     def with_mask(self, mask: Mask) -> "Sense":
         """The same operator with another mask; errors as of the constructor."""
-        return Sense(mask, self._maps_by_coil.movedim(0, 1), self._domain_dtype, self._device)
-
-    @property
-    def maps(self) -> torch.Tensor:
-        """Complex, ``(set, coil, y, x)``."""
-        return self._maps_by_coil.movedim(0, 1)
+        return Sense(mask, self.maps, self._domain_dtype, self._device)
 
     @property
     def n_measurements(self) -> int:
@@ -217,7 +214,7 @@ class Sense(LinearOperator):
         return f"{type(self).__name__}({self._maps()}, acceleration={acceleration:.3g})"
 
 
-def checked_maps(maps: torch.Tensor) -> torch.Tensor:
+def _checked_maps(maps: torch.Tensor) -> torch.Tensor:
     """Maps as ``(set, coil, y, x)``; ValueError for what no map can be."""
     if not isinstance(maps, torch.Tensor):
         raise TypeError(f"maps: expected a torch.Tensor, got {type(maps).__name__}")
@@ -230,11 +227,6 @@ def checked_maps(maps: torch.Tensor) -> torch.Tensor:
     if not bool((maps != 0).any()):
         raise ValueError("maps: are zero everywhere: no coil sees anything")
     return maps.detach() if maps.ndim == 4 else maps.detach()[None]
-
-
-def _by_coil(sets: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(set, coil, y, x) -> (coil, set, y, x), a copy."""
-    return sets.movedim(0, 1).to(device=device, dtype=dtype, copy=True).contiguous()
 
 
 def _weigh(maps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
 
-__all__ = ["FileResult", "GreyImage", "Progress", "Run", "SliceResult", "Source", "mask_from_zeros"]
+__all__ = ["FileResult", "GreyImage", "Progress", "Run", "SliceResult", "Source"]
 
 LARGE_MEMORY = 4 << 30
 """Bytes above which a warning says how much memory a problem needs."""
@@ -404,7 +404,7 @@ class Run:
             return self
         if isinstance(source, GreyImage):
             raise ValueError("mask: an image has none")
-        return self.with_mask(mask_from_zeros(source, self.chosen(source)))
+        return self.with_mask(SamplingMask.from_zeros(source.read_slice(i).kspace for i in self.chosen(source)))
 
     # --------------------------------------------------------------------------------------------------------------- files
 
@@ -482,23 +482,6 @@ def expected_memory(problem: Problem, run: Run) -> int:
     rows = n_sets * (2 if problem.operator.domain_dtype.is_complex else 1)
     arrays = 2 if run.recipe.solver.half_storage else 3
     return 4 * arrays * rows * (height // stride) * (width // stride) * config.n_synthesis_atoms
-
-
-def mask_from_zeros(source: KspaceFile, slices: Sequence[int]) -> SamplingMask:
-    """The columns that have a sample that is not zero in any coil of any of the slices; of several coils, the samples.
-
-    Raises
-    ------
-    FileError
-        The source cannot be read.
-    """
-    samples = np.zeros(source.shape, dtype=np.bool_)
-    for index in slices:
-        samples |= (source.read_slice(index).kspace != 0).any(axis=0)
-    columns = samples.any(axis=0)
-    # A sample of several coils is not zero in all of them by chance.
-    two_dimensional = source.n_coils > 1 and not (samples == columns).all()
-    return SamplingMask.from_array(samples if two_dimensional else columns, source.shape)
 
 
 def _cropped_geometry(acquisition: Acquisition, shape: tuple[int, ...]) -> Geometry | None:

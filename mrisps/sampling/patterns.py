@@ -94,7 +94,7 @@ def make_mask(
     ------
     ValueError
         If the kind is unknown, a value is out of range or not used by the kind, the centre alone has more columns
-        than the acceleration allows, or no seed gives a ``poisson`` mask of that acceleration.
+        than the acceleration allows, nothing is acquired, or no seed gives a ``poisson`` mask of that acceleration.
 
     Source
     ------
@@ -123,7 +123,7 @@ def make_mask(
     seed_used = None
     if kind == "poisson":
         pattern, seed_used = _poisson_pattern(shape, acceleration, center_fraction, seed, tolerance)
-    elif n_acs_lines == n_columns:
+    elif n_acs_lines == n_columns and acceleration == 1:
         pattern = np.ones(n_columns, dtype=np.bool_)
     elif kind in ("gaussian", "polynomial"):
         # Distance from the zero frequency in units of half the width, below 1 on every column so that none has density
@@ -158,11 +158,11 @@ def _fastmri_pattern(
     kind: str, n_columns: int, acceleration: float, n_acs_lines: int, seed: Seed, offset: int | None
 ) -> tuple[Pattern, int]:
     """Columns as ``fastmri.data.subsample`` draws them, and the number of those in the centre."""
+    if kind != "magic_fraction" and n_acs_lines * acceleration > n_columns:
+        raise _too_many_acs_lines(n_columns, acceleration, n_acs_lines)
     rng = np.random.RandomState(seed)  # their generator: the streams must be the same
     rng.randint(1)  # fastMRI first draws which of its pairs (center_fraction, acceleration) to use; we have one
     if kind == "random":
-        if n_acs_lines > n_columns / acceleration:
-            raise _too_many_acs_lines(n_columns, acceleration, n_acs_lines)
         probability = (n_columns / acceleration - n_acs_lines) / (n_columns - n_acs_lines)
         pattern = rng.uniform(size=n_columns) < probability
     elif kind == "equispaced":
@@ -171,8 +171,6 @@ def _fastmri_pattern(
         pattern = np.zeros(n_columns, dtype=np.bool_)
         pattern[first::step] = True
     elif kind == "equispaced_fraction":
-        if n_acs_lines * acceleration > n_columns:
-            raise _too_many_acs_lines(n_columns, acceleration, n_acs_lines)
         pattern = np.zeros(n_columns, dtype=np.bool_)
         if n_acs_lines * acceleration < n_columns:
             spacing = (acceleration * (n_acs_lines - n_columns)) / (n_acs_lines * acceleration - n_columns)

@@ -40,6 +40,16 @@ def test_paper_slices(cli: Cli, slices: Path, tmp_path: Path) -> None:
         assert file.mask is None
 
 
+def test_recon_takes_the_folder_that_was_written(
+    cli: Cli, slices: Path, recipe: Path, weights: Path, tmp_path: Path
+) -> None:
+    """The files are in subfolders, where recon found none."""
+    assert cli("convert-paper-slices", slices, tmp_path / "h5", "--acceleration", "8") == 0
+    options = ("--recipe", recipe, "--weights", weights, "--set", "solver.max_iterations=2", "--accept-unconverged")
+    assert cli("recon", tmp_path / "h5", "--output", tmp_path / "out", *options) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5", "b.h5"]
+
+
 def test_wrong_slices(cli: Cli, slices: Path, tmp_path: Path) -> None:
     assert cli("convert-paper-slices", slices, tmp_path / "out", "--acceleration", "4") == 2
     assert cli.error() == "error: --acceleration: expected 8, 16 or none, got '4'"

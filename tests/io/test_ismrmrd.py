@@ -198,7 +198,7 @@ def test_a_volume(tmp_path: Path) -> None:
     file = IsmrmrdFile(write_mrd(tmp_path / "a.h5", lines, head))
     assert file.n_z == 4
     read = file.read_volume(0)
-    np.testing.assert_array_equal(read.mask, np.broadcast_to([True, False, True, True], (N_X, 4)))
+    np.testing.assert_array_equal(read.mask, np.broadcast_to([True, False, True, True], (N_Y, N_X, 4)))
     np.testing.assert_array_equal(read.kspace, volume * read.mask)
     with pytest.raises(FileError, match=r"kspace_encode_step_2: is three-dimensional \(4 partitions\)"):
         file.read_slice(0)

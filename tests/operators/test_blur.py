@@ -11,6 +11,11 @@ from mrisps.operators import BlurDownsample
 from .helpers import check_operator, random_tensor
 
 
+def paper_kernel() -> torch.Tensor:
+    """16 x 16 samples, as the operator applies them to an image of their size."""
+    return BlurDownsample((16, 16), dtype=torch.float64).adjoint(torch.ones(1, 1, 1, 1, dtype=torch.float64))[0, 0]
+
+
 @pytest.mark.parametrize("shape", [(16, 16), (17, 22), (19, 20), (21, 16)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_as_in_the_paper(shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -30,7 +35,7 @@ def test_other_parameters(shape: tuple[int, ...], kernel_size: int, sigma: float
 @pytest.mark.parametrize("shape", [(16, 16), (19, 30), (40, 33), (3, 20, 21)])
 def test_is_a_valid_strided_convolution(shape: tuple[int, ...]) -> None:
     operator = BlurDownsample(shape, dtype=torch.float64)
-    kernel = operator.kernel
+    kernel = paper_kernel()
     x = random_tensor((2, *operator.domain_shape), torch.float64)
     expected = F.conv2d(x.flatten(0, 1)[:, None], kernel[None, None], stride=4)
     assert operator.range_shape[1:] == tuple(expected.shape[-2:])
@@ -52,9 +57,7 @@ def test_complex_images_are_blurred_part_by_part() -> None:
 
 
 def test_kernel() -> None:
-    kernel = BlurDownsample((32, 32), dtype=torch.complex128).kernel
-    assert kernel.shape == (16, 16)
-    assert kernel.dtype == torch.float64
+    kernel = paper_kernel()
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-14)
     for symmetric in (kernel.mT, kernel.flip(0), kernel.flip(1)):
         torch.testing.assert_close(kernel, symmetric)

@@ -172,48 +172,24 @@ def test_unknown_kind_lists_the_known_ones(kind: str) -> None:
         make_mask(kind, (16, 16), 4, 0.1)
 
 
-@pytest.mark.parametrize("kind", MASK_KINDS)
-@pytest.mark.parametrize("acceleration", [0.99, 0, -4, math.nan, math.inf, True, "4", None])
-def test_wrong_acceleration(kind: str, acceleration: float) -> None:
-    with pytest.raises(ValueError, match="acceleration: expected a number of at least 1"):
-        make_mask(kind, (16, 16), acceleration, 0.1)
+WRONG = {
+    "acceleration": ("a number of at least 1", [0.99, 0, -4, math.nan, math.inf, True, "4", None]),
+    "center_fraction": (r"a number in \[0, 1\]", [-0.01, 1.01, math.nan, "0.1", None, True]),
+    "seed": ("an integer in", [-1, 2**32, 1.0, None, (), (1, -1), (1, 2.0), True, [1, 2]]),
+    "shape": (r"\(y, x\), two positive integers", [(16,), (1, 16, 16), (0, 16), (16, 16.0), [16, 16], 16, (True, 4)]),
+    "tolerance": ("a number of at least 0", [-0.1, math.nan, math.inf, None]),
+    "std": ("a positive number", [0.0, -1.0, math.nan, math.inf]),
+    "power": ("a positive number", [0.0, -1.0, math.nan, math.inf]),
+    "offset": ("an integer of at least 0", [-1, 1.5, True]),
+}
 
 
-@pytest.mark.parametrize("center_fraction", [-0.01, 1.01, math.nan, "0.1", None, True])
-def test_wrong_center_fraction(center_fraction: float) -> None:
-    with pytest.raises(ValueError, match=r"center_fraction: expected a number in \[0, 1\]"):
-        make_mask("random", (16, 16), 4, center_fraction)
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, None, (), (1, -1), (1, 2.0), True, [1, 2]])
-def test_wrong_seed(seed: int) -> None:
-    with pytest.raises(ValueError, match="seed: expected an integer in"):
-        make_mask("random", (16, 16), 4, 0.1, seed=seed)
-
-
-@pytest.mark.parametrize("shape", [(16,), (1, 16, 16), (0, 16), (16, 16.0), [16, 16], 16, (True, 4)])
-def test_wrong_shape(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"shape: expected \(y, x\), two positive integers"):
-        make_mask("random", shape, 4, 0.1)
-
-
-@pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf, None])
-def test_wrong_tolerance(tolerance: float) -> None:
-    with pytest.raises(ValueError, match="tolerance: expected a number of at least 0"):
-        make_mask("random", (16, 16), 4, 0.1, tolerance=tolerance)
-
-
-@pytest.mark.parametrize(("kind", "name"), [("gaussian", "std"), ("polynomial", "power")])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
-def test_wrong_density_parameter(kind: str, name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
-        make_mask(kind, (16, 16), 4, 0.1, **{name: value})
-
-
-@pytest.mark.parametrize("offset", [-1, 1.5, True])
-def test_wrong_offset(offset: int) -> None:
-    with pytest.raises(ValueError, match="offset: expected an integer of at least 0"):
-        make_mask("equispaced", (16, 16), 4, 0.1, offset=offset)
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, (_, values) in WRONG.items() for value in values])
+def test_wrong_values(name: str, value: object) -> None:
+    kind = {"std": "gaussian", "power": "polynomial", "offset": "equispaced"}.get(name, "random")
+    good = {"kind": kind, "shape": (16, 16), "acceleration": 4, "center_fraction": 0.1}
+    with pytest.raises(ValueError, match=f"{name}: expected {WRONG[name][0]}"):
+        make_mask(**good | {name: value})
 
 
 def test_parameters_of_other_kinds() -> None:
@@ -232,13 +208,15 @@ def test_acceleration_is_a_spacing(kind: str) -> None:
     assert make_mask(kind, (16, 16), 4.0, 0.1) == make_mask(kind, (16, 16), 4, 0.1)
 
 
-@pytest.mark.parametrize("kind", ["random", "equispaced_fraction", "magic_fraction", "gaussian", "polynomial"])
+@pytest.mark.parametrize("kind", COLUMN_KINDS)
 def test_more_columns_in_the_centre_than_the_acceleration_allows(kind: str) -> None:
     with pytest.raises(
         ValueError,
         match=r"center_fraction: 74 of 368 columns in the centre are too many for acceleration 8, which has 46.0",
     ):
         make_mask(kind, (640, 368), 8, 0.2)
+    with pytest.raises(ValueError, match="center_fraction: 368 of 368 columns in the centre are too many"):
+        make_mask(kind, (640, 368), 8, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["random", "equispaced_fraction", "magic_fraction", "gaussian", "polynomial"])

@@ -1,52 +1,39 @@
-"""Images from readouts: which line goes where, for formats that are lists of readouts (ISMRMRD, twix).
+"""Files that are lists of readouts (ISMRMRD, twix): which line goes where.
 
-`RawImages` checks the table of readouts, sorts them into images, and puts their samples on the grid when an image is asked for.
+`RawFile` checks the table of readouts, sorts them into images, and puts their samples on the grid when an image is asked for.
 Nothing is transformed.
 """
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Geometry, Scalar
+from mrisps.io.acquisition import Acquisition, Geometry
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, IMAGING, KINDS, NOISE, Floats, Ints, Readouts
+from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.readouts import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    IMAGING,
+    KINDS,
+    NOISE,
+    Floats,
+    Ints,
+    RawGrid,
+    Readouts,
+)
 
-__all__ = ["RawGrid", "RawImage", "RawImages", "Samples"]
-
-Samples: TypeAlias = Callable[[Ints], NDArray[np.complex64]]
-"""Reads the readouts of these numbers, in ascending order: complex64 (readout, coil, sample)."""
+__all__ = ["RawFile", "RawImage", "Volume"]
 
 _IMAGE_COUNTERS = ("contrast", "set", "phase", "repetition", "slice")  # the slice counts fastest
 _CHUNK_BYTES = 1 << 26
 _MAX_IMAGE_BYTES = 64 << 30
-
-
-@dataclass(frozen=True)
-class RawGrid:
-    """The grid of an encoding space: sizes, and the counters of the lines through the k-space centre.
-
-    Parameters
-    ----------
-    n_y, n_x, n_z
-        Samples along readout, first and second phase encoding.
-    center_line, center_partition
-        Counters that go to n_x // 2 and n_z // 2.
-    limits
-        (minimum, maximum) of counters, where the header states them.
-    """
-
-    n_y: int
-    n_x: int
-    n_z: int
-    center_line: int
-    center_partition: int
-    limits: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,56 +53,140 @@ class RawImage:
     calibration: Ints
 
 
-class RawImages:
-    """The images of a raw-data file.
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Three-dimensional k-space, before the transform along the readout that makes slices of it.
 
     Parameters
     ----------
-    readouts
-        All readouts of the file.
-    grid
-        The grid of the encoding space.
-    encoding
-        Readouts of other encoding spaces are left out.
+    kspace
+        complex64 (coil, y, x, z), the k-space centre at n // 2, zero where nothing was acquired; y is the readout.
+    mask
+        bool (y, x, z): what was acquired.
     calibration
-        ``"kspace"``: readouts for calibration only were measured together with the image, and are lines of it like the
-        others. ``"apart"``: they are not.
-    average
-        ``"mean"``: averages are one image, each line the mean over its averages. ``"separate"``: one image each.
+        complex64 (coil, y, x, z), or None; see `Acquisition`.
+    noise_scan, labels, geometry
+        See `Acquisition`; the geometry is that of the whole volume.
+    """
+
+    kspace: NDArray[np.complex64]
+    mask: NDArray[np.bool_]
+    calibration: NDArray[np.complex64] | None
+    noise_scan: NDArray[np.complex64] | None
+    labels: Mapping[str, int]
+    geometry: Geometry | None
+
+
+class RawFile(KspaceFile):
+    """A file that is a list of readouts, opened for reading; see `KspaceFile` for the common attributes.
+
+    Readouts are put at their encoded indices with the k-space centre at n // 2; what the file leaves out is zero. Noise scans and
+    calibration lines that were measured apart go into their own fields; navigators, phase correction, feedback and dummy
+    readouts are left out, and counted in ``notes``. Calibration lines belong to the image if the header says that they are
+    embedded in it or interleaved with it.
 
     Attributes
     ----------
-    n_coils : int
+    readouts : Readouts
+        All readouts of the file.
     images : tuple of RawImage
         Ordered by contrast, set, phase, repetition, (average,) and slice, the slice counting fastest.
-    notes : tuple of str
-        What was left out or averaged.
-
-    Raises
-    ------
-    FileError
-        There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was taken
-        backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is named.
+    n_z : int
+        Partitions of a three-dimensional measurement; 1 otherwise.
+    image_is_real : bool
+        The file states that the image is real.
     """
 
-    def __init__(
+    header: IsmrmrdHeader
+    readouts: Readouts
+    images: tuple["RawImage", ...]
+    n_z: int
+    image_is_real = False
+
+    @abstractmethod
+    def _samples(self, numbers: Ints) -> NDArray[np.complex64]:
+        """Read the readouts of these numbers, ascending and of one size: complex64 (readout, coil, sample)."""
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice of a two-dimensional measurement.
+
+        Raises
+        ------
+        FileError
+            There is no such slice; the file is three-dimensional or closed; samples are missing, not finite, or all zero.
+        """
+        self._check_index(index)
+        if self.n_z > 1:
+            message = (
+                f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
+            )
+            raise self._error(self.readouts.field_names["partition"], message)
+        image = self.read_volume(index)
+        mask = image.mask[..., 0]
+        columns = np.asarray(mask.any(axis=0), np.bool_)
+        return Acquisition(
+            kspace=image.kspace[..., 0],
+            source=self.path,
+            slice_index=index,
+            n_slices=self.n_slices,
+            mask=columns if (mask == columns).all() else mask,
+            image_is_real=self.image_is_real,
+            contrast=self.contrast,
+            recon_shape=self.recon_shape,
+            attributes=self.attributes,
+            calibration=None if image.calibration is None else image.calibration[..., 0],
+            noise_scan=image.noise_scan,
+            readout_oversampling=self.header.readout_oversampling,
+            labels=image.labels,
+            geometry=image.geometry,
+        )
+
+    def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
+        """Read one image of a three-dimensional measurement (or of a two-dimensional one, as one partition).
+
+        Parameters
+        ----------
+        index
+            From 0 to n_slices - 1.
+        out
+            Where to put k-space, zeros (coil, y, x, z) complex64, for example mapped from a file; by default in memory.
+
+        Raises
+        ------
+        FileError
+            There is no such image; the file is closed; samples are missing or not finite.
+        """
+        self._check_index(index)
+        image = self.images[index]
+        kspace, mask = self._placed(image.imaging, out)
+        calibration = self._placed(image.calibration, None)[0] if len(image.calibration) else None
+        return Volume(kspace, mask, calibration, self._noise(image), image.labels, self._geometry(image))
+
+    def _sort(
         self,
         readouts: Readouts,
         grid: RawGrid,
+        header: IsmrmrdHeader,
         *,
         encoding: int = 0,
-        calibration: Literal["kspace", "apart"] = "apart",
         average: Literal["mean", "separate"] = "mean",
     ) -> None:
-        self.readouts, self.grid = readouts, grid
-        self._average = average
+        """Check the readouts and sort them into images; sets all attributes but path, header text and contrast.
+
+        Raises
+        ------
+        FileError
+            There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was taken
+            backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is named.
+        """
+        self.readouts, self.grid, self.header, self._average = readouts, grid, header, average
         here = readouts.encoding == encoding
         only = readouts.where(CALIBRATION) & here
         imaging = readouts.where(IMAGING, CALIBRATION_AND_IMAGING) & here
         if not imaging.any():
-            raise FileError(readouts.source, f"has no imaging readouts: {self._counted(here) or 'nothing at all'}")
+            raise FileError(self.path, f"has no imaging readouts: {self._counted(here) or 'nothing at all'}")
         for_calibration = readouts.where(CALIBRATION, CALIBRATION_AND_IMAGING) & here
-        if calibration == "kspace":
+        if header.calibration_mode in ("embedded", "interleaved"):
             imaging, for_calibration = imaging | only, np.zeros_like(only)
         elif not only.any():
             for_calibration = only  # the lines are in k-space; there is nothing apart
@@ -124,98 +195,43 @@ class RawImages:
         self.n_coils = int(readouts.n_coils[imaging][0])
         n_bytes = 8 * self.n_coils * grid.n_y * grid.n_x * grid.n_z
         if n_bytes > _MAX_IMAGE_BYTES:
-            raise FileError(readouts.source, f"{n_bytes / (1 << 30):.0f} GiB for one image", field="encodedSpace")
+            raise self._error("encodedSpace", f"{n_bytes / (1 << 30):.0f} GiB for one image")
         self.images = self._sorted(np.flatnonzero(imaging), np.flatnonzero(for_calibration))
-        self.notes = self._notes(here)
+        self.n_slices, self.n_z = len(self.images), grid.n_z
+        self.shape, self.recon_shape = (grid.n_y, grid.n_x), header.crop
+        dwell = float(readouts.dwell_us[self.images[0].imaging[0]])
+        self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
+        self.notes = self._notes_of_readouts(here)
 
-    def read(
-        self, image: RawImage, samples: Samples, out: NDArray[np.complex64] | None = None
-    ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-        """Put the readouts of an image on the grid, in pieces of 64 MiB.
+    def _noise(self, image: "RawImage") -> NDArray[np.complex64] | None:
+        """Noise readouts (coil, sample), scaled to the noise of an image; None if there are none, or a dwell time is unknown.
 
-        Returns
-        -------
-        ndarray
-            complex64 (coil, y, x, z), the k-space centre at n // 2, zero where nothing was acquired; ``out``, if given,
-            which must be zero.
-        ndarray
-            bool (y, x, z): what was acquired.
-        """
-        return self._placed(image.imaging, samples, out)
-
-    def read_calibration(
-        self, image: RawImage, samples: Samples
-    ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]] | None:
-        """Likewise the calibration readouts that were measured apart; None where there are none."""
-        return self._placed(image.calibration, samples, None) if len(image.calibration) else None
-
-    def read_noise(self, image: RawImage, samples: Samples, relative_bandwidth: float) -> NDArray[np.complex64] | None:
-        """Read the noise readouts, scaled to the noise of an image.
-
-        The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and
-        ``relative_bandwidth`` / dwell time for a noise scan, whose edges the receiver's filter takes away.
+        The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and relative
+        bandwidth / dwell time for a noise scan, whose edges the receiver's filter takes away.
 
         Source: P. Kellman, E. R. McVeigh, *Image Reconstruction in SNR Units*, Magn Reson Med 54 (2005), equation 2;
         ISMRMRD, ``relativeReceiverNoiseBandwidth``.
-
-        Returns
-        -------
-        ndarray or None
-            complex64 (coil, sample); None if there are none, or a dwell time is unknown.
         """
         numbers = np.flatnonzero(self.readouts.where(NOISE))
         data_dwell = float(self.readouts.dwell_us[image.imaging[0]])
         if len(numbers) == 0 or data_dwell <= 0 or (self.readouts.dwell_us[numbers] <= 0).any():
             return None
+        relative_bandwidth = self.header.relative_receiver_noise_bandwidth or 1.0
         if not relative_bandwidth > 0:
-            message = f"expected a number > 0, got {relative_bandwidth}"
-            raise FileError(self.readouts.source, message, field="relativeReceiverNoiseBandwidth")
+            raise self._error("relativeReceiverNoiseBandwidth", f"expected a number > 0, got {relative_bandwidth}")
         self._require(numbers, "n_coils", self.readouts.n_coils, self.n_coils)
         parts = []
         for number in numbers:  # few, and not always of one length
             scale = np.sqrt(self.readouts.dwell_us[number] / (data_dwell * relative_bandwidth))
-            part = samples(np.asarray([number]))[0]
+            part = self._samples(np.asarray([number]))[0]
             self._check_finite(part[np.newaxis], np.asarray([number]))
             with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Acquisition
                 parts.append((part * np.float32(scale)).astype(np.complex64))
         return np.concatenate(parts, axis=1)
 
-    def acquisition(
-        self,
-        index: int,
-        samples: Samples,
-        *,
-        relative_bandwidth: float,
-        header: IsmrmrdHeader,
-        contrast: str | None,
-        attributes: Mapping[str, Scalar],
-        image_is_real: bool = False,
-    ) -> Acquisition:
-        """Read one image of a two-dimensional measurement as the record that `KspaceFile.read_slice` gives."""
-        image = self.images[index]
-        kspace, acquired = self.read(image, samples)
-        calibration = self.read_calibration(image, samples)
-        columns = np.asarray(acquired[:, :, 0].any(axis=0), np.bool_)
-        return Acquisition(
-            kspace=kspace[..., 0],
-            source=self.readouts.source,
-            slice_index=index,
-            n_slices=len(self.images),
-            mask=columns if (acquired[:, :, 0] == columns).all() else acquired[:, :, 0],
-            contrast=contrast,
-            recon_shape=header.crop,
-            attributes=attributes,
-            image_is_real=image_is_real,
-            calibration=None if calibration is None else calibration[0][..., 0],
-            noise_scan=self.read_noise(image, samples, relative_bandwidth),
-            readout_oversampling=header.readout_oversampling,
-            labels=image.labels,
-            geometry=self.geometry(image, header.encoded_fov_mm),
-        )
-
-    def geometry(self, image: RawImage, field_of_view_mm: tuple[float, float, float] | None) -> Geometry | None:
+    def _geometry(self, image: "RawImage") -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
-        first, readouts = image.imaging[0], self.readouts
+        first, readouts, field_of_view_mm = image.imaging[0], self.readouts, self.header.encoded_fov_mm
         directions = np.stack(
             [axis[first] for axis in (readouts.y_direction, readouts.x_direction, readouts.slice_direction)]
         )
@@ -328,8 +344,9 @@ class RawImages:
             raise self.readouts.error(again, "line", message)
 
     def _placed(
-        self, numbers: Ints, samples: Samples, out: NDArray[np.complex64] | None
+        self, numbers: Ints, out: NDArray[np.complex64] | None
     ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
+        """Put readouts on the grid, in pieces of 64 MiB: k-space (coil, y, x, z), and what was acquired (y, x, z)."""
         grid, readouts = self.grid, self.readouts
         shape = (self.n_coils, grid.n_y, grid.n_x, grid.n_z)
         kspace = np.zeros(shape, np.complex64) if out is None else out
@@ -337,7 +354,7 @@ class RawImages:
         n_chunk = max(1, _CHUNK_BYTES // (8 * self.n_coils * int(readouts.n_samples[numbers[0]])))
         for start in range(0, len(numbers), n_chunk):
             chunk = numbers[start : start + n_chunk]
-            values = samples(chunk)  # (readout, coil, sample)
+            values = self._samples(chunk)  # (readout, coil, sample)
             self._check_finite(values, chunk)
             first, last = self._rows(chunk)
             x, z = self._columns(chunk)
@@ -365,7 +382,7 @@ class RawImages:
         n_elsewhere = int(np.count_nonzero(~here))
         return ", ".join(texts + ([f"{n_elsewhere} of other encoding spaces"] if n_elsewhere else []))
 
-    def _notes(self, here: NDArray[np.bool_]) -> tuple[str, ...]:
+    def _notes_of_readouts(self, here: NDArray[np.bool_]) -> tuple[str, ...]:
         readouts = self.readouts
         notes = [f"readouts: {self._counted(here)}"]
         others = sorted(set(map(int, readouts.kind[here])) - {IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING, NOISE})
