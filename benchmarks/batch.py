@@ -23,12 +23,12 @@ import numpy as np
 
 from mrisps.campaign.batch import BATCH_FOLDER, BatchResult, Entry, Item, Job, items_of, open_ledger, run_batch
 from mrisps.campaign.loop import Progress, Stop, Workers
+from mrisps.campaign.record import read_record
 from mrisps.campaign.sources import Source, sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import load_recipe
-from mrisps.reconstruction.record import read_record
 from mrisps.sampling import make_mask
 
 

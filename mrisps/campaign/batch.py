@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from mrisps.campaign.loop import Progress, Record, Stop, Workers, key_of, loop
+from mrisps.campaign.record import record_file
 from mrisps.campaign.sources import Source, sources_of
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import sha256_of
 from mrisps.journal import Journal
 from mrisps.model import SmoothPlusSparse
+from mrisps.reconstruction.choices import FROM_ZEROS
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.record import record_file
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import read_mask
@@ -67,6 +68,8 @@ class Job:
         A mask file, ``"from-zeros"``, or None: what the input states.
     undersample, scale, crop, device
         See :class:`mrisps.reconstruction.run.Run`.
+    keep
+        Write an output although the verdict on a slice is ``"unusable"``.
     threads
         Of the processor, for one worker.
     """
@@ -81,7 +84,41 @@ class Job:
     scale: float | None = None
     crop: bool = True
     device: str = "cpu"
+    keep: bool = False
     threads: int = 1
+
+    @classmethod
+    def of(cls, run: Run, folder: Path, *, mask: Path | None = None, keep: bool = False, threads: int = 1) -> "Job":
+        """The job of a run: makes the output folder, and keeps the weights in it for workers and for `mrisps verify`.
+
+        Raises
+        ------
+        FileError
+            The folder or the weights cannot be written.
+        """
+        folder = folder.absolute()
+        fingerprint = run.weights.model.fingerprint()
+        weights = folder / BATCH_FOLDER / f"weights-{fingerprint[:16]}.safetensors"
+        try:
+            (folder / BATCH_FOLDER / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(folder, f"cannot be used as output folder: {error.strerror}") from error
+        if not weights.is_file():
+            run.weights.model.save(weights)
+        return cls(
+            recipe=run.recipe,
+            weights_file=weights,
+            weights_name=run.weights.name,
+            weights_sha256=fingerprint,
+            folder=folder,
+            mask=FROM_ZEROS if run.mask == FROM_ZEROS else None if mask is None else mask.absolute(),
+            undersample=run.undersample,
+            scale=run.scale,
+            crop=run.crop,
+            device=run.device,
+            keep=keep,
+            threads=threads,
+        )
 
     def run(self, shape: tuple[int, int] | None = None) -> Run:
         """The run of an input with this (y, x) shape of k-space; without it a mask file is not looked at.
@@ -147,6 +184,8 @@ class Entry:
         Date and time, for people.
     n_slices, n_converged
         Of the output.
+    verdict
+        The gravest of the output's slices; see :mod:`mrisps.reconstruction.verdict`.
     summary
         Iterations and the like, for people.
     memory_bytes
@@ -171,6 +210,7 @@ class Entry:
     finished: str = ""
     n_slices: int = 0
     n_converged: int = 0
+    verdict: str = ""
     summary: str = ""
     memory_bytes: int = 0
     reused: bool = False
@@ -428,6 +468,11 @@ class BatchResult:
             entry.state == "done" and entry.n_converged < entry.n_slices
             for entry in (*self.entries.values(), *self.known.values())
         )
+
+    @property
+    def n_unusable(self) -> int:
+        """Files with unusable slices, which were kept."""
+        return sum(entry.verdict == "unusable" for entry in (*self.entries.values(), *self.known.values()))
 
 
 def run_batch(

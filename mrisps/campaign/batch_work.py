@@ -16,13 +16,14 @@ import torch
 
 from mrisps.campaign.batch import BATCH_FOLDER, Entry, Item, one_line
 from mrisps.campaign.loop import Record
+from mrisps.campaign.record import read_record, write_record_file
 from mrisps.campaign.sources import checked_sha256
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_slices
-from mrisps.reconstruction.record import read_record, write_record_file
 from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.verdict import gravest, verdict_of
 
 __all__ = ["Tell", "log_file", "peak_memory", "reconstruct_item"]
 
@@ -75,14 +76,13 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
         if not reused:
             output.parent.mkdir(parents=True, exist_ok=True)
             log.write(f"recipe {job.recipe.name}, {job.threads} threads, {job.device}")
-            done = run.write(file, output, input_sha256=sha256, progress=_telling(tell, log))
+            done = run.write(file, output, input_sha256=sha256, keep=job.keep, progress=_telling(tell, log))
             for note in done.notes:
                 log.write(f"note: {note}")
     if not reused and _status(source) != before:
         output.unlink(missing_ok=True)
         raise FileError(source, "changed while it was being read: is it still being written?")
-    write_record_file(output, source)
-    record = read_record(output)
+    record = write_record_file(output, source)
     iterations = [number for c in record.certificates if isinstance(number := c.get("n_iterations"), int)]
     few, many = min(iterations, default=0), max(iterations, default=0)
     return replace(
@@ -95,6 +95,7 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
         output_bytes=output.stat().st_size,
         n_slices=len(record.certificates),
         n_converged=sum(certificate.get("status") == "converged" for certificate in record.certificates),
+        verdict=gravest([verdict_of(certificate) for certificate in record.certificates]).level,
         summary=f"{few} iterations" if few == many else f"{few} to {many} iterations",
         reused=reused,
     )

@@ -20,16 +20,55 @@ from mrisps.campaign.batch import Item
 from mrisps.campaign.batch_work import reconstruct_item
 from mrisps.campaign.loop import Progress, Record
 from mrisps.errors import MrispsError
+from mrisps.threads import available_cores
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["DaskWorkers", "LocalWorkers", "WorkerDiedError"]
+__all__ = ["DaskWorkers", "LocalWorkers", "WorkerDiedError", "devices_of"]
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _ATTEMPTS = 2
 _REPORT_SECONDS = 0.2
 _START = threading.Lock()  # the environment is of the whole process: one start at a time
+
+
+def devices_of(
+    device: str, n_workers: int | None, threads: int | None, *, on_cluster: bool = False
+) -> tuple[list[str], int]:
+    """Where each worker computes, and its threads; by default threads times workers are the cores.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"``; ``"cuda"``: one worker for each GPU; ``"cuda:1"``: one worker on this GPU.
+    n_workers, threads
+        None: by the machine.
+    on_cluster
+        What the cluster's machines have is not known here.
+
+    Raises
+    ------
+    ValueError
+        More workers than GPUs.
+    """
+    n_cores = available_cores()
+    if on_cluster:
+        return [device] * (n_workers or n_cores), threads or 1
+    if device == "cpu":
+        n = n_workers or n_cores
+        return [device] * n, threads or max(1, n_cores // n)
+    if ":" in device:
+        if n_workers not in (None, 1):
+            raise ValueError(f"workers: one for each GPU, and {device} is one; take the device cuda for all of them")
+        return [device], threads or n_cores
+    import torch
+
+    n_gpus = torch.cuda.device_count()
+    if n_workers is not None and n_workers > n_gpus:
+        raise ValueError(f"workers: one for each GPU, and there are {n_gpus}")
+    n = n_workers or n_gpus
+    return [f"cuda:{index}" for index in range(n)], threads or max(1, n_cores // n)
 
 
 class WorkerDiedError(MrispsError):

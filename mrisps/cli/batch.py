@@ -1,9 +1,8 @@
 """`mrisps batch`: a folder or a manifest of k-space files to images, with a ledger, so that it can be killed and goes on."""
 
-import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -11,28 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import (
-    FAILURE,
-    INTERRUPTED,
-    UsageError,
-    fail,
-    make_folder,
-    note,
-    usage_errors,
-)
+from mrisps.cli.common import FAILURE, INTERRUPTED, UsageError, fail, note, usage_errors
+from mrisps.cli.compare import ManifestRoot
 from mrisps.cli.options import (
     AcceptUnconverged,
     Device,
+    Keep,
+    MaskFile,
+    NoCrop,
     Output,
     Overwrite,
     RecipeName,
     Scale,
     SetValues,
+    Undersample,
     Weights,
-    check_mask_option,
-    checked_device,
-    chosen_recipe,
-    chosen_weights,
+    chosen_run,
 )
 from mrisps.cli.terminal import BatchProgress
 from mrisps.errors import MrispsError
@@ -40,12 +33,9 @@ from mrisps.journal import JournalInUseError
 from mrisps.reconstruction.choices import FROM_ZEROS
 
 if TYPE_CHECKING:
-    from mrisps.campaign.batch import BatchResult, Item, WatchedFolder
-    from mrisps.campaign.loop import Record, Stop, Workers
+    from mrisps.campaign.batch import BatchResult
+    from mrisps.campaign.loop import Stop
     from mrisps.campaign.sources import Source
-    from mrisps.model import SmoothPlusSparse
-    from mrisps.reconstruction.recipe import Recipe
-    from mrisps.reports.run import Thresholds
 
 __all__ = ["batch"]
 
@@ -87,13 +77,11 @@ def batch(
         bool,
         typer.Option(
             "--resume/--no-resume",
-            help="Do only what is missing, has failed, or whose input, recipe or weights changed; or do everything again.",
+            help="Do only what is missing, has failed, or whose input, recipe, weights, options or software changed; or do "
+            "everything again.",
         ),
     ] = True,
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", metavar="DIR", help="Folder that the paths of a manifest are below. Default: its own."),
-    ] = None,
+    root: ManifestRoot = None,
     include_test: Annotated[
         bool, typer.Option("--include-test", help="Also the files of a manifest's split `test`, which are held out.")
     ] = False,
@@ -107,19 +95,11 @@ def batch(
             help="With --watch: a file is complete when it has not changed for so long.",
         ),
     ] = 5.0,
-    mask: Annotated[
-        str | None,
-        typer.Option("--mask", metavar="FILE|from-zeros", help="As for `mrisps recon`."),
-    ] = None,
-    undersample: Annotated[
-        bool, typer.Option("--undersample", help="Undersample fully sampled k-space with the recipe's mask rule first.")
-    ] = False,
+    mask: MaskFile = None,
+    undersample: Undersample = False,
     scale: Scale = None,
     changes: SetValues = None,
-    no_crop: Annotated[
-        bool,
-        typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header."),
-    ] = False,
+    no_crop: NoCrop = False,
     device: Device = "cpu",
     thresholds_file: Annotated[
         Path | None,
@@ -129,6 +109,7 @@ def batch(
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")] = True,
     overwrite: Overwrite = False,
+    keep: Keep = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
     """Reconstruct many files, resumably, in parallel.
@@ -139,76 +120,67 @@ def batch(
 
     Ctrl-C: the files in work are finished, no others are begun; again: they are given up.
 
-    Exit code 0: every slice converged. 1: a file failed, or a slice did not converge, or the disk is full. 2: the command is
-    wrong, nothing was done. 130: interrupted.
+    Exit code 0: every slice converged, none is unusable. 1: a file failed, a slice did not converge or is unusable, or the disk is
+    full. 2: the command is wrong, nothing was done. 130: interrupted.
     """
-    from mrisps.campaign.batch import BATCH_FOLDER, Job, open_ledger, remove_partial_files, run_batch
+    from mrisps.campaign.batch import Job, WatchedFolder, open_ledger, remove_partial_files, run_batch
+    from mrisps.campaign.batch_report import write_report
     from mrisps.campaign.loop import Stop
+    from mrisps.campaign.workers import DaskWorkers, LocalWorkers, devices_of
+    from mrisps.reports.run import Thresholds
 
-    recipe = chosen_recipe(recipe_name, changes, "mri")
     with usage_errors():
-        check_mask_option(mask)
-        if undersample and recipe.mask is None:
-            raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
-        if undersample and mask is not None:
-            raise UsageError("--undersample and --mask: give one of them, not both")
-        if scale is not None and not 0 < scale < float("inf"):
-            raise UsageError(f"--scale: expected a number > 0, got {scale}")
-        sources, watched = _files(source, root, include_test, watch, settle, output)
-        thresholds = _thresholds(thresholds_file)
-    devices, n_threads = _devices(device, workers, threads, on_cluster=scheduler is not None)
-    chosen = chosen_weights(weights, recipe, recipe_name)
-    model = chosen.model
-    folder = output.absolute()
-    make_folder(folder / BATCH_FOLDER / "logs")
-    job = Job(
-        recipe=recipe,
-        weights_file=_keep_weights(model, folder / BATCH_FOLDER),
-        weights_name=chosen.name,
-        weights_sha256=model.fingerprint(),
-        folder=folder,
-        mask=FROM_ZEROS if mask == FROM_ZEROS else None if mask is None else Path(mask).absolute(),
+        sources = _sources(source, root, include_test, watch, output)
+        thresholds = Thresholds() if thresholds_file is None else Thresholds.read(thresholds_file)
+    run = chosen_run(
+        "mri",
+        recipe_name,
+        changes,
+        weights=weights,
+        device=device,
+        mask=mask,
         undersample=undersample,
         scale=scale,
         crop=not no_crop,
-        device=devices[0],
-        threads=n_threads,
     )
+    with usage_errors():
+        devices, n_threads = devices_of(run.device, workers, threads, on_cluster=scheduler is not None)
+    mask_file = None if mask in (None, FROM_ZEROS) else Path(str(mask))
+    job = Job.of(run, output, mask=mask_file, keep=keep, threads=n_threads)
     stop = Stop()
     try:
-        with open_ledger(folder) as ledger:
-            remove_partial_files(folder)
-            with _stopping(stop, watch), BatchProgress() as progress, _team(devices, n_threads, scheduler) as team:
+        with open_ledger(job.folder) as ledger:
+            remove_partial_files(job.folder)
+            with _stopping(stop, watch), BatchProgress() as progress:
                 done = run_batch(
-                    sources,
+                    [] if watch else sources,
                     job,
-                    team,
+                    LocalWorkers(devices, n_threads)
+                    if scheduler is None
+                    else DaskWorkers(scheduler, len(devices), n_threads),
                     ledger,
                     progress,
                     stop=stop,
-                    watched=watched,
+                    watched=WatchedFolder(source, settle) if watch else None,
                     redo=not resume,
                     overwrite=overwrite,
                 )
             if stop.now and scheduler is None:  # the processes are gone, and leave what they were writing
-                remove_partial_files(folder)
-            _print_summary(done, folder)
+                remove_partial_files(job.folder)
+            _print_summary(done, job.folder)
             if report:
-                write_report(folder, ledger.records, recipe, thresholds)
+                write_report(job.folder, ledger.records, run.recipe.name, thresholds)
                 note(f"report: {output / 'report.html'}")
     except JournalInUseError as error:
         raise UsageError(f"{output}: another batch works on this folder") from error
-    if stop.now or (done.n_left and stop.soon and not watch):
+    if stop.now or (done.n_left and stop.soon and not watch and not done.disk_full):
         raise typer.Exit(INTERRUPTED)
-    if done.disk_full or done.failed or (done.n_unconverged and not accept_unconverged):
+    if done.disk_full or done.failed or done.n_unusable or (done.n_unconverged and not accept_unconverged):
         raise typer.Exit(FAILURE)
 
 
-def _files(
-    source: Path, root: Path | None, include_test: bool, watch: bool, settle: float, output: Path
-) -> "tuple[list[Source], WatchedFolder | None]":
-    """What there is to do, and where more comes from."""
-    from mrisps.campaign.batch import WatchedFolder
+def _sources(source: Path, root: Path | None, include_test: bool, watch: bool, output: Path) -> "list[Source]":
+    """What there is to do."""
     from mrisps.campaign.sources import sources_of
 
     if not source.is_dir() and source.exists() and source.suffix != ".toml":
@@ -218,61 +190,7 @@ def _files(
         raise UsageError(f"{output}: is the folder of the inputs; choose another --output")
     if watch and not source.is_dir():
         raise UsageError("--watch: is for folders, not for manifests")
-    sources = sources_of([source], root=root, include_test=include_test, may_be_empty=watch)
-    return ([], WatchedFolder(source, settle)) if watch else (sources, None)
-
-
-def _thresholds(path: Path | None) -> "Thresholds":
-    from mrisps.reports.run import Thresholds
-
-    return Thresholds() if path is None else Thresholds.read(path)
-
-
-def _devices(device: str, workers: int | None, threads: int | None, *, on_cluster: bool) -> tuple[list[str], int]:
-    """Where each worker computes, and its threads: threads times workers are the cores."""
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if on_cluster:  # what the cluster's machines have is not known here
-        n_workers = workers or n_cores
-        return [device] * n_workers, threads or 1
-    device = checked_device(device)
-    if device == "cpu":
-        n_workers = workers or n_cores
-        return [device] * n_workers, threads or max(1, n_cores // n_workers)
-    if ":" in device:
-        if workers not in (None, 1):
-            raise UsageError(
-                f"--workers {workers}: one for each GPU, and {device} is one; use --device cuda for all of them"
-            )
-        return [device], threads or n_cores
-    import torch
-
-    n_gpus = torch.cuda.device_count()
-    if workers is not None and workers > n_gpus:
-        raise UsageError(f"--workers {workers}: one for each GPU, and there are {n_gpus}")
-    n_workers = workers or n_gpus
-    return [f"cuda:{index}" for index in range(n_workers)], threads or max(1, n_cores // n_workers)
-
-
-def _keep_weights(model: "SmoothPlusSparse", folder: Path) -> Path:
-    """The weights in the output folder, for workers and for `mrisps verify`."""
-    path = folder / f"weights-{model.fingerprint()[:16]}.safetensors"
-    if not path.is_file():
-        model.save(path)
-    return path
-
-
-@contextmanager
-def _team(devices: Sequence[str], threads: int, scheduler: str | None) -> "Iterator[Workers[Item]]":
-    """The workers; whatever happens, none is left."""
-    from mrisps.campaign.workers import DaskWorkers, LocalWorkers
-
-    team = LocalWorkers(devices, threads) if scheduler is None else DaskWorkers(scheduler, len(devices), threads)
-    try:
-        yield team
-    except BaseException:
-        team.close(now=True)
-        raise
-    team.close(now=False)
+    return sources_of([source], root=root, include_test=include_test, may_be_empty=watch)
 
 
 @contextmanager
@@ -303,36 +221,13 @@ def _print_summary(done: "BatchResult", folder: Path) -> None:
     made = [entry for entry in done.entries.values() if entry.state == "done"]
     n_reused = sum(entry.reused for entry in made)
     unconverged = f", {done.n_unconverged} of them with slices that did NOT CONVERGE" if done.n_unconverged else ""
+    unusable = f", {done.n_unusable} of them with slices that are UNUSABLE" if done.n_unusable else ""
     left = f", {done.n_left} not begun or given up" if done.n_left else ""
     note(
-        f"{len(made) - n_reused} files reconstructed, {len(done.known) + n_reused} were up to date{unconverged}; "
+        f"{len(made) - n_reused} files reconstructed, {len(done.known) + n_reused} were up to date{unconverged}{unusable}; "
         f"{len(done.failed)} failed{left}"
     )
     for name, entry in done.failed.items():
         note(f"  failed: {entry.error} (log: {log_file(folder, name)})")
     if done.disk_full:
         fail(MrispsError(done.disk_full))
-
-
-def write_report(folder: Path, ledger: "Mapping[str, Record]", recipe: "Recipe", thresholds: "Thresholds") -> None:
-    """Write DIR/report.html from the ledger and the JSON beside each output."""
-    from mrisps.atomic import write_text
-    from mrisps.campaign.batch import Entry
-    from mrisps.reconstruction.record import read_record_file, record_file
-    from mrisps.reports.html import render
-    from mrisps.reports.run import RunFile, run_report
-
-    files, failures = [], []
-    for name, record in sorted(ledger.items()):
-        output = folder / name
-        entry = Entry.of(folder, name, record)
-        if entry.state != "done":
-            failures.append((name, entry.error or "was interrupted"))
-            continue
-        try:
-            facts = read_record_file(record_file(output))
-        except MrispsError as error:
-            failures.append((name, str(error)))
-            continue
-        files.append(RunFile(name, output, facts, entry.seconds, entry.memory_bytes))
-    write_text(folder / "report.html", render(run_report(files, failures, recipe.name, thresholds)))

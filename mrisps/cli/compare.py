@@ -116,7 +116,7 @@ def compare(
     ] = 2,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
-    """Compare recipes and other methods on files with references.
+    """Compare recipes and other methods with references.
 
     Every slice that has a reference is reconstructed with each recipe and each baseline, and judged by PSNR, SSIM and NMSE in
     fastMRI's definitions. Fully sampled files are undersampled with the recipe's mask rule, others taken as they are. Written to

@@ -249,8 +249,8 @@ def entry_line(name: str, entry: "Entry") -> str:
     slices = f"{entry.n_slices} slice{'s' if entry.n_slices > 1 else ''}"
     state = "converged" if not n_missed else f"NOT CONVERGED: {n_missed} of {entry.n_slices}"
     if entry.reused:
-        return f"{name}: was up to date, {slices} {state}"
-    return f"{name}: {slices} {state}, {entry.summary}, {entry.seconds:.1f} s"
+        return f"{name}: was up to date: {entry.verdict.upper()}: {slices} {state}"
+    return f"{name}: {entry.verdict.upper()}: {slices} {state}, {entry.summary}, {entry.seconds:.1f} s"
 
 
 @contextmanager

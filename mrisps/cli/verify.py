@@ -1,19 +1,13 @@
 """`mrisps verify`: make a reconstruction again and compare."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mrisps.cli.common import FAILURE, UsageError, memory_errors, note, result
 from mrisps.cli.options import checked_device
 from mrisps.cli.terminal import SolverProgress
-from mrisps.errors import FileError, MrispsError
-
-if TYPE_CHECKING:
-    from mrisps.model import SmoothPlusSparse
-    from mrisps.reconstruction.record import Record
 
 __all__ = ["verify"]
 
@@ -22,14 +16,19 @@ def verify(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A reconstruction: DIR/NAME.h5.")],
     source: Annotated[
         Path | None,
-        typer.Option("--input", metavar="FILE", help="What it was made from. Default: where the JSON beside it says."),
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="What it was made from. Default: where the JSON beside it says, or a file of the same name and content near it or "
+            "in the current folder.",
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             "--weights",
             metavar="NAME|FILE",
-            help="The weights it was made with. Default: those in the batch's folder or of the package that have the hash.",
+            help="The weights it was made with. Default: those near it or of the package that have the hash.",
         ),
     ] = None,
     device: Annotated[
@@ -42,29 +41,26 @@ def verify(
 ) -> None:
     """Make a reconstruction again and compare.
 
-    The recipe is the one that the file carries; what is compared are its data sets.
+    The recipe is the one that the file carries; what is compared are its data sets. It works for outputs of `mrisps recon` and of
+    `mrisps batch`.
 
     With the same input, recipe, weights and threads on the same machine they are the same, byte for byte. If not, the largest
     difference of each, relative to its largest pixel, and what changed.
 
-    Exit code 0: the same (or within --tolerance). 1: different; the input or the weights are others; or the output was changed.
+    Exit code 0: the same (or within --tolerance). 1: different; the input or the weights are others, or not found; or the output
+    was changed.
     """
-    from mrisps.reconstruction.record import read_record, read_record_file, record_file, verify_file
+    from mrisps.campaign.record import read_record
+    from mrisps.campaign.verify import find_input, find_made_with, verify_file
 
-    record = read_record(output)
-    if source is None:
-        beside = record_file(output)
-        if not beside.is_file():
-            raise UsageError(f"--input: is needed, there is no {beside} that names it")
-        source = Path(str(read_record_file(beside)["input_path"]))
-    if not source.is_file():
+    if source is not None and not source.is_file():
         raise UsageError(f"--input: {source}: does not exist")
-    if device is None:
-        device = record.text("machine", "device")
-    device = checked_device(device)
-    model = _weights(record, weights)
+    record = read_record(output)
+    source = find_input(record) if source is None else source
+    device = checked_device(record.text("machine", "device") if device is None else device)
+    made_with = find_made_with(record, weights)
     with memory_errors(device), SolverProgress(source.name, record.recipe().solver.tolerance) as progress:
-        done = verify_file(output, source, model, device=device, progress=progress.update)
+        done = verify_file(record, source, made_with, device=device, progress=progress.update)
     for change in done.changes:
         note(f"changed: {change}")
     if done.is_identical:
@@ -77,41 +73,3 @@ def verify(
     result(f"{output}: {'within the tolerance' if within else 'DIFFERENT'}, at most {done.largest:.2e}; {why}")
     if not within:
         raise typer.Exit(FAILURE)
-
-
-def _weights(record: "Record", option: str | None) -> "SmoothPlusSparse":
-    """The weights with the hash that the output names.
-
-    Raises
-    ------
-    MrispsError
-        None of those that are at hand have it.
-    """
-    from mrisps.model import SmoothPlusSparse
-
-    expected = record.text("weights", "sha256")
-    if option is not None:
-        model = SmoothPlusSparse.load(option)
-        if model.fingerprint() != expected:
-            raise FileError(option, f"are not the weights of {record.path.name}: its have {expected[:12]}...")
-        return model
-    for candidate in _candidates(record):
-        try:
-            model = SmoothPlusSparse.load(candidate)
-        except FileError:
-            continue
-        if model.fingerprint() == expected:
-            return model
-    raise MrispsError(
-        f"{record.path}: made with the weights {record.text('weights', 'name')!r} of SHA-256 {expected[:12]}..., which are not "
-        "at hand: name them with --weights"
-    )
-
-
-def _candidates(record: "Record") -> Iterator[Path]:
-    from mrisps.campaign.batch import BATCH_FOLDER
-    from mrisps.model.shipped import shipped_weights
-
-    for parent in list(record.path.absolute().parents)[:4]:  # outputs of a manifest lie in subfolders
-        yield from sorted((parent / BATCH_FOLDER).glob("weights-*.safetensors"))
-    yield from shipped_weights().values()

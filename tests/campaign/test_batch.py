@@ -1,6 +1,7 @@
 """What a batch does, does not do again, and survives."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -10,9 +11,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, Literal
 
+import numpy as np
 import pytest
 from batch_files import (
+    COLUMNS,
     RECIPE,
     Quiet,
     data_sets,
@@ -32,8 +36,12 @@ from mrisps.campaign.batch import Entry, Item, Job, WatchedFolder, open_ledger, 
 from mrisps.campaign.batch_work import peak_memory
 from mrisps.campaign.sources import Source, sources_of
 from mrisps.errors import FileError
+from mrisps.io.acquisition import Acquisition
+from mrisps.io.arrays import ArrayLayout
+from mrisps.io.fastmri import FastmriFile, write_kspace
 from mrisps.io.files import sha256_of
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.open import open_kspace
 from mrisps.journal import JournalInUseError
 from mrisps.reconstruction.run import FileResult, Run
 from mrisps.reconstruction.weights import Weights
@@ -316,11 +324,6 @@ def test_missing_input(job: Job, tmp_path: Path) -> None:
 
 def test_mask_options_are_those_of_recon(tmp_path: Path, job: Job) -> None:
     """The mask from zeros is known again; another mask is another output."""
-    import numpy as np
-    from batch_files import COLUMNS
-
-    from mrisps.io.fastmri import FastmriFile, write_kspace
-
     with FastmriFile(write_input(tmp_path / "stated.h5", 0)) as file:
         kspace = np.stack([record.kspace[0] for record in file.slices()])
     (tmp_path / "in").mkdir()
@@ -444,6 +447,44 @@ def test_damaged_entries_are_named(inputs: Path, job: Job, change: dict[str, obj
         ledger.append("v01.h5", {**Entry("done", "b").record(), **change})
     with pytest.raises(FileError, match=message):
         run(inputs, job)
+
+
+def test_an_input_is_opened_and_hashed_once(
+    inputs: Path, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the mask and the manifest ask for; and each slice is read once, twice where the mask comes from zeros."""
+    write_input(inputs / "v00.h5", 0, n_slices=2)
+    opened: list[Path] = []
+    hashed: list[Path] = []
+    read: list[int] = []
+    true_open, true_hash, true_read = open_kspace, hashlib.file_digest, FastmriFile.read_slice
+
+    def counting_open(path: Path, layout: ArrayLayout | None = None) -> KspaceFile:
+        opened.append(path)
+        return true_open(path, layout)
+
+    def counting_hash(file: BinaryIO, *arguments: object) -> object:
+        hashed.append(Path(file.name))
+        return true_hash(file, *arguments)  # type: ignore[call-overload]  # passed on
+
+    def counting_read(file: FastmriFile, index: int) -> Acquisition:
+        read.append(index)
+        return true_read(file, index)
+
+    monkeypatch.setattr("mrisps.io.open.open_kspace", counting_open)
+    monkeypatch.setattr(hashlib, "file_digest", counting_hash)
+    monkeypatch.setattr(FastmriFile, "read_slice", counting_read)
+    source = Source(inputs / "v00.h5", "v00.h5", sha256=sha256_of(inputs / "v00.h5"))
+    mask = np.zeros(24, dtype=np.bool_)
+    mask[list(COLUMNS)] = True
+    np.save(tmp_path / "mask.npy", mask)
+    choices: tuple[Path | Literal["from-zeros"] | None, ...] = (None, tmp_path / "mask.npy", "from-zeros")
+    for choice in choices:
+        opened.clear(), hashed.clear(), read.clear()
+        result = run([source], replace(job, mask=choice), redo=True)
+        assert made(result) == ["v00.h5"], result.failed
+        assert (opened.count(source.path), hashed.count(source.path)) == (1, 1)
+        assert read == ([0, 1, 0, 1] if choice == "from-zeros" else [0, 1])
 
 
 def test_an_entry_comes_back_as_it_was() -> None:
