@@ -190,7 +190,7 @@ class Recipe:
     noise_std
         Noise standard deviation in units of the scaled data. None: unknown; for MRI it is estimated from the border of k-space.
     nonnegative
-        True clips a real image at 0 after the reconstruction. (``prior.nonnegative`` minimises under x >= 0.)
+        True clips a real image at 0 after the reconstruction.
     preparation
         The steps for multi-coil MRI data. None: for single-coil data.
     prior
