@@ -113,8 +113,6 @@ class ArrayFile(KspaceFile):
 
     Parameters
     ----------
-    path
-        The file.
     layout
         What the axes are; None: stated beside the file.
 
@@ -238,8 +236,6 @@ def read_array(path: Path, variable: str | None = None, max_bytes: int = 64 << 3
 
     Parameters
     ----------
-    path
-        The file.
     variable
         Its name in an ``.npz`` or ``.mat`` file; None: the only one.
     max_bytes

@@ -159,8 +159,6 @@ class CflWriter(SliceWriter):
     ----------
     path
         ``NAME.cfl``.
-    n_slices
-        See `SliceWriter`.
     provenance
         Where the data come from; written as JSON below the dimensions.
     """

@@ -64,8 +64,6 @@ def convert_kspace(
 
     Parameters
     ----------
-    source
-        The file, open.
     destination
         The file to be written, atomically.
     to

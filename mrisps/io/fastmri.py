@@ -36,11 +36,6 @@ class FastmriFile(KspaceFile):
 
     As in fastMRI, both sizes of ``recon_shape`` are the width where the encoded image is narrower than the crop.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Attributes
     ----------
     multicoil : bool
@@ -181,8 +176,6 @@ def write_kspace(
 
     Parameters
     ----------
-    path
-        The file to be written.
     kspace
         complex64 (slice, y, x) or (slice, coil, y, x), centred, zero where nothing was acquired.
     target
@@ -237,10 +230,6 @@ class KspaceWriter(SliceWriter):
 
     Parameters
     ----------
-    path
-        The file to be written.
-    n_slices
-        How many slices there will be.
     header_xml
         Written as ``ismrmrd_header``.
     multicoil

@@ -50,8 +50,6 @@ def files_in(
 
     Parameters
     ----------
-    folder
-        The folder.
     suffixes
         File name endings in small letters, for example ``{".h5", ".npy"}``; the case of a file name does not matter.
     everywhere

@@ -32,11 +32,6 @@ _BLOCK = 64
 class Hdf5Reader:
     """An HDF5 file opened for reading; data sets by name, read in parts.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Raises
     ------
     FileError

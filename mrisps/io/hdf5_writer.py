@@ -8,9 +8,9 @@ once the file is closed.
 import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ from mrisps.io.writers import AtomicWriter
 __all__ = ["Hdf5Writer"]
 
 _RECORD_CHUNK = 64
+_T = TypeVar("_T")
 
 
 class Hdf5Writer(AtomicWriter):
@@ -111,8 +112,7 @@ class _Sink(io.RawIOBase):
     def __init__(self, raw: BinaryIO | io.FileIO) -> None:
         super().__init__()
         self._raw = raw
-        self._position = 0
-        self._size = 0
+        self._position = self._size = 0
         self._error: BaseException | None = None
 
     def check(self) -> None:
@@ -122,11 +122,7 @@ class _Sink(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+    writable = seekable = readable
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
@@ -137,41 +133,39 @@ class _Sink(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
         view = memoryview(buffer).cast("B")
-        content = b""
-        if self._error is None:
-            try:
-                self._raw.seek(self._position)
-                content = self._raw.read(len(view))
-            except BaseException as error:
-                self._error = error
-        view[:] = content.ljust(
-            len(view), b"\0"
-        )  # never fewer bytes than HDF5 asked for: what was dropped reads as zero
+        content = self._try(lambda: self._raw.read(len(view)))
+        view[:] = (content or b"").ljust(len(view), b"\0")  # never fewer bytes than asked for: what was dropped is zero
         self._position += len(view)
         return len(view)
 
     def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
         view = memoryview(content).cast("B")
+
+        def write_all() -> None:
+            rest = view
+            while rest:  # a raw write may take only a part
+                rest = rest[self._raw.write(rest) :]
+
         self._size = max(self._size, self._position + len(view))
-        if self._error is None:
-            try:
-                self._raw.seek(self._position)
-                rest = view
-                while rest:  # a raw write may take only a part
-                    rest = rest[self._raw.write(rest) :]
-            except BaseException as error:  # also Ctrl-C: HDF5 must not see it either, `check` raises it
-                self._error = error
+        self._try(write_all)
         self._position += len(view)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         self._size = self._position if size is None else size
-        if self._error is None:
-            try:
-                self._raw.truncate(self._size)
-            except BaseException as error:
-                self._error = error
+        self._try(lambda: self._raw.truncate(self._size))
         return self._size
+
+    def _try(self, action: Callable[[], _T]) -> _T | None:
+        """Do something at the present position. None after an error; Ctrl-C is one too, HDF5 must not see it."""
+        if self._error is not None:
+            return None
+        try:
+            self._raw.seek(self._position)
+            return action()
+        except BaseException as error:
+            self._error = error
+            return None
 
 
 @contextlib.contextmanager

@@ -52,8 +52,6 @@ class IsmrmrdFile(RawFile):
 
     Parameters
     ----------
-    path
-        The file.
     encoding
         Which encoding space to read.
     average

@@ -32,8 +32,6 @@ class IsmrmrdWriter(SliceWriter):
 
     Parameters
     ----------
-    path, n_slices
-        See `SliceWriter`.
     header
         Of the data.
     header_xml
@@ -224,8 +222,6 @@ def write_ismrmrd_images(
 
     Parameters
     ----------
-    path
-        The file to be written.
     images
         (slice, y, x), real or complex.
     geometries

@@ -39,20 +39,12 @@ class ManifestFile:
     ----------
     path
         Relative to the root of the dataset, with forward slashes; the same below the manifest's URL.
-    sha256
-        64 hexadecimal digits.
-    split
-        For example ``"val"``; ``"test"`` is held out.
-    size
-        In bytes.
-    contrast
-        For example ``"pd"``.
-    acceleration
-        Of an undersampled acquisition.
-    n_slices
-        Number of slices in the file.
-    n_coils
-        Receiver channels.
+    sha256, size
+        64 hexadecimal digits; bytes.
+    split, contrast
+        For example ``"val"`` (``"test"`` is held out), and ``"pd"``.
+    acceleration, n_slices, n_coils
+        Numbers of at least 1.
     shape
         (y, x) of k-space, for example ``"640x368"``.
     patient

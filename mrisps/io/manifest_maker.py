@@ -77,8 +77,6 @@ def make_manifest(
     ----------
     folder
         The root of the dataset.
-    name, description, url, licence
-        See `Manifest`.
     rule
         Which patient belongs to which split.
     patient_pattern

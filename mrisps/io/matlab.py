@@ -85,8 +85,6 @@ def read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
 
     Parameters
     ----------
-    path
-        The file.
     variable
         Its name; None: the only one there is.
 

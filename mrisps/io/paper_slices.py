@@ -94,10 +94,6 @@ def convert_paper_slice(
 
     Parameters
     ----------
-    source
-        The npz archive.
-    destination
-        The HDF5 file to be written, atomically.
     acceleration
         8 or 16: k-space is zero outside the paper's mask, which goes into the data set ``mask``. None: all that the
         archive has.
@@ -163,8 +159,6 @@ def convert_paper_slices(
         A folder, or one archive.
     destination
         A folder, made if it is missing.
-    acceleration
-        See `convert_paper_slice`.
     progress
         Called after each file with (files done, files in all, path written).
 

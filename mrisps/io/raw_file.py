@@ -146,8 +146,6 @@ class RawFile(KspaceFile):
 
         Parameters
         ----------
-        index
-            From 0 to n_slices - 1.
         out
             Where to put k-space, zeros (coil, y, x, z) complex64, for example mapped from a file; by default in memory.
 

@@ -38,8 +38,6 @@ class Readouts:
 
     Parameters
     ----------
-    source
-        The file.
     record
         What the format calls one of them, for messages: ``"acquisition"``.
     field_names

@@ -37,11 +37,6 @@ _TEXTS = ("provenance", "certificate", "geometry")
 class ResultFile:
     """A result file, opened for reading; images are read when asked for. Files without any of our attributes are read, too.
 
-    Parameters
-    ----------
-    path
-        The file.
-
     Attributes
     ----------
     path : Path
@@ -224,8 +219,6 @@ class ResultWriter(AtomicWriter):
     ----------
     path
         The file to be written; what is there stays until the block has ended well.
-    n_slices
-        How many slices there will be.
     attributes
         Attributes of the file, for example ``acquisition``, ``max``, ``norm`` and ``patient_id`` of the input.
     provenance

@@ -48,8 +48,6 @@ class TwixFile(RawFile):
 
     Parameters
     ----------
-    path
-        The file.
     average
         ``"mean"``: averages are averaged. ``"separate"``: each is a slice of its own.
 

@@ -44,13 +44,6 @@ class AtomicWriter(ABC):
 class SliceWriter(AtomicWriter):
     """Writes k-space slice after slice.
 
-    Parameters
-    ----------
-    path
-        The file to be written.
-    n_slices
-        How many slices there will be.
-
     Attributes
     ----------
     carries : frozenset of str
