@@ -38,7 +38,7 @@ def pattern_name(mask: SamplingMask) -> str:
     n_acquired = int((pattern & outer).sum())
     n_pairs = int((pattern[:, 1:] & pattern[:, :-1] & outer[:, 1:]).sum())
     n_expected = n_acquired**2 / int(outer.sum())
-    return "Poisson-disc samples" if n_pairs < 0.5 * n_expected else "irregular samples"
+    return "Poisson-disc samples" if n_expected >= 4 and n_pairs < 0.5 * n_expected else "irregular samples"
 
 
 def _columns(gaps: NDArray[np.int64]) -> str:

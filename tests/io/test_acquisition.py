@@ -89,3 +89,26 @@ def test_companions_have_to_fit_the_kspace(name: str) -> None:
         Acquisition(kspace, Path("x.h5"), **{name: np.ones(wrong, np.complex64)})
     with pytest.raises(FileError, match=f"{name}: has NaN"):
         Acquisition(kspace, Path("x.h5"), **{name: np.full(right, np.nan, np.complex64)})
+
+
+def acquired(mask: np.ndarray, stated: bool = False) -> np.ndarray:
+    kspace = (np.ones((2, *mask.shape)) * mask).astype(np.complex64)
+    return Acquisition(kspace, Path("a"), mask=mask if stated else None).acquired()
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_what_was_acquired(stated: bool) -> None:
+    columns = np.tile(np.arange(20) % 3 == 0, (30, 1))
+    np.testing.assert_array_equal(acquired(columns, stated), columns[0])
+    rows = np.ascontiguousarray(np.tile(np.arange(30) % 2 == 0, (20, 1)).T)
+    np.testing.assert_array_equal(acquired(rows, stated), rows)
+    grid = rows & np.tile(np.arange(20) % 2 == 0, (30, 1))
+    np.testing.assert_array_equal(acquired(grid, stated), grid)
+
+
+def test_a_few_zeros_and_a_partial_echo_are_still_columns() -> None:
+    columns = np.tile(np.arange(20) % 2 == 0, (30, 1))
+    columns[:5] = False
+    columns[17, 4] = False
+    np.testing.assert_array_equal(acquired(columns), np.arange(20) % 2 == 0)
+    assert Acquisition(np.eye(4, dtype=np.complex64)[np.newaxis], Path("a")).acquired().shape == (4, 4)

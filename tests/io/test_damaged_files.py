@@ -11,14 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_files import CALIBRATION, N_X, NOISE, RawLine, header, lines_of, normal, write_dicom, write_mrd, write_twix
+from result_files import write_result
 from scipy.io import savemat
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.arrays import ArrayLayout
+from mrisps.io.arrays import ArrayLayout, variables_of
 from mrisps.io.bart import CflWriter
 from mrisps.io.fastmri import write_kspace
+from mrisps.io.image_volume import ImageVolume
+from mrisps.io.nifti import nifti_header, write_nifti
 from mrisps.io.open import open_kspace
+from mrisps.io.result_file import ResultFile
 
 KSPACE = normal((2, 3, 16, 12))  # (slice, coil, y, x)
 SECONDS = 20
@@ -118,6 +122,9 @@ def read(path: Path) -> None:
             record = file.read_slice(index)
             assert record.kspace.shape == (file.n_coils, *file.shape)
             assert np.isfinite(record.kspace).all()
+    if layout is not None:
+        with in_time(), contextlib.suppress(FileError):
+            assert all(isinstance(dtype, str) for _, dtype in variables_of(path).values())
 
 
 def check(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
@@ -152,6 +159,30 @@ def test_damaged(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
 @given(mutations=MUTATIONS)
 def test_damaged_in_a_thousand_ways(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
     check(name, mutations)
+
+
+@settings(QUIET, max_examples=25)
+@given(mutations=MUTATIONS)
+def test_damaged_results(mutations: list[tuple[str, float, bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.h5"
+        write_result(path, np.ones((2, 8, 6), np.complex64), certificates=[{"status": "converged"}] * 2, provenance={})
+        path.write_bytes(mutated(path.read_bytes(), mutations))
+        with in_time(), contextlib.suppress(FileError), ResultFile(path) as file:
+            assert np.isfinite(file.volume().pixels).all()
+            assert len(file.certificates) in (0, file.n_slices)
+
+
+@settings(QUIET, max_examples=25)
+@given(mutations=MUTATIONS, suffix=st.sampled_from([".nii", ".nii.gz"]))
+def test_damaged_nifti_headers(mutations: list[tuple[str, float, bytes]], suffix: str) -> None:
+    pytest.importorskip("nibabel")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"a{suffix}"
+        write_nifti(path, ImageVolume(np.ones((2, 8, 6), np.float32), (None, None), path))
+        path.write_bytes(mutated(path.read_bytes(), mutations))
+        with in_time(), contextlib.suppress(FileError):
+            assert len(nifti_header(path).shape) > 0
 
 
 def check_dicom(mutations: list[tuple[str, float, bytes]]) -> None:

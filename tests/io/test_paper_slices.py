@@ -174,7 +174,7 @@ def test_hostile_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         read_paper_slice(path)
 
 
-def test_damaged_archives_are_file_errors(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_truncated_archives_are_file_errors(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez_compressed(path, **arrays())
     content = path.read_bytes()
@@ -182,15 +182,6 @@ def test_damaged_archives_are_file_errors(tmp_path: Path, rng: np.random.Generat
         path.write_bytes(content[:n_bytes])
         with pytest.raises(FileError):
             read_paper_slice(path)
-    for _ in range(200):
-        damaged = bytearray(content)
-        start = int(rng.integers(0, len(content)))
-        damaged[start : start + 3] = rng.bytes(3)
-        path.write_bytes(damaged)
-        try:
-            read_paper_slice(path)
-        except FileError:
-            continue
 
 
 def test_full_disk(tmp_path: Path, small_disk: SmallDisk) -> None:
