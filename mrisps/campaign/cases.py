@@ -34,7 +34,7 @@ __all__ = ["Case", "TuneSettings", "read_cases"]
 
 SMALLEST_SIDE = 8
 Judge = Callable[[Tensor], float]
-"""Image (1, 1, y, x) in the units of the input -> dB."""
+"""Image -> dB; see `Case`."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,16 @@ class Case:
     problem
         The same for every candidate: noise and mask are drawn once.
     judge
-        Image (1, 1, y, x) in the units of the input -> dB.
+        Image -> dB: (1, 1, y, x) in the units of the input; of a case by prediction (1, set, y, x) as the solver returns it.
+    by_prediction
+        The score is how well the image predicts k-space that was held out.
     """
 
     name: str
     identity: tuple[object, ...]
     problem: Problem
     judge: Judge
+    by_prediction: bool = False
 
 
 def read_cases(
@@ -146,7 +149,8 @@ def read_cases(
             for index in range(n // 2, n // 2 + 1) if slices is None else slices.of(path, n):
                 made = _kspace_case(file.read_slice(index), recipe, settings, len(cases), device)
                 name = path.name if n == 1 else f"{path.name} slice {index}"
-                cases.append(Case(name, (sha256, index, len(cases), asdict(settings)), *made))
+                identity = (sha256, index, len(cases), asdict(settings))
+                cases.append(Case(name, identity, *made, settings.criterion == "held-out"))
     return cases
 
 
@@ -187,7 +191,10 @@ def _kspace_case(
     preparation = recipe.preparation
     if problem.mask is not None and problem.mask.is_fully_sampled:
         if target is None or preparation is not None:
-            target = np.abs(to_array(_in_input_units(problem, problem.operator.adjoint(problem.y)))).astype(np.float32)
+            coils = (
+                to_image(problem.y[0].cpu().numpy()) * problem.scale
+            )  # (coil, y, x); not by the maps, which may be wrong
+            target = np.linalg.norm(coils, axis=0).astype(np.float32)
         seeded = recipe
         if recipe.mask is not None:
             seeded = replace(recipe, mask=replace(recipe.mask, seed=recipe.mask.seed + settings.seed + number))
@@ -271,21 +278,11 @@ def _held_out(source: Path, problem: Problem, settings: TuneSettings, number: in
         mask=SamplingMask.from_array(kept, mask.shape),
     )
 
-    def judge(image: Tensor) -> float:
-        error = predictor.forward(_in_solver_units(problem, image)) - measured
+    def judge(images: Tensor) -> float:
+        error = predictor.forward(images) - measured
         return -10 * math.log10(max(float(error.abs().square().sum()) / power, 1e-30))
 
     return reduced, judge
-
-
-def _in_input_units(problem: Problem, image: Tensor) -> Tensor:
-    return (image if problem.factor is None else image * problem.factor) * problem.scale
-
-
-def _in_solver_units(problem: Problem, image: Tensor) -> Tensor:
-    """Back from what :func:`reconstruct` returns; the factor has modulus 1 wherever a coil sees anything."""
-    image = image / problem.scale
-    return image if problem.factor is None else image * problem.factor.conj()
 
 
 def _cropped(acquisition: Acquisition, crop: tuple[int, int] | None) -> Acquisition:

@@ -26,7 +26,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.journal import Journal
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, solve_problem
 
 __all__ = ["Trial", "Tuning", "measure", "model_search", "open_journal", "tune"]
 
@@ -160,7 +160,7 @@ def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable
     score: float | None = None
     status, n_iterations = "nonfinite", 0
     try:
-        solved = reconstruct(case.problem, model, recipe, progress=report)
+        solved = (solve_problem if case.by_prediction else reconstruct)(case.problem, model, recipe, progress=report)
     except UnusableResultError:  # a bad candidate, not a failed search
         pass
     else:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
 
 from mrisps.errors import MrispsError
 from mrisps.io.json_text import JsonValue
@@ -14,7 +13,7 @@ from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.verdict import judge
 from mrisps.solvers import Reconstruction, solve
 
-__all__ = ["UnusableResultError", "image_facts", "reconstruct", "slice_certificate"]
+__all__ = ["UnusableResultError", "image_facts", "reconstruct", "slice_certificate", "solve_problem"]
 
 Progress = Callable[[int, float], None]
 """Called with (iteration, residual)."""
@@ -29,8 +28,6 @@ def reconstruct(
     model: SmoothPlusSparse,
     recipe: Recipe,
     *,
-    start: Tensor | None = None,
-    keep_coefficients: bool = False,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Solve a problem with a recipe's regularisation and return the images in input units.
@@ -41,7 +38,7 @@ def reconstruct(
     ----------
     problem, model, recipe
         What is solved, with which prior, and how.
-    start, keep_coefficients, progress
+    progress
         See :func:`mrisps.solvers.solve`.
 
     Returns
@@ -56,23 +53,7 @@ def reconstruct(
     ValueError
         Model and image do not fit together, for example an odd image size and CPR's 2 x 2 groups.
     """
-    result = solve(
-        problem.operator,
-        problem.y,
-        model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
-        recipe.solver,
-        use=recipe.prior_for(problem.operator.domain_shape[-2:], model.config.group_size),
-        noise_std=problem.noise_std,
-        start=start,
-        keep_coefficients=keep_coefficients,
-        progress=progress,
-    )
-    for certificate in result.certificates:
-        if certificate.status in ("nonfinite", "diverging"):
-            what = "met NaN or infinity" if certificate.status == "nonfinite" else "diverged"
-            raise UnusableResultError(
-                f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
-            )
+    result = solve_problem(problem, model, recipe, progress=progress)
     image, smooth = result.image, result.smooth
     if recipe.nonnegative and not image.is_complex():
         image = image.clamp(min=0)
@@ -83,6 +64,36 @@ def reconstruct(
         smooth=smooth * problem.scale,
         sparse=(image - smooth) * problem.scale,
     )
+
+
+def solve_problem(
+    problem: Problem, model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
+) -> Reconstruction:
+    """Solve a problem with a recipe's regularisation; images (1, set, y, x) in scaled units, as the solver returns them.
+
+    Raises
+    ------
+    UnusableResultError
+        The solver met NaN or infinity, or diverged.
+    ValueError
+        As :func:`reconstruct`.
+    """
+    result = solve(
+        problem.operator,
+        problem.y,
+        model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
+        recipe.solver,
+        use=recipe.prior_for(problem.operator.domain_shape[-2:], model.config.group_size),
+        noise_std=problem.noise_std,
+        progress=progress,
+    )
+    for certificate in result.certificates:
+        if certificate.status in ("nonfinite", "diverging"):
+            what = "met NaN or infinity" if certificate.status == "nonfinite" else "diverged"
+            raise UnusableResultError(
+                f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
+            )
+    return result
 
 
 def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:

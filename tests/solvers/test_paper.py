@@ -163,7 +163,9 @@ def test_nonnegative_and_beta_floor_are_part_of_the_certified_energy() -> None:
     energy = Energy(operator, y - 0.7, prior)
     expected = energy.value(result.image, result.coefficients).total
     assert result.certificate.energy == pytest.approx(float(expected))
-    bounded, free = (energy.residuals(result.image, result.coefficients, nonnegative)[0] for nonnegative in (True, False))
+    bounded, free = (
+        energy.residuals(result.image, result.coefficients, nonnegative)[0] for nonnegative in (True, False)
+    )
     assert result.certificate.residual_x == pytest.approx(float(bounded))
     assert float(bounded) < 0.9 * float(free)  # what holds the image at 0 is no residual
 
