@@ -22,9 +22,8 @@ from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.problem import (
     Problem,
-    denoising_problem,
+    image_problem,
     mri_problem,
-    super_resolution_problem,
     to_array,
 )
 from mrisps.reconstruction.recipe import Recipe
@@ -168,7 +167,7 @@ def _image_case(
     if recipe.blur is None:
         _check_size(path, image.shape, settings.border)
         measured = image + recipe.noise_std * noise.standard_normal(image.shape)
-        problem = denoising_problem(measured.astype(np.float32), recipe, device=device)
+        problem = image_problem(measured.astype(np.float32), recipe, device=device)
     else:
         blur = recipe.blur
         _check_size(path, (min(image.shape) - blur.kernel_size,), 0)
@@ -178,7 +177,7 @@ def _image_case(
         operator = BlurDownsample((fitting[0], fitting[1]), blur.kernel_size, blur.sigma, blur.stride, torch.float32)
         clean = operator.forward(torch.from_numpy(image.copy())[None, None])[0, 0].numpy()
         measured = clean + recipe.noise_std * noise.standard_normal(clean.shape)
-        problem = super_resolution_problem(measured.astype(np.float32), recipe, device=device)
+        problem = image_problem(measured.astype(np.float32), recipe, device=device)
     return _with_reference(problem, image, 1.0, settings.border)
 
 

@@ -2,8 +2,8 @@
 
     Acquisition or image  --(recipe: mask, preparation, scale)-->  Problem
 
-A :class:`Problem` owns the units: what a solver is given has an image maximum of about 1, and :meth:`Problem.in_input_units` is the
-one place where scale, phase and sets of maps are undone.
+A :class:`Problem` owns the units: what a solver is given has an image maximum of about 1; :meth:`Problem.combined` undoes phase and
+sets of maps, and ``scale`` the rest.
 """
 
 import math
@@ -29,9 +29,8 @@ from mrisps.sampling import SamplingMask, make_mask
 
 __all__ = [
     "Problem",
-    "denoising_problem",
+    "image_problem",
     "mri_problem",
-    "super_resolution_problem",
     "to_array",
 ]
 
@@ -145,34 +144,10 @@ def mri_problem(
             f"expected single-coil data, got {acquisition.n_coils} coils: take a recipe for several coils, such as `multicoil`",
             field="kspace",
         )
-    notes = []
     acquired, note = _acquired(acquisition, mask)
-    if note:
-        notes.append(note)
     if undersample:
         acquired = _undersampled(acquisition, recipe, acquired)
-    if acquired.is_fully_sampled:
-        notes.append("k-space is fully sampled: the reconstruction only denoises it")
-    pattern = acquired.array2d()
-    silent = pattern.any(axis=0) & ~(pattern & (acquisition.kspace != 0).any(axis=0)).any(
-        axis=0
-    )  # (x,): acquired, and zero throughout
-    if silent.any() and not acquired.is_fully_sampled:
-        notes.append(
-            f"{int(silent.sum())} acquired columns hold nothing but zeros: they are taken as measured, "
-            "and the ratio of data misfit to noise is too small"
-        )
-    if recipe.mask is not None and not acquired.is_fully_sampled:
-        off = acquired.realised_acceleration / recipe.mask.acceleration
-        if not 0.6 <= off <= 1.6:
-            notes.append(
-                f"the data are {acquired.realised_acceleration:.2f}-fold undersampled, the recipe is for "
-                f"{recipe.mask.acceleration:g}-fold"
-            )
-    if acquired.misses_nominal:
-        notes.append(
-            f"the mask was asked for acceleration {acquired.acceleration:g} and has {acquired.realised_acceleration:.2f}"
-        )
+    notes = [*([note] if note else []), *_sampling_notes(acquisition, recipe, acquired)]
     real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
     dtype = torch.float32 if real else torch.complex64
     if recipe.preparation is not None:
@@ -188,6 +163,29 @@ def mri_problem(
         noise_std = None if estimate is None else estimate / scale
     notes += _stride_note(recipe, acquisition.shape)
     return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
+
+
+def _sampling_notes(acquisition: Acquisition, recipe: Recipe, acquired: SamplingMask) -> list[str]:
+    """What a user should know about the sampling."""
+    realised = acquired.realised_acceleration
+    notes = []
+    if acquired.misses_nominal:
+        notes.append(f"the mask was asked for acceleration {acquired.acceleration:g} and has {realised:.2f}")
+    if acquired.is_fully_sampled:
+        return [*notes, "k-space is fully sampled: the reconstruction only denoises it"]
+    pattern = acquired.array2d()
+    measured = pattern & (acquisition.kspace != 0).any(axis=0)
+    silent = pattern.any(axis=0) & ~measured.any(axis=0)  # (x,): acquired, and zero throughout
+    if silent.any():
+        notes.append(
+            f"{int(silent.sum())} acquired columns hold nothing but zeros: they are taken as measured, "
+            "and the ratio of data misfit to noise is too small"
+        )
+    if recipe.mask is not None and not 0.6 <= realised / recipe.mask.acceleration <= 1.6:
+        notes.append(
+            f"the data are {realised:.2f}-fold undersampled, the recipe is for {recipe.mask.acceleration:g}-fold"
+        )
+    return notes
 
 
 def _stride_note(recipe: Recipe, shape: tuple[int, int]) -> list[str]:
@@ -245,7 +243,7 @@ def _on_grid(mask: SamplingMask, pattern: NDArray[np.bool_]) -> SamplingMask:
     return replace(mask, shape=(int(pattern.shape[0]), int(pattern.shape[1])), pattern=pattern[0])
 
 
-def denoising_problem(
+def image_problem(
     image: NDArray[np.float32],
     recipe: Recipe,
     *,
@@ -253,53 +251,38 @@ def denoising_problem(
     scale: float | None = None,
     device: torch.device | str = "cpu",
 ) -> Problem:
-    """Denoising: the identity as operator.
+    """Denoising (the identity as operator) or super-resolution (blur and downsampling), as the recipe says.
 
     Parameters
     ----------
     image
-        (y, x) noisy image, maximum about 1 unless the recipe has a scale rule.
+        (y, x), maximum about 1 unless the recipe has a scale rule. A valid convolution with a k x k kernel and stride s maps n
+        pixels to (n - k) // s + 1; of the sizes n that fit a low-resolution image, the smallest is reconstructed.
     recipe
-        Gives scale rule and noise level.
+        Gives operator, scale rule and noise level.
     noise_std
         Noise standard deviation in the units of the image; by default that of the recipe.
     scale, device
         As in :func:`mri_problem`.
+
+    Raises
+    ------
+    MrispsError
+        The recipe is for k-space.
     """
-    if recipe.task != "denoise":
-        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for denoising")
-    operator = Identity((1, *image.shape), torch.float32, torch.device(device))
-    return _image_problem(operator, image, recipe, noise_std, scale)
-
-
-def super_resolution_problem(
-    image: NDArray[np.float32],
-    recipe: Recipe,
-    *,
-    noise_std: float | None = None,
-    scale: float | None = None,
-    device: torch.device | str = "cpu",
-) -> Problem:
-    """Super-resolution: an image that was blurred and downsampled as the recipe says.
-
-    Parameters
-    ----------
-    image
-        (y, x) low-resolution image. A valid convolution with a k x k kernel and stride s maps n pixels to (n - k) // s + 1; of the
-        sizes n that fit, the smallest is reconstructed.
-    recipe
-        Gives blur, scale rule and noise level.
-    noise_std, scale, device
-        As in :func:`denoising_problem`.
-    """
-    if recipe.blur is None:
-        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for super-resolution")
-    blur = recipe.blur
-    height, width = ((size - 1) * blur.stride + blur.kernel_size for size in image.shape)
-    operator = BlurDownsample(
-        (height, width), blur.kernel_size, blur.sigma, blur.stride, torch.float32, torch.device(device)
-    )
-    return _image_problem(operator, image, recipe, noise_std, scale)
+    place = torch.device(device)
+    if recipe.task == "denoise":
+        operator: LinearOperator = Identity((1, *image.shape), torch.float32, place)
+    elif recipe.blur is not None:
+        blur = recipe.blur
+        height, width = ((size - 1) * blur.stride + blur.kernel_size for size in image.shape)
+        operator = BlurDownsample((height, width), blur.kernel_size, blur.sigma, blur.stride, torch.float32, place)
+    else:
+        raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for images")
+    y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(place)[None, None]
+    scale = _scale(operator, y, recipe, scale)
+    std = recipe.noise_std if noise_std is None else noise_std / scale
+    return Problem(operator, y / scale, scale, std)
 
 
 def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.float32] | NDArray[np.complex64]:
@@ -309,19 +292,6 @@ def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.f
         return array
     height, width = array.shape
     return center_crop(array, (min(crop[0], height), min(crop[1], width)))
-
-
-def _image_problem(
-    operator: LinearOperator,
-    image: NDArray[np.float32],
-    recipe: Recipe,
-    noise_std: float | None,
-    scale: float | None,
-) -> Problem:
-    y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(operator.device)[None, None]
-    scale = _scale(operator, y, recipe, scale)
-    std = recipe.noise_std if noise_std is None else noise_std / scale
-    return Problem(operator, y / scale, scale, std)
 
 
 def _scale(operator: LinearOperator, y: Tensor, recipe: Recipe, given: float | None) -> float:

@@ -36,7 +36,7 @@ from mrisps.io.memory import MemoryKspace
 from mrisps.io.open import open_slices
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
-from mrisps.reconstruction.problem import Problem, denoising_problem, mri_problem, super_resolution_problem, to_array
+from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, slice_certificate
 from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
@@ -362,8 +362,7 @@ class Run:
                 device=self.device,
                 maps_folder=self.maps_folder,
             )
-        make = denoising_problem if self.recipe.task == "denoise" else super_resolution_problem
-        return make(given, self.recipe, noise_std=self.noise_std, scale=self.scale, device=self.device)
+        return image_problem(given, self.recipe, noise_std=self.noise_std, scale=self.scale, device=self.device)
 
     def solve(
         self,

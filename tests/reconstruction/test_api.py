@@ -272,7 +272,7 @@ def test_the_key_names_all_that_a_result_depends_on(
         run.with_mask("from-zeros").key("0" * 64),
         replace(run, crop=False).key("0" * 64),
     ]
-    monkeypatch.setattr(run_module, "code_commit", lambda: "another")
+    monkeypatch.setattr(run_module, "software_key", lambda: "another")
     others.append(run.key("0" * 64))
     assert len({key, *others}) == len(others) + 1
 

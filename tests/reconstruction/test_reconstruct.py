@@ -18,7 +18,7 @@ from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity
 from mrisps.reconstruction import reconstruct as module
 from mrisps.reconstruction.choices import SliceChoice
-from mrisps.reconstruction.problem import denoising_problem, mri_problem, super_resolution_problem
+from mrisps.reconstruction.problem import image_problem, mri_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
 from mrisps.reconstruction.run import Run
@@ -172,9 +172,9 @@ def test_multicoil_is_refused_by_name(recipe: Recipe) -> None:
 def test_wrong_task_is_refused(recipe: Recipe) -> None:
     image = np.ones((8, 8), dtype=np.float32)
     with pytest.raises(MrispsError, match="not for denoising"):
-        denoising_problem(image, recipe)
+        image_problem(image, recipe)
     with pytest.raises(MrispsError, match="not for super-resolution"):
-        super_resolution_problem(image, recipe)
+        image_problem(image, recipe)
     with pytest.raises(MrispsError, match="not for MRI"):
         mri_problem(acquisition(), replace(recipe, task="denoise", mask=None))
 
@@ -282,13 +282,13 @@ def test_denoising_and_super_resolution_use_the_same_path(model: SmoothPlusSpars
     clean = np.outer(np.linspace(0, 1, 24), np.ones(20)).astype(np.float32)
     noisy = (clean + 0.1 * rng.normal(size=clean.shape)).astype(np.float32)
     denoise = replace(recipe, task="denoise", mask=None, scale=None, noise_std=0.1)
-    result = reconstruct(denoising_problem(noisy, denoise), model, denoise)
+    result = reconstruct(image_problem(noisy, denoise), model, denoise)
     direct = solve(Identity((24, 20)), torch.from_numpy(noisy)[None, None], model, denoise.solver)
     torch.testing.assert_close(result.image, direct.image)
     assert result.certificate.expected_misfit == pytest.approx(0.1 * noisy.size**0.5)
 
     superres = replace(denoise, task="superres", blur=BlurRule(kernel_size=6, sigma=1.0, stride=2), noise_std=0.01)
-    problem = super_resolution_problem(clean[:9, :7], superres)
+    problem = image_problem(clean[:9, :7], superres)
     assert problem.operator.domain_shape == (1, 22, 18)
     assert problem.operator.range_shape == (1, 9, 7)
     assert reconstruct(problem, model, superres).image.shape == (1, 1, 22, 18)
