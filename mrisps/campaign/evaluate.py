@@ -185,7 +185,7 @@ class _Method:
         if not problem.operator.domain_dtype.is_complex:
             found = found.real.clamp(min=0) if self.recipe.nonnegative else found.real
         if problem.factor is not None:  # the baselines know one set of maps: the first
-            found = found * problem.factor[:, :1]
+            found = found * problem.factor[:, 0, :1]
         return to_array(found * problem.scale), "", 0
 
 

@@ -31,6 +31,9 @@ EXISTS = 0.5
 SIGNAL = 0.1
 """Pixels with signal: the low-resolution image is above this fraction of its 99th percentile."""
 
+SMALLEST_WEIGHT = 1e-3
+"""No map is set to 0 where there may be signal."""
+
 FAINT = 0.1
 """Where all maps are weighted below this, they do not cover a pixel."""
 
@@ -134,8 +137,10 @@ def _estimate(
         unexplained = _unexplained(region, vectors, known_noise)
         if unexplained[0] - unexplained[1] < SECOND_SET:
             n_sets = 1
-    weights = found.eigenvalues[:n_sets, None].pow(settings.weight).cpu().numpy()
-    maps: Complex = (vectors[:n_sets] * weights.clip(min=1e-3)).astype(np.complex64)
+    powers = torch.full((n_sets, 1, 1), settings.further_weight)
+    powers[0] = settings.weight
+    weights = found.eigenvalues[:n_sets].cpu().pow(powers).clamp(min=SMALLEST_WEIGHT).numpy()
+    maps: Complex = (vectors[:n_sets] * weights[:, None]).astype(np.complex64)
     return maps
 
 

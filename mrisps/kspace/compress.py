@@ -10,7 +10,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.crop import whole_readouts
 from mrisps.kspace.grid import to_image, to_kspace
 from mrisps.kspace.settings import CoilCompression
-from mrisps.kspace.step import Complex, Done, error_in, mask_of, mixed
+from mrisps.kspace.step import Complex, Done, Step, error_in, mask_of, mixed
 from mrisps.kspace.whiten import noise_std_of, with_mixed_coils
 
 __all__ = ["compress"]
@@ -30,11 +30,17 @@ def compress(acquisition: Acquisition, settings: CoilCompression) -> tuple[Acqui
     if n >= acquisition.n_coils:
         return acquisition, None
     if settings.method == "geometric":
-        compressed, kept = _geometric(acquisition, source, n)
+        compressed, matrix, kept = _geometric(acquisition, source, n)
     else:
-        compressed = with_mixed_coils(acquisition, _principal(samples, n)[0])
-    coils = [acquisition.n_coils, n]
-    return compressed, Done({"step": "compression", "method": settings.method, "coils": coils, "signal_kept": kept})
+        matrix = _principal(samples, n)[0]
+        compressed = with_mixed_coils(acquisition, matrix)
+    step: Step = {
+        "step": "compression",
+        "method": settings.method,
+        "coils": [acquisition.n_coils, n],
+        "signal_kept": kept,
+    }
+    return compressed, Done(step, undo=matrix.conj().swapaxes(-2, -1))
 
 
 def _number(acquisition: Acquisition, samples: NDArray[np.complex128], settings: CoilCompression) -> tuple[int, float]:
@@ -61,7 +67,7 @@ def _principal(samples: NDArray[np.complex128], n: int) -> tuple[NDArray[np.comp
     return vectors[:, ::-1][:, :n].conj().T, float(values[::-1][:n].clip(min=0).sum()) / total if total > 0 else 1.0
 
 
-def _geometric(acquisition: Acquisition, source: Complex, n: int) -> tuple[Acquisition, float]:
+def _geometric(acquisition: Acquisition, source: Complex, n: int) -> tuple[Acquisition, NDArray[np.complex128], float]:
     """A matrix for each row of the image (the readout is transformed), aligned from row to row."""
     mask = mask_of(acquisition)
     if not (whole_readouts(source) and (mask == mask[:1]).all()):
@@ -96,4 +102,4 @@ def _geometric(acquisition: Acquisition, source: Complex, n: int) -> tuple[Acqui
         # Every row's matrix has orthonormal rows: white noise stays white, so any of them will do.
         noise_scan=mixed(matrices[0], acquisition.noise_scan),
     )
-    return result, kept / total if total > 0 else 1.0
+    return result, matrices, kept / total if total > 0 else 1.0

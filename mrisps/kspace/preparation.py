@@ -51,9 +51,11 @@ class Prepared:
         the weight of a set at a pixel, at most about 1.
     phase
         complex64 (set, y, x) of modulus 1; ones where none was removed.
+    combine
+        complex64 (set, set, y, x), triangular: applied to the images of the sets it gives images whose root sum of squares is
+        that of the coil images of the input, in the unit of ``unit``.
     unit
-        Input units of one unit of ``kspace``: a power of 2, so that scaling loses nothing; 1 after whitening, when the unit is the
-        standard deviation of the complex noise.
+        Input units of one unit of the combined image: a power of 2, so that scaling loses nothing.
     noise_std
         Of the real and of the imaginary part of a sample, where a noise scan tells; else None.
     steps
@@ -68,6 +70,7 @@ class Prepared:
     mask: Mask
     maps: Complex
     phase: Complex
+    combine: Complex
     unit: float
     noise_std: float | None
     steps: tuple[Step, ...]
@@ -140,12 +143,33 @@ def prepare(
         mask_of(now),
         maps,
         phase,
-        1.0 if whitened else unit,
+        _combination(maps, [done.undo for done in found if done.undo is not None]),
+        unit,
         WHITE_NOISE_STD if whitened else None,
         tuple(done.step for done in found),
         tuple(line for done in found for line in done.notes),
         {key: value for done in found for key, value in done.facts.items()},
     )
+
+
+def _combination(maps: Complex, undo: list[NDArray[np.complex128]]) -> Complex:
+    """R of the QR decomposition of the maps S of the input's coils at every pixel, (set, set, y, x): |R x| = |S x|."""
+    coils = maps
+    for matrix in reversed(undo):
+        rows = matrix if matrix.ndim == 3 else matrix[None]  # (y or 1, old, new)
+        coils = np.einsum("yon,snyx->soyx" if len(rows) > 1 else "zon,snyx->soyx", rows.astype(np.complex64), coils)
+    n_sets = len(coils)
+    triangular = np.zeros((n_sets, n_sets, *maps.shape[2:]), dtype=np.complex64)
+    done: list[Complex] = []
+    for column, part in enumerate(coils):
+        rest = part
+        for row, unit in enumerate(done):
+            triangular[row, column] = (unit.conj() * rest).sum(axis=0)
+            rest = rest - unit * triangular[row, column]
+        size = np.sqrt(np.square(np.abs(rest)).sum(axis=0))
+        triangular[column, column] = size
+        done.append(rest / np.where(size > 0, size, 1))
+    return triangular
 
 
 def _divided(array: Complex | None, unit: float) -> Complex | None:

@@ -26,8 +26,9 @@ class CoilMaps:
         Side of the windows, at most; along an axis of n calibration samples no more than n / 3 + 3.
     threshold
         Singular values below this fraction of the largest are noise.
-    weight
-        Maps are weighted by this power of their eigenvalue, which is near 1 where they are consistent with the calibration data.
+    weight, further_weight
+        The maps of the first set are weighted by this power of their eigenvalue, those of further sets by that one. The eigenvalue
+        is near 1 where a set is consistent with the calibration data.
 
     Source
     ------
@@ -37,8 +38,9 @@ class CoilMaps:
     n_sets: Count | None = None
     calibration_width: Annotated[int, Range(ge=SMALLEST_CALIBRATION)] = 24
     kernel_width: Annotated[int, Range(ge=2)] = 10
-    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.01
-    weight: NonNegative = 4.0
+    threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.007
+    weight: NonNegative = 0.5
+    further_weight: NonNegative = 6.0
 
 
 @settings

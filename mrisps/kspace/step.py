@@ -29,11 +29,15 @@ class Done:
         What a user should know.
     facts
         Numbers for the verdict, see :mod:`mrisps.reconstruction.verdict`.
+    undo
+        Where coils were mixed: what takes the new ones back to the old ones, (old, new), or (y, old, new) for one matrix a row
+        of the image. None: they were not.
     """
 
     step: Step
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    undo: NDArray[np.complex128] | None = None
 
 
 def error_in(acquisition: Acquisition, message: str, field: str) -> FileError:

@@ -80,14 +80,15 @@ def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
     if not relative[0] > 1e-9:
         raise error_in(acquisition, "the noise of the coils is linearly dependent: it cannot be whitened", "noise_scan")
     # Coils are brought to one size first: their gains may differ by more than single precision holds.
-    whiten = np.linalg.inv(np.linalg.cholesky(covariance / np.outer(size, size))) / size
+    root = np.linalg.cholesky(covariance / np.outer(size, size))
+    whiten = np.linalg.inv(root) / size
     eigenvalues = np.linalg.eigvalsh(covariance)
     step = {
         "step": "prewhiten",
         "noise_samples": n_samples,
         "condition": float(eigenvalues[-1] / max(eigenvalues[0], 1e-300)),
     }
-    return with_mixed_coils(acquisition, whiten), Done(step)
+    return with_mixed_coils(acquisition, whiten), Done(step, undo=root * size[:, None])
 
 
 def with_mixed_coils(acquisition: Acquisition, matrix: NDArray[np.complex128]) -> Acquisition:

@@ -56,8 +56,8 @@ class Problem:
     steps
         What was done to the data beforehand; see :mod:`mrisps.kspace.preparation`.
     factor
-        (1, set, y, x) complex, what the solver's images are multiplied by: the weight of a set's maps, and the phase that was
-        removed. None: nothing.
+        (1, set, set, y, x) complex: a matrix at every pixel, applied to the solver's images of the sets. It holds the phase that
+        was removed and the weights of the maps, so that the root sum of squares is that of the coil images. None: nothing.
     facts
         What the verdict looks at, from the preparation; see :data:`mrisps.reconstruction.verdict.LIMITS`.
     """
@@ -83,15 +83,16 @@ class Problem:
         Returns
         -------
         Tensor
-            (batch, 1, y, x). One set: that image times ``factor``. Several: the root of their sum of squares, with the phase of the
-            first set.
+            (batch, 1, y, x). One set: that image times ``factor``. Several: the root sum of squares of ``factor`` times the images,
+            with the phase of the first set.
         """
-        images = images if self.factor is None else images * self.factor
-        if images.shape[1] == 1:
-            return images
-        magnitude = images.abs().square().sum(dim=1, keepdim=True).sqrt()
-        first = images[:, :1]
-        return magnitude * torch.sgn(first) if first.is_complex() else magnitude
+        parts = images if self.factor is None else (self.factor * images[:, None]).sum(dim=2)
+        if parts.shape[1] == 1:
+            return parts
+        magnitude = torch.linalg.vector_norm(parts, dim=1, keepdim=True)
+        first = images[:, :1] if self.factor is None else images[:, :1] * self.factor[:, 0, :1]
+        combined: Tensor = magnitude * torch.sgn(first if images.is_complex() else images[:, :1])
+        return combined
 
     def zero_filled(self, crop: tuple[int, int] | None = None) -> NDArray[np.float32]:
         """Magnitude (y, x) of A^H y in input units, centrally cropped where a smaller size is asked for."""
@@ -212,7 +213,11 @@ def _sense_problem(
     maps = torch.from_numpy(prepared.maps * prepared.phase[:, None])
     operator = Sense(sampling, maps, dtype, torch.device(device))
     y = torch.from_numpy(prepared.kspace).to(operator.device)[None]
-    inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit)
+    diagonal = np.abs(prepared.combine[0, 0])
+    gain = float(
+        np.median(diagonal[diagonal > 0])
+    )  # units of the image over those of the k-space, which may be whitened
+    inner = _scale(operator, y, recipe, None if scale is None else scale / prepared.unit / gain)
     if scale is None and recipe.scale is not None and min(calibration_shape(prepared.mask)) < SMALLEST_CALIBRATION:
         # Regular undersampling without a centre: an alias is fainter than the image by the acceleration R, R of them that lie on
         # top of each other in phase are as bright. The geometric mean is wrong by no more than the root of R.
@@ -222,13 +227,13 @@ def _sense_problem(
         measured = estimate_noise_std(prepared.kspace, prepared.mask) if measured is None else measured
         noise_std = None if measured is None else measured / inner
     notes += _stride_note(recipe, shape)
-    weight = np.sqrt(np.square(np.abs(prepared.maps)).sum(axis=1))  # (set, y, x)
-    parts = weight * (prepared.phase if dtype.is_complex else 1)
-    factor = torch.from_numpy(parts).to(operator.device, dtype)[None]
+    phase = prepared.phase if dtype.is_complex else np.ones_like(prepared.phase)
+    matrix = torch.from_numpy(prepared.combine / np.float32(gain) * phase).to(operator.device)[None]
+    factor = matrix.real if len(phase) == 1 and not dtype.is_complex else matrix
     return Problem(
         operator,
         y / inner,
-        inner * prepared.unit,
+        inner * gain * prepared.unit,
         noise_std,
         sampling,
         tuple(notes),

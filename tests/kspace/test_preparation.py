@@ -100,8 +100,34 @@ def test_prewhitening_gives_unit_covariance() -> None:
     covariance = samples @ samples.conj().T / samples.shape[1]
     np.testing.assert_allclose(covariance, np.eye(4), atol=0.1)
     assert prepared.noise_std == pytest.approx(np.sqrt(0.5))
-    assert prepared.unit == 1
     assert prepared.steps[1]["step"] == "prewhiten"
+
+
+@pytest.mark.parametrize(
+    "compression", [None, CoilCompression(n_coils=3), CoilCompression(n_coils=3, method="geometric")]
+)
+@pytest.mark.parametrize("n_sets", [1, 2])
+def test_the_image_has_the_unit_of_the_input(n_sets: int, compression: CoilCompression | None) -> None:
+    """Whitening and compression leave no trace: the image is the root sum of squares of the coil images of the file."""
+    image, maps = phantom((48, 40), 4)
+    sets = np.stack([maps, 0.3 * np.roll(maps, 9, axis=2)])[:n_sets]
+    images = np.stack([image, np.roll(image, 5, axis=1)])[:n_sets]
+    coils = (sets * images[:, None]).sum(axis=0)
+    acquisition = Acquisition(
+        kspace=(8 * fft2c(coils)).astype(np.complex64),
+        source=Path("a file"),
+        mask=np.ones(40, dtype=np.bool_),
+        noise_scan=correlated_noise(4, 5000, 1),
+        sensitivity_maps=sets.astype(np.complex64),
+    )
+    prepared = prepare(acquisition, all_of(acquisition), replace(NOTHING, prewhiten=True, compression=compression))
+    normal = np.einsum("scyx,tcyx->yxst", prepared.maps.conj(), prepared.maps)
+    seen = (prepared.maps.conj() * ifft2c(prepared.kspace)).sum(axis=1)
+    solved = np.linalg.pinv(normal, rcond=1e-5) @ np.moveaxis(seen, 0, -1)[..., None]  # the sets' images
+    combined = np.linalg.norm(np.moveaxis(prepared.combine, (0, 1), (2, 3)) @ solved, axis=(2, 3)) * prepared.unit
+    expected = 8 * np.sqrt((np.abs(coils) ** 2).sum(axis=0))
+    tolerance = 1e-3 if compression is None else 0.1  # a fourth coil that is left out takes what it saw
+    assert np.linalg.norm(combined - expected) < tolerance * np.linalg.norm(expected)
 
 
 def test_too_little_or_dependent_noise() -> None:
@@ -146,7 +172,7 @@ def test_a_partial_readout_keeps_its_oversampling() -> None:
     mask[:6] = False
     prepared = prepare(acquisition, mask, replace(NOTHING, remove_oversampling=True, maps=QUICK))
     assert prepared.kspace.shape == (4, 48, 40)
-    assert prepared.notes == ("the readout is not fully sampled: its oversampling is not removed",)
+    assert "the readout is not fully sampled: its oversampling is not removed" in prepared.notes
 
 
 # ---------------------------------------------------------------------------------------------------------- compression
@@ -291,7 +317,7 @@ def test_a_folded_object_gets_two_sets_of_maps_which_explain_it() -> None:
     assert one.facts["unexplained_energy"] > 0.001
     assert two.facts["unexplained_energy"] < 0.1 * one.facts["unexplained_energy"]
     weight = np.sqrt((np.abs(two.maps) ** 2).sum(axis=1))
-    assert float(np.median(weight[1][both])) > 0.5  # the second set is there where the object lies on itself
+    assert float(np.median(weight[1][both])) > 0.3  # the second set is there where the object lies on itself
 
 
 def test_one_set_is_enough_where_one_explains_the_data() -> None:
@@ -443,7 +469,7 @@ def test_where_no_coil_sees_anything_the_image_is_zero(model: SmoothPlusSparse) 
     acquisition = replace(acquisition, sensitivity_maps=maps)
     problem = mri_problem(acquisition, RECIPE)
     assert problem.factor is not None
-    outside = problem.factor == 0
+    outside = problem.factor[:, 0] == 0
     assert bool(outside.any())
     assert bool((reconstruct(problem, model, SHORT).image[outside] == 0).all())
 
