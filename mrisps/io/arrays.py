@@ -16,7 +16,7 @@ import tomllib
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.matlab import chosen, mat_variables, read_mat
 from mrisps.settings import settings
 
-__all__ = ["AXES", "ArrayFile", "ArrayLayout", "centered", "read_array", "variables_of"]
+__all__ = ["AXES", "ArrayFile", "ArrayLayout", "MappedKspace", "centered", "read_array", "variables_of"]
 
 AXES = ("y", "x", "coil", "slice", "contrast", "phase", "repetition", "set", "average")
 """What an axis may be. y is the readout. All after the coils are slices of their own."""
@@ -108,8 +108,53 @@ class ArrayLayout:
             raise FileError(sidecar, str(error), field="axes") from error
 
 
-class ArrayFile(KspaceFile):
-    """K-space in an array file; see `KspaceFile` for the attributes. ``.npy`` is mapped, the others are read whole.
+class MappedKspace(KspaceFile):
+    """K-space that is one array, in memory or mapped; see `KspaceFile` for the attributes."""
+
+    _array: NDArray[np.generic] | None
+    _centred = True
+
+    def _map(
+        self, array: NDArray[np.generic], axes: Sequence[str], counters: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        """Take an array with these axes; the first of the counters counts fastest. Axes that are missing have size 1."""
+        order = ("y", "x", "coil", *counters)
+        missing = [axis for axis in order if axis not in axes]
+        array = array.reshape(*array.shape, *([1] * len(missing)), order="A")
+        self._array = array.transpose([(*axes, *missing).index(axis) for axis in order])
+        n_y, n_x, self.n_coils, *counts = self._array.shape
+        self.shape, self.n_slices = (n_y, n_x), math.prod(counts)
+        self._counts = dict(zip(counters, counts, strict=True))
+        self.notes = ("no header: field of view and crop are unknown", "no mask", *notes)
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._array = None
+
+    def read_slice(self, index: int) -> Acquisition:
+        """Read one slice."""
+        self._check_index(index)
+        if self._array is None:
+            raise FileError(self.path, "is closed")
+        position = [int(at) for at in np.unravel_index(index, tuple(self._counts.values()), order="F")]
+        where: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *position)
+        values = self._array[where].transpose(2, 0, 1)  # (coil, y, x)
+        with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which is refused
+            kspace = np.array(values, np.complex64, order="C")
+            release_pages(self._array)
+            if not self._centred:
+                kspace = centered(kspace)
+        return Acquisition(
+            kspace=kspace,
+            source=self.path,
+            slice_index=index,
+            n_slices=self.n_slices,
+            labels=dict(zip(self._counts, position, strict=True)),
+        )
+
+
+class ArrayFile(MappedKspace):
+    """K-space in an array file. ``.npy`` is mapped, the others are read whole. Of the counters, the first of `AXES` is fastest.
 
     Parameters
     ----------
@@ -131,53 +176,16 @@ class ArrayFile(KspaceFile):
         if layout is None:
             message = f"what the axes are is not stated: give --axes, or write it to {self.path.name}.toml"
             raise self._error("axes", message)
-        self.layout = layout
         array = read_array(self.path, layout.variable)
         if array.dtype.kind != "c":
             raise self._error(layout.variable or "array", f"expected complex numbers, got {array.dtype}")
         if array.ndim != len(layout.axes) or array.size == 0:
-            message = f"expected {','.join(layout.axes)}, got an array of shape {array.shape}"
-            raise self._error("axes", message)
-        missing = [axis for axis in AXES if axis not in layout.axes]
-        array = array.reshape(*array.shape, *([1] * len(missing)))
-        order = (*layout.axes, *missing)
-        self._array: NDArray[np.generic] | None = array.transpose([order.index(axis) for axis in AXES])
-        n_y, n_x, n_coils, *counts = self._array.shape
-        self._counts = tuple(counts)
-        self.shape = (n_y, n_x)
-        self.n_coils = n_coils
-        self.n_slices = int(np.prod(counts))
-        notes = ["no header: field of view and crop are unknown", "no mask"]
-        if not layout.centred:
-            notes.append("the zero frequency was moved to the centre")
+            raise self._error("axes", f"expected {','.join(layout.axes)}, got an array of shape {array.shape}")
+        self._centred = layout.centred
+        notes = [] if layout.centred else ["the zero frequency was moved to the centre"]
         if array.dtype != np.complex64:
             notes.append(f"{array.dtype} is rounded to complex64")
-        self.notes = tuple(notes)
-
-    def close(self) -> None:
-        """Close the file. Harmless when done twice."""
-        self._array = None
-
-    def read_slice(self, index: int) -> Acquisition:
-        """Read one slice; of the axes after the coils, the first of `AXES` counts fastest."""
-        self._check_index(index)
-        if self._array is None:
-            raise FileError(self.path, "is closed")
-        position = tuple(int(at) for at in np.unravel_index(index, self._counts, order="F"))
-        where: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *position)
-        values = self._array[where].transpose(2, 0, 1)  # (coil, y, x)
-        with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which is refused
-            kspace = np.array(values, np.complex64, order="C")
-            release_pages(self._array)
-            if not self.layout.centred:
-                kspace = centered(kspace)
-        return Acquisition(
-            kspace=kspace,
-            source=self.path,
-            slice_index=index,
-            n_slices=self.n_slices,
-            labels=dict(zip(AXES[3:], position, strict=True)),
-        )
+        self._map(array, layout.axes, AXES[3:], notes)
 
 
 def centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:

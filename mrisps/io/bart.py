@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.files import release_pages
+from mrisps.io.arrays import MappedKspace
 from mrisps.io.json_text import JsonValue, to_json
-from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.writers import SliceWriter
 
 __all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
@@ -88,8 +87,8 @@ def read_cfl(path: Path | str) -> NDArray[np.complex64]:
         raise FileError(data, f"cannot be read: {error}") from error
 
 
-class BartFile(KspaceFile):
-    """K-space in BART's layout; see `KspaceFile` for the attributes.
+class BartFile(MappedKspace):
+    """K-space in BART's layout.
 
     Dimension 0 is y, 1 is x, 3 the coils; echoes (5), time (10, 11), slices (13) and averages (14) are slices of their own. If
     dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already.
@@ -105,51 +104,24 @@ class BartFile(KspaceFile):
     def __init__(self, path: Path | str) -> None:
         self.path = _pair(path)[0]
         array = read_cfl(self.path)
-        dimensions = (*array.shape, *([1] * (_MAX_DIMENSIONS - array.ndim)))
-        self.dimensions = array.shape
-        array = array.reshape(dimensions, order="F")
-        notes = ["no header: field of view and crop are unknown", "no mask"]
-        if dimensions[_READOUT] == 1 and dimensions[_PHASE_2] > 1:
-            array = np.moveaxis(array, _READOUT, _PHASE_2)  # the three dimensions become y, x, 1
+        sizes = dict(enumerate(array.shape))
+        axes = {_READOUT: "y", _PHASE_1: "x", _COIL: "coil", **_COUNTERS}
+        notes = []
+        if sizes[_READOUT] == 1 and sizes.get(_PHASE_2, 1) > 1:
+            axes = {_PHASE_1: "y", _PHASE_2: "x", _COIL: "coil", **_COUNTERS}
             notes.append("the readout is transformed already: y and x are the dimensions 1 and 2")
-        if array.shape[_PHASE_2] > 1:
-            message = f"{array.shape[_PHASE_2]} partitions: transform along the readout first (bart fft -i 1), then slice by slice"
-            raise self._error("dimension 2", message)
-        for index, size in enumerate(array.shape):
-            if size > 1 and index > _COIL and index not in _COUNTERS:
+        for dimension, size in sizes.items():
+            if size > 1 and dimension not in axes:
                 known = ", ".join(map(str, sorted(_COUNTERS)))
-                raise self._error(f"dimension {index}", f"has size {size}; only {known} may be larger than 1")
-        self._array: NDArray[np.complex64] | None = array
-        self._counts = {name: array.shape[index] for index, name in _COUNTERS.items()}
-        self.n_slices = math.prod(self._counts.values())
-        self.n_coils = array.shape[_COIL]
-        self.shape = (array.shape[_READOUT], array.shape[_PHASE_1])
-        self.notes = tuple(notes)
-
-    def close(self) -> None:
-        """Close the file. Harmless when done twice."""
-        self._array = None
-
-    def read_slice(self, index: int) -> Acquisition:
-        """Read one slice; the last dimension counts slowest."""
-        self._check_index(index)
-        if self._array is None:
-            raise FileError(self.path, "is closed")
-        position = np.unravel_index(index, tuple(self._counts.values()), order="F")
-        labels = {name: int(at) for name, at in zip(self._counts, position, strict=True)}
-        where: list[slice | int] = [slice(None)] * _MAX_DIMENSIONS
-        for axis, name in _COUNTERS.items():
-            where[axis] = labels[name]
-        values = self._array[tuple(where)].reshape(*self.shape, self.n_coils, order="F")  # (y, x, coil)
-        kspace = np.array(np.moveaxis(values, -1, 0), np.complex64, order="C")
-        release_pages(self._array)
-        return Acquisition(
-            kspace=kspace,
-            source=self.path,
-            slice_index=index,
-            n_slices=self.n_slices,
-            labels=labels,
-        )
+                message = f"has size {size}; only {known} may be larger than 1"
+                if dimension == _PHASE_2:
+                    message = (
+                        f"{size} partitions: transform along the readout first (bart fft -i 1), then slice by slice"
+                    )
+                raise self._error(f"dimension {dimension}", message)
+        kept = [dimension for dimension in sizes if dimension in axes]
+        array = array.reshape([sizes[dimension] for dimension in kept], order="F")
+        self._map(array, [axes[dimension] for dimension in kept], tuple(_COUNTERS.values()), notes)
 
 
 class CflWriter(SliceWriter):
