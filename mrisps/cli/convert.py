@@ -100,13 +100,14 @@ def _convert_kspace(
     for path in (destination, *([companions[chosen]] if chosen in companions else [])):
         new_file(path, overwrite)
     with open_kspace(source, layout) as file:
-        report = convert_kspace(file, destination, chosen)
-    for line in report.notes:
-        note(f"{source}: {line}")
-    for line in report.lost:
+        lost = convert_kspace(file, destination, chosen)
+        for line in file.notes:
+            note(f"{source}: {line}")
+        n_slices = file.n_slices
+    for line in lost:
         note(f"not carried over: {line}")
     result(str(destination))
-    note(f"{report.n_slices} slice{'s' if report.n_slices > 1 else ''} written")
+    note(f"{n_slices} slice{'s' if n_slices > 1 else ''} written")
 
 
 def _convert_images(

@@ -1,6 +1,6 @@
 """The record that a raw-data reader gives: one slice of k-space and what the file says about it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 
-__all__ = ["Acquisition", "Geometry", "Scalar"]
+__all__ = ["Acquisition", "Geometry", "Scalar", "triple"]
 
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
+
+
+def triple(values: Iterable[float]) -> tuple[float, float, float]:
+    """Three numbers as Python's own, for `Geometry`; a ValueError for another number of them."""
+    first, second, third = (float(value) for value in values)
+    return first, second, third
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""K-space from one format to another, with a report of what could not be carried over."""
+"""K-space from one format to another, and what could not be carried over."""
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,55 +20,22 @@ from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.writers import SliceWriter
 
-__all__ = ["KSPACE_FORMATS", "ConversionReport", "KspaceFormat", "convert_kspace"]
+__all__ = ["KSPACE_FORMATS", "KspaceFormat", "convert_kspace"]
 
 KspaceFormat = Literal["fastmri", "mrd", "cfl", "npy"]
 KSPACE_FORMATS: Mapping[KspaceFormat, str] = {"fastmri": ".h5", "mrd": ".mrd", "cfl": ".cfl", "npy": ".npy"}
 """Formats for k-space that can be written, and their file name endings."""
 
 
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion did.
+def convert_kspace(source: KspaceFile, destination: Path | str, to: KspaceFormat) -> tuple[str, ...]:
+    """Write the k-space of a file in another format, atomically. One slice is in memory at a time; samples are not changed.
 
-    Parameters
-    ----------
-    destination
-        The file that was written.
-    n_slices
-        How many slices it has.
-    lost
+    Name, format and SHA-256 of the input, and our version, are written into the file.
+
+    Returns
+    -------
+    tuple of str
         What the new format could not carry, a line each.
-    notes
-        What the reader of the input had to say.
-    provenance
-        What was written into the file: name, format and SHA-256 of the input, and the software.
-    """
-
-    destination: Path
-    n_slices: int
-    lost: tuple[str, ...]
-    notes: tuple[str, ...]
-    provenance: Mapping[str, JsonValue]
-
-
-def convert_kspace(
-    source: KspaceFile,
-    destination: Path | str,
-    to: KspaceFormat,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> ConversionReport:
-    """Write the k-space of a file in another format. One slice is in memory at a time; samples are not changed.
-
-    Parameters
-    ----------
-    destination
-        The file to be written, atomically.
-    to
-        One of `KSPACE_FORMATS`.
-    progress
-        Called after each slice with (slices done, slices in all).
 
     Raises
     ------
@@ -79,16 +45,12 @@ def convert_kspace(
     destination = Path(destination)
     if destination.exists() and destination.samefile(source.path):
         raise FileError(destination, "is the input")
-    provenance = _provenance(source)
     lost: dict[str, None] = {}
-    with _writer(source, destination, to, provenance) as writer:
-        for done, record in enumerate(source.slices(), 1):
+    with _writer(source, destination, to, _provenance(source)) as writer:
+        for record in source.slices():
             lost |= dict.fromkeys(_not_carried(record, writer.carries))
             writer.write_slice(record)
-            if progress is not None:
-                progress(done, source.n_slices)
-    lost |= dict.fromkeys(writer.lost)
-    return ConversionReport(destination, source.n_slices, tuple(lost), source.notes, provenance)
+    return tuple(lost | dict.fromkeys(writer.lost))
 
 
 def _writer(

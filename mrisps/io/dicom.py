@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Geometry, Scalar
+from mrisps.io.acquisition import Geometry, Scalar, triple
 from mrisps.io.image_volume import ImageVolume
 
 if TYPE_CHECKING:
@@ -155,9 +155,4 @@ def _geometry(file: Path, dataset: "Dataset") -> Geometry:
     spacing_y, spacing_x = values["PixelSpacing"]
     center = values["ImagePositionPatient"] + y * spacing_y * (n_y // 2) + x * spacing_x * (n_x // 2)
     fov = (float(spacing_y) * n_y, float(spacing_x) * n_x, thickness)
-    return Geometry(fov, _triple(center), _triple(y), _triple(x), _triple(np.cross(x, y)))
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
+    return Geometry(fov, triple(center), triple(y), triple(x), triple(np.cross(x, y)))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, Geometry
+from mrisps.io.acquisition import Acquisition, Geometry, triple
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.readouts import (
@@ -23,7 +23,6 @@ from mrisps.io.readouts import (
     IMAGING,
     KINDS,
     NOISE,
-    Floats,
     Ints,
     RawGrid,
     Readouts,
@@ -238,8 +237,8 @@ class RawFile(KspaceFile):
             return None
         if np.abs(directions @ directions.T - np.eye(3)).max() > 1e-3:
             return None
-        y, x, through = (_triple(direction) for direction in directions)
-        return Geometry(field_of_view_mm, _triple(position), y, x, through)
+        y, x, through = (triple(direction) for direction in directions)
+        return Geometry(field_of_view_mm, triple(position), y, x, through)
 
     def _check(self, numbers: Ints, what: str) -> None:
         readouts, grid = self.readouts, self.grid
@@ -402,8 +401,3 @@ class RawFile(KspaceFile):
             if found < maximum - minimum + 1:
                 notes.append(f"{name}: the header says {minimum} to {maximum}, the file has {found} of them")
         return tuple(notes)
-
-
-def _triple(values: Floats) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mrisps._version import __version__
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Geometry, Scalar
+from mrisps.io.acquisition import Geometry, Scalar, triple
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.image_volume import ImageVolume
@@ -370,10 +370,5 @@ def _checked_shape(file: Hdf5Reader, name: str, kinds: str) -> tuple[int, ...]:
 
 def _geometry(entry: Mapping[str, Sequence[float]]) -> Geometry:
     names = ("field_of_view_mm", "position_mm", "y_direction", "x_direction", "slice_direction")
-    fov, position, y, x, through = (_triple(entry[name]) for name in names)
+    fov, position, y, x, through = (triple(entry[name]) for name in names)
     return Geometry(fov, position, y, x, through)
-
-
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return first, second, third

@@ -61,7 +61,7 @@ def raw(tmp_path: Path) -> Path:
 
 def convert(source: Path, destination: Path, to: KspaceFormat) -> tuple[str, ...]:
     with open_kspace(source) as file:
-        return convert_kspace(file, destination, to).lost
+        return convert_kspace(file, destination, to)
 
 
 def slices(path: Path) -> list[Acquisition]:

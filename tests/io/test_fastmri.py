@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 def test_io_is_light() -> None:
     # `mrisps info` answers at once: nothing of io loads these, and pictures and downloads only when they are asked for
-    modules = ["acquisition", "fastmri", "hdf5", "images", "manifest", "paper_slices"]
+    modules = ["open", "memory", "result_file", "write_images", "dicom", "manifest_maker", "paper_slices", "conversion"]
     program = (
         "\n".join(f"import mrisps.io.{module}" for module in modules)
         + """
