@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.reports import figures
-from mrisps.reports.facts import Facts, certificate_rows, energy_trace, flat_rows, mask_rows, number, status_words
+from mrisps.reports.facts import Facts, certificate_rows, energy_trace, flat_rows, mask_rows, status_words
 from mrisps.reports.figures import Compared, Image
-from mrisps.reports.html import Picture, Report, Section, Table
+from mrisps.reports.html import FOOTER, Picture, Report, Section, Table
 
 __all__ = ["DemoContent", "TimedMethod", "demo_png", "demo_report"]
 
@@ -155,5 +155,5 @@ def demo_report(content: DemoContent, png: bytes) -> Report:
                 folded=True,
             ),
         ),
-        footer=f"Made by mrisps {number(content.versions.get('mrisps'))}. This file is complete: it loads nothing from elsewhere.",
+        footer=FOOTER,
     )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "LEVELS",
     "Facts",
     "Row",
     "certificate_rows",
@@ -15,11 +16,15 @@ __all__ = [
     "mask_rows",
     "number",
     "plural",
+    "span",
     "status_words",
+    "verdict_of",
 ]
 
 Facts = Mapping[str, object]
 Row = tuple[str, ...]
+LEVELS = ("", "good", "check", "unusable")
+"""Of verdicts, the gravest last; empty where none was recorded."""
 
 _STATUS = {
     "converged": "converged",
@@ -30,17 +35,36 @@ _STATUS = {
 
 
 def number(value: object, digits: int = 4) -> str:
-    """A number with so many digits, or a dash where there is none."""
+    """A number with this many digits, 3520 and not 3.52e+03; a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
-    return f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text and 1 <= abs(value) < 1e7 else text
 
 
 def plural(n: int, one: str, many: str = "") -> str:
     """``1 slice``, ``3 slices``; the second word where it is not the first with an s."""
     return f"{n} {one if n == 1 else many or f'{one}s'}"
+
+
+def span(values: Sequence[float], digits: int = 3) -> str:
+    """``2 to 3``, or ``2`` where all are the same in these digits; a dash where there are none."""
+    if not values:
+        return "–"
+    low, high = number(float(min(values)), digits), number(float(max(values)), digits)
+    return low if low == high else f"{low} to {high}"
+
+
+def verdict_of(certificate: Facts) -> tuple[str, tuple[str, ...]]:
+    """Level and reasons of the verdict on an image; an empty level where none was recorded."""
+    verdict = certificate.get("verdict")
+    if not isinstance(verdict, Mapping):
+        return "", ()
+    reasons = verdict.get("reasons")
+    listed = reasons if isinstance(reasons, Sequence) and not isinstance(reasons, str) else ()
+    return str(verdict.get("level", "")), tuple(str(reason) for reason in listed)
 
 
 def status_words(certificate: Facts) -> str:

@@ -7,9 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.reports import figures
-from mrisps.reports.facts import Facts, certificate_rows, energy_trace, flat_rows, mask_rows, number, status_words
+from mrisps.reports.facts import (
+    LEVELS,
+    Facts,
+    certificate_rows,
+    energy_trace,
+    flat_rows,
+    mask_rows,
+    number,
+    status_words,
+    verdict_of,
+)
 from mrisps.reports.figures import Panel, magnitude_or_signed
-from mrisps.reports.html import Picture, Report, Section, Table
+from mrisps.reports.html import FOOTER, Picture, Report, Section, Table
 
 __all__ = ["ReconstructionContent", "reconstruction_report"]
 
@@ -68,6 +78,10 @@ def reconstruction_report(content: ReconstructionContent) -> Report:
         summary = "The slice converged." if n_slices == 1 else f"All {n_slices} slices converged."
     else:
         summary = f"NOT CONVERGED: {n_slices - n_converged} of {n_slices} slices. Look at them before you rely on them."
+    verdicts = [verdict_of(certificate) for certificate in content.certificates]
+    level, reasons = max(verdicts, key=lambda verdict: LEVELS.index(verdict[0]) if verdict[0] in LEVELS else 0)
+    if level:
+        summary = f"Verdict: {level.upper()}. {summary}"
     mask = content.certificate.get("mask")
     facts = mask if isinstance(mask, dict) else {}
     if facts:
@@ -86,10 +100,11 @@ def reconstruction_report(content: ReconstructionContent) -> Report:
     )
     tables = [
         Table(
-            ("slice", "status", "iterations", "stationarity in a", "misfit over noise", "scale", "seconds"),
+            ("slice", "verdict", "status", "iterations", "stationarity in a", "misfit over noise", "scale", "seconds"),
             tuple(
                 (
                     str(index),
+                    verdict_of(certificate)[0] or "–",
                     status_words(certificate),
                     number(certificate.get("n_iterations")),
                     number(certificate.get("residual_a"), 2),
@@ -99,14 +114,14 @@ def reconstruction_report(content: ReconstructionContent) -> Report:
                 )
                 for index, certificate in zip(content.slices, content.certificates, strict=True)
             ),
-            numeric_from=2,
+            numeric_from=3,
         )
     ]
     return Report(
         title=f"Reconstruction of {content.name}",
         summary=summary,
-        outcome="good" if n_converged == n_slices else "bad",
-        notes=tuple(content.notes),
+        outcome="good" if n_converged == n_slices and level in ("", "good") else "bad",
+        notes=(*reasons, *content.notes),
         sections=(
             Section(f"Images of {content.slice_name}", pictures=(picture,)),
             Section("Certificates", tables=tuple(tables)),
@@ -122,7 +137,7 @@ def reconstruction_report(content: ReconstructionContent) -> Report:
                 folded=True,
             ),
         ),
-        footer="Made by mrisps. This file is complete: it loads nothing from elsewhere.",
+        footer=FOOTER,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ import numpy as np
 from mrisps.errors import FileError, SettingsError
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.reports import figures
-from mrisps.reports.facts import Facts, flat_rows, number, status_words
+from mrisps.reports.facts import LEVELS, Facts, flat_rows, number, plural, span, status_words, verdict_of
 from mrisps.reports.figures import Panel
-from mrisps.reports.html import Picture, Report, Section, Table
+from mrisps.reports.html import FOOTER, Picture, Report, Section, Table
 from mrisps.settings import NonNegative, Number, Range, from_plain, settings
 
 __all__ = ["Flag", "RunFile", "Thresholds", "flags_of", "run_report"]
@@ -24,6 +24,7 @@ _MAX_ROWS = 500
 _N_MONTAGE = 24
 _N_CASES = 3
 _MAX_TOML_BYTES = 1 << 20
+_ALARMS = {"unusable": "UNUSABLE", "to be checked": "to be checked", "not converged": "NOT CONVERGED"}
 
 
 @settings
@@ -137,7 +138,7 @@ class Flag:
     Parameters
     ----------
     kind
-        In words.
+        One of `KINDS`.
     file
         Index of the file.
     position
@@ -155,49 +156,65 @@ class Flag:
     limit: str
 
 
+KINDS = (
+    "unusable",
+    "to be checked",
+    "not converged",
+    "misfit too high",
+    "cost unlike the others",
+    "cost out of range",
+    "wrap-around",
+    "empty slice",
+)
+"""Kinds of flags: the verdict on the image, the solver, and the thresholds."""
+
+
 def flags_of(files: Sequence[RunFile], thresholds: Thresholds) -> list[Flag]:
-    """Everything in a run that a threshold catches, file by file."""
+    """Everything in a run that a verdict, the solver or a threshold catches, file by file."""
     costs = [cost for file in files for c in file.certificates if (cost := _number(_inner(c, "image"), "cost_mean"))]
     median = float(np.median(costs)) if costs else math.nan
-    low, high = median / thresholds.cost_factor, median * thresholds.cost_factor
     flags: list[Flag] = []
     for index, file in enumerate(files):
         peaks = [_number(_inner(certificate, "image"), "peak") for certificate in file.certificates]
         brightest = max((peak for peak in peaks if peak is not None), default=0.0)
         for position, certificate in enumerate(file.certificates):
-            found: list[tuple[str, str, str]] = []
-            image = _inner(certificate, "image")
-            if certificate.get("status") != "converged":
-                found.append(("not converged", status_words(certificate), "converged"))
-            misfit = _number(certificate, "misfit_ratio")
-            if misfit is not None and misfit > thresholds.misfit_high:
-                found.append(("misfit too high", number(misfit, 3), f"at most {thresholds.misfit_high:g}"))
-            cost = _number(image, "cost_mean")
-            if cost is not None:
-                if not low <= cost <= high and math.isfinite(median):
-                    limit = f"{low:.3g} to {high:.3g}, {thresholds.cost_factor:g} times around the median"
-                    found.append(("cost unlike the others", number(cost, 3), limit))
-                bounds = (
-                    thresholds.cost_low or 0.0,
-                    math.inf if thresholds.cost_high is None else thresholds.cost_high,
-                )
-                if not bounds[0] <= cost <= bounds[1]:
-                    found.append(("cost out of range", number(cost, 3), f"{bounds[0]:g} to {bounds[1]:g}"))
-            edge = _number(image, "edge_energy")
-            if edge is not None and edge > thresholds.edge_energy:
-                found.append(("wrap-around", number(edge, 3), f"edge energy at most {thresholds.edge_energy:g}"))
-            over_noise, peak = _number(image, "peak_over_noise"), peaks[position]
-            if over_noise is not None and over_noise < thresholds.peak_over_noise:
-                found.append(
-                    ("empty slice", number(over_noise, 3), f"over noise at least {thresholds.peak_over_noise:g}")
-                )
-            elif peak is not None and peak < thresholds.peak_share * brightest:
-                share = peak / brightest
-                found.append(
-                    ("empty slice", number(share, 3), f"of the brightest slice at least {thresholds.peak_share:g}")
-                )
+            found = _slice_flags(certificate, thresholds, median, brightest)
             flags.extend(Flag(kind, index, position, value, limit) for kind, value, limit in found)
     return flags
+
+
+def _slice_flags(
+    certificate: Facts, limits: Thresholds, median: float, brightest: float
+) -> Iterator[tuple[str, str, str]]:
+    """(kind, value, limit) of what is unusual about a slice, beside the run's median cost and the file's brightest slice."""
+    level, reasons = verdict_of(certificate)
+    if level in ("check", "unusable"):
+        yield "unusable" if level == "unusable" else "to be checked", "; ".join(reasons), "good"
+    if certificate.get("status") != "converged":
+        yield "not converged", status_words(certificate), "converged"
+    image = _inner(certificate, "image")
+    misfit, cost, edge = (
+        _number(certificate, "misfit_ratio"),
+        _number(image, "cost_mean"),
+        _number(image, "edge_energy"),
+    )
+    over_noise, peak = _number(image, "peak_over_noise"), _number(image, "peak")
+    if misfit is not None and misfit > limits.misfit_high:
+        yield "misfit too high", number(misfit, 3), f"at most {limits.misfit_high:g}"
+    if cost is not None:
+        low, high = median / limits.cost_factor, median * limits.cost_factor
+        if not low <= cost <= high and math.isfinite(median):
+            words = f"{low:.3g} to {high:.3g}, {limits.cost_factor:g} times around the median"
+            yield "cost unlike the others", number(cost, 3), words
+        low, high = limits.cost_low or 0.0, math.inf if limits.cost_high is None else limits.cost_high
+        if not low <= cost <= high:
+            yield "cost out of range", number(cost, 3), f"{low:g} to {high:g}"
+    if edge is not None and edge > limits.edge_energy:
+        yield "wrap-around", number(edge, 3), f"edge energy at most {limits.edge_energy:g}"
+    if over_noise is not None and over_noise < limits.peak_over_noise:
+        yield "empty slice", number(over_noise, 3), f"over noise at least {limits.peak_over_noise:g}"
+    elif peak is not None and peak < limits.peak_share * brightest:
+        yield "empty slice", number(peak / brightest, 3), f"of the brightest slice at least {limits.peak_share:g}"
 
 
 def run_report(
@@ -223,13 +240,14 @@ def run_report(
     """
     flags = flags_of(files, thresholds)
     n_slices = sum(len(file.certificates) for file in files)
-    n_missed = sum(flag.kind == "not converged" for flag in flags)
-    flagged = {(flag.file, flag.position) for flag in flags}
+    counts = Counter(flag.kind for flag in flags)
+    n_flagged = len({(flag.file, flag.position) for flag in flags})
     words = [
-        f"{len(files)} files with {n_slices} slices were reconstructed"
+        f"Reconstructed: {plural(len(files), 'file')} with {plural(n_slices, 'slice')}"
         + (f", {len(failures)} failed" if failures else ", none failed"),
-        "all slices converged" if not n_missed else f"NOT CONVERGED: {n_missed} slices",
-        f"{len(flagged)} slices are flagged" if flagged else "no slice is flagged",
+        *(f"{name}: {plural(counts[kind], 'slice')}" for kind, name in _ALARMS.items() if counts[kind]),
+        *([] if counts["not converged"] else ["all slices converged"]),
+        plural(n_flagged, "slice is flagged", "slices are flagged") if n_flagged else "no slice is flagged",
     ]
     shown = [file for file in files if file.output.is_file() and file.certificates]
     return Report(
@@ -244,7 +262,7 @@ def run_report(
             _files_section(files, flags),
             *_provenance_sections(files),
         ),
-        footer="Made by mrisps. This file is complete: it loads nothing from elsewhere.",
+        footer=FOOTER,
     )
 
 
@@ -258,14 +276,6 @@ def _failure_section(failures: Sequence[tuple[str, str]]) -> tuple[Section, ...]
 def _flag_section(files: Sequence[RunFile], flags: Sequence[Flag], thresholds: Thresholds) -> Section:
     counts = Counter(flag.kind for flag in flags)
     limits = flat_rows({field.name: getattr(thresholds, field.name) for field in fields(thresholds)})
-    kinds = (
-        "not converged",
-        "misfit too high",
-        "cost unlike the others",
-        "cost out of range",
-        "wrap-around",
-        "empty slice",
-    )
     rows = tuple(
         (flag.kind, files[flag.file].name, str(files[flag.file].slice_number(flag.position)), flag.value, flag.limit)
         for flag in flags[:_MAX_ROWS]
@@ -273,7 +283,7 @@ def _flag_section(files: Sequence[RunFile], flags: Sequence[Flag], thresholds: T
     return Section(
         "Flags",
         tables=(
-            Table(("flag", "slices"), tuple((kind, str(counts[kind])) for kind in kinds), numeric_from=1),
+            Table(("flag", "slices"), tuple((kind, str(counts[kind])) for kind in KINDS), numeric_from=1),
             *([Table(("flag", "file", "slice", "value", "expected"), rows, caption=_more(len(flags)))] if rows else []),
             Table(("threshold", "value"), tuple((row[0], row[1]) for row in limits)),
         ),
@@ -290,7 +300,7 @@ def _image_sections(files: Sequence[RunFile], shown: Sequence[RunFile], flags: S
         figures.to_png(figures.image_grid(panels, 6, 1.9)),
         "one slice of each file",
         "The middle slice"
-        + (f" of every {step}th file" if step > 1 else " of each file")
+        + (f" of one file in {step}" if step > 1 else " of each file")
         + ", each with its own grey scale: "
         + "; ".join(f"{index + 1} {file.name}" for index, file in enumerate(chosen)),
     )
@@ -384,39 +394,31 @@ def _files_section(files: Sequence[RunFile], flags: Sequence[Flag]) -> Section:
         file = files[index]
         certificates = file.certificates
         n_converged = sum(certificate.get("status") == "converged" for certificate in certificates)
+        levels = [verdict_of(certificate)[0] for certificate in certificates]
         mask = _inner(certificates[0], "mask") if certificates else {}
         scales = [scale for certificate in certificates if (scale := _number(certificate, "scale")) is not None]
         rows.append(
             (
                 file.name,
+                max(levels, key=lambda level: LEVELS.index(level) if level in LEVELS else 0, default="") or "–",
                 str(counts[index]),
                 f"{n_converged}/{len(certificates)}",
+                f"{file.seconds:.1f}",
                 _median(certificates, "misfit_ratio"),
-                f"{min(scales):.3g} to {max(scales):.3g}" if scales else "–",
+                span(scales),
                 str(mask.get("kind", "–")),
                 number(mask.get("nominal_acceleration"), 3),
                 number(mask.get("realised_acceleration"), 3),
                 number(mask.get("acs_lines")),
                 str(mask.get("sha256", "–"))[:12],
                 str(_inner(file.provenance, "input").get("sha256", "–"))[:12],
-                f"{file.seconds:.1f}",
             )
         )
     columns = (
-        "file",
-        "flags",
-        "converged",
-        "misfit over noise",
-        "scale",
-        "mask",
-        "R nominal",
-        "R realised",
-        "centre lines",
-        "mask SHA-256",
-        "input SHA-256",
-        "seconds",
+        *("file", "verdict", "flags", "converged", "seconds", "misfit over noise", "scale", "mask"),
+        *("R nominal", "R realised", "centre lines", "mask SHA-256", "input SHA-256"),
     )
-    return Section("Files", tables=(Table(columns, tuple(rows), caption=_more(len(files)), numeric_from=11),))
+    return Section("Files", tables=(Table(columns, tuple(rows), caption=_more(len(files))),))
 
 
 def _provenance_sections(files: Sequence[RunFile]) -> tuple[Section, ...]:
@@ -431,7 +433,12 @@ def _provenance_sections(files: Sequence[RunFile]) -> tuple[Section, ...]:
         for key, value in rows:
             seen.setdefault(key, Counter())[value] += 1
     table = tuple(
-        (key, "; ".join(f"{value} ({n} files)" if len(values) > 1 else value for value, n in values.most_common(5)))
+        (
+            key,
+            "; ".join(
+                f"{value} ({plural(n, 'file')})" if len(values) > 1 else value for value, n in values.most_common(5)
+            ),
+        )
         for key, values in sorted(seen.items())
     )
     mixed = [key for key, values in seen.items() if len(values) > 1]

@@ -9,7 +9,17 @@ from mrisps.reports.facts import certificate_rows, energy_trace, flat_rows, mask
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (3, "3"), (0.12345678, "0.1235"), (1e-9, "1e-09"), (math.inf, "inf"), (True, "True"), ("x", "x")],
+    [
+        (None, "–"),
+        (3, "3"),
+        (0.12345678, "0.1235"),
+        (1e-9, "1e-09"),
+        (35204.9, "35200"),
+        (-12345678.0, "-1.235e+07"),
+        (math.inf, "inf"),
+        (True, "True"),
+        ("x", "x"),
+    ],
 )
 def test_number(value: object, text: str) -> None:
     assert number(value) == text

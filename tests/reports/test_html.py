@@ -1,5 +1,6 @@
 """The page: complete, escaped, and the same whatever is in it."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -118,3 +119,17 @@ def test_reconstruction_report_of_a_failure() -> None:
     page, _ = page_of(reconstruction_report(content(real=True, status="max_iter", n_slices=1)))
     assert "NOT CONVERGED: 1 of 1 slices." in page
     assert 'class="summary bad"' in page
+
+
+def test_reconstruction_report_says_the_verdict_first() -> None:
+    """The gravest of all slices, with its reasons, beside a solver that converged."""
+    good = content(real=True)
+    bad = {**good.certificate, "verdict": {"level": "check", "reasons": ["<few> lines"], "facts": {}}}
+    fine = {**good.certificate, "verdict": {"level": "good", "reasons": [], "facts": {}}}
+    page, _ = page_of(reconstruction_report(replace(good, certificates=[bad, fine], certificate=fine)))
+    assert "Verdict: CHECK. All 2 slices converged." in page
+    assert "&lt;few&gt; lines" in page
+    assert 'class="summary bad"' in page
+    page, _ = page_of(reconstruction_report(replace(good, certificates=[fine, fine])))
+    assert "Verdict: GOOD. All 2 slices converged." in page
+    assert 'class="summary good"' in page

@@ -57,6 +57,8 @@ def run_file(folder: Path, name: str, *changes: dict[str, object]) -> RunFile:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
+        ({"verdict": {"level": "check", "reasons": ["few lines"]}}, "to be checked"),
+        ({"verdict": {"level": "unusable", "reasons": "x"}}, "unusable"),
         ({"status": "max_iter"}, "not converged"),
         ({"status": None}, "not converged"),
         ({"misfit_ratio": 1.6}, "misfit too high"),
@@ -76,9 +78,26 @@ def test_each_flag(tmp_path: Path, change: dict[str, object], kind: str) -> None
 
 def test_page_of_a_flag(tmp_path: Path) -> None:
     page = render(run_report([run_file(tmp_path, "a", {}, {"edge_energy": 0.6})], [], "r", Thresholds()))
-    assert "1 slices are flagged" in page
+    assert "1 slice is flagged." in page
     assert "<td>wrap-around</td>" in page
     assert "<td>6</td>" in page  # its number in the input
+
+
+def test_the_verdict_comes_first(tmp_path: Path) -> None:
+    """In the summary, in the flags with its reasons, and beside the file; a good verdict, or none, is no flag."""
+    bad = {"verdict": {"level": "unusable", "reasons": ["the misfit is 12 times the noise", "<b>"]}}
+    good = {"verdict": {"level": "good", "reasons": []}}
+    files = [run_file(tmp_path, "a", good, {}), run_file(tmp_path, "b", good, bad)]
+    page = render(run_report(files, [], "r", Thresholds()))
+    assert "none failed; UNUSABLE: 1 slice; all slices converged; 1 slice is flagged." in page
+    assert "<td>the misfit is 12 times the noise; &lt;b&gt;</td>" in page
+    assert page.index("<td>b</td>") < page.rindex("<td>unusable</td>") < page.rindex("<td>good</td>")
+
+
+def test_scales_that_are_alike_are_said_once(tmp_path: Path) -> None:
+    page = render(run_report([run_file(tmp_path, "a", {"scale": 3520.1}, {"scale": 3519.9})], [], "r", Thresholds()))
+    assert "<td>3520</td>" in page
+    assert "e+03" not in page
 
 
 def test_just_inside_is_no_flag(tmp_path: Path) -> None:
@@ -115,9 +134,9 @@ def test_wrong_thresholds_are_named(tmp_path: Path, text: str, message: str) -> 
 def test_page_of_a_good_run(tmp_path: Path) -> None:
     files = [run_file(tmp_path, f"v{index}", {}, {"cost_mean": 2.0 + index / 10}) for index in range(30)]
     page = render(run_report(files, [], "knee", Thresholds()))
-    assert "30 files with 60 slices were reconstructed, none failed; all slices converged; no slice is flagged." in page
+    assert "Reconstructed: 30 files with 60 slices, none failed; all slices converged; no slice is flagged." in page
     assert page.count("data:image/png;base64,") == 3
-    assert "every 2th file" in page
+    assert "of one file in 2" in page
     assert "256 MiB" in page
     assert "http" not in page.replace("http-equiv", "")
     assert len(page) < 3_000_000
@@ -130,14 +149,14 @@ def test_mixed_versions_are_pointed_out(tmp_path: Path) -> None:
     provenance["software"] = {"mrisps": "0.0.9"}
     page = render(run_report([first, second], [], "r", Thresholds()))
     assert "NOT THE SAME IN ALL FILES: software.mrisps." in page
-    assert "0.1.0 (1 files); 0.0.9 (1 files)" in page
+    assert "0.1.0 (1 file); 0.0.9 (1 file)" in page
 
 
 def test_nothing_but_failures() -> None:
     page = render(run_report([], [("<script>.h5", "is <b>bad</b>")], "r", Thresholds()))
     assert "&lt;script&gt;.h5" in page
     assert "<script" not in page
-    assert "0 files with 0 slices were reconstructed, 1 failed" in page
+    assert "Reconstructed: 0 files with 0 slices, 1 failed" in page
 
 
 def test_records_without_what_is_expected(tmp_path: Path) -> None:
