@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
+from mrisps.io.files import sha256_of
+from mrisps.io.manifest import Manifest, ManifestFile
 
 
 def manifest_of(folder: Path, split_of: Callable[[Path], str], url: str = "") -> Manifest:

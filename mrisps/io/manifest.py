@@ -22,7 +22,7 @@ from mrisps.errors import FileError, SettingsError
 from mrisps.io.files import sha256_of
 from mrisps.settings import Count, Index, Sha256, Text, from_plain, settings
 
-__all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests", "sha256_of"]
+__all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests"]
 
 HELD_OUT = "test"
 """The split that is not used without being asked for."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mrisps.errors import FileError
-from mrisps.io.files import files_in
+from mrisps.io.files import files_in, sha256_of
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
+from mrisps.io.manifest import Manifest, ManifestFile
 from mrisps.io.open import KSPACE_SUFFIXES, open_kspace
 
 __all__ = ["SplitRule", "make_manifest"]

@@ -37,15 +37,7 @@ _MAX_IMAGE_BYTES = 64 << 30
 
 @dataclass(frozen=True, eq=False)
 class RawImage:
-    """The readouts of one image.
-
-    Parameters
-    ----------
-    labels
-        The counters of `COUNTERS` that all its readouts share.
-    imaging, calibration
-        Numbers of the readouts, ascending.
-    """
+    """The readouts of one image: the counters that all of them share, and their numbers, ascending."""
 
     labels: Mapping[str, int]
     imaging: Ints

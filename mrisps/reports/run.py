@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from mrisps.errors import FileError, SettingsError
-from mrisps.io.hdf5 import Hdf5Reader
+from mrisps.io.result_file import ResultFile
 from mrisps.reports import figures
 from mrisps.reports.facts import LEVELS, Facts, flat_rows, number, plural, span, status_words, verdict_of
 from mrisps.reports.figures import Panel
@@ -347,7 +347,7 @@ def _ranked(files: Sequence[RunFile], flags: Sequence[Flag]) -> list[tuple[RunFi
 
 
 def _panel(file: RunFile, position: int, title: str, name: str = "reconstruction") -> Panel:
-    with Hdf5Reader(file.output) as reader:
+    with ResultFile(file.output) as reader:
         image = np.asarray(reader.read(name, position), dtype=np.float32)
     return Panel(title, image, (0.0, figures.grey_limit(image)), "viridis" if name == "cost_map" else "gray")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mrisps.io.manifest import Manifest, ManifestFile, sha256_of
+from mrisps.io.files import sha256_of
+from mrisps.io.manifest import Manifest, ManifestFile
 
 from .helpers import Cli
 

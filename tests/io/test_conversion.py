@@ -16,7 +16,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.conversion import KSPACE_FORMATS, KspaceFormat, convert_kspace
 from mrisps.io.fastmri import FastmriFile, KspaceWriter, write_kspace
-from mrisps.io.manifest import sha256_of
+from mrisps.io.files import sha256_of
 from mrisps.io.open import open_kspace
 
 KSPACE = normal((3, N_COILS, N_Y, N_X))

@@ -10,7 +10,8 @@ import pytest
 from manifests import manifest_of
 
 from mrisps.errors import FileError
-from mrisps.io.manifest import Manifest, ManifestFile, builtin_manifests, sha256_of
+from mrisps.io.files import sha256_of
+from mrisps.io.manifest import Manifest, ManifestFile, builtin_manifests
 
 CONTENT = {"val/a b.bin": b"first", "val/b.bin": b"second", "test/c.bin": b"held out", "readme": b"no data"}
 
