@@ -116,7 +116,7 @@ def run(method: str, path: Path, contrast: str, acceleration: int, arguments: ar
             "lam": recipe.lam,
             "stride": recipe.prior.stride if method == "fast" else 1,
         }
-        extra |= slice_certificate(problem, result)
+        extra |= slice_certificate(problem, result, recipe)
         image = to_array(result.image).astype(np.float32)
     seconds, processor = clock.since()
     shape = (record.target.shape[0], record.target.shape[1])

@@ -1,12 +1,12 @@
-"""Raw multi-coil data of a scanner, whatever the Cartesian sampling: between the two recipes for brains.
+"""Raw multi-coil data of a scanner, whatever the Cartesian sampling.
 
-It needs a fully sampled centre, a reference scan or coil maps in the file. Nothing here was tuned for one scanner or contrast:
-for the best image tune beta and lam for the protocol.
+It needs a fully sampled centre, a reference scan or coil maps in the file. beta and lam follow from the noise of the data. For the
+best image of one protocol tune them with `mrisps tune`.
 """
 
 from mrisps.kspace.settings import CoilCompression, CoilMaps, PhaseRemoval, Preparation
 from mrisps.model import PriorUse
-from mrisps.reconstruction.recipe import Recipe, ScaleRule
+from mrisps.reconstruction.recipe import NoiseRule, Recipe, ScaleRule
 from mrisps.solvers import FastSettings
 
 recipe = Recipe(
@@ -14,8 +14,11 @@ recipe = Recipe(
     description="raw multi-coil data of any Cartesian sampling",
     task="mri",
     beta=0.01,
-    lam=0.0005,
-    source="between brain_multicoil_acc4 and brain_multicoil_poisson8",
+    lam=0.0008,
+    regularisation=NoiseRule(
+        beta_per_noise=1.0, smallest_beta=0.005, largest_beta=0.02, lam_per_noise=0.12, smallest_lam=0.0005
+    ),
+    source="43 simulated acquisitions of heads and knees, see docs/multicoil.md; beta and lam for unknown noise",
     weights="denoise_sigma25_ncpr",
     weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     image="complex",

@@ -364,7 +364,9 @@ def tune(
     def score(offset: Offset) -> float:
         beta, lam = _values(recipe, offset)
         if (beta, lam) not in trials:
-            found = measure(cases, model, replace(recipe, beta=beta, lam=lam), journal, progress=progress)
+            found = measure(
+                cases, model, replace(recipe, beta=beta, lam=lam, regularisation=None), journal, progress=progress
+            )
             trials[beta, lam] = found
             if report is not None:
                 report(found)

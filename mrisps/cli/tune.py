@@ -271,5 +271,11 @@ def _tuned(
         how=how,
     )
     return replace(
-        recipe, name=name, beta=best.beta, lam=best.lam, source=f"mrisps tune, from the recipe {recipe.name}", card=card
+        recipe,
+        name=name,
+        beta=best.beta,
+        lam=best.lam,
+        regularisation=None,
+        source=f"mrisps tune, from the recipe {recipe.name}",
+        card=card,
     )

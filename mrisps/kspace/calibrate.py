@@ -22,8 +22,13 @@ __all__ = ["calibrate"]
 
 Real = NDArray[np.float64]
 
-SECOND_SET = 0.0005
-"""Share of the energy of the calibration image that one set of maps leaves unexplained and a second explains, for two sets."""
+SECOND_SET = 0.0003
+"""Share of the energy of the calibration image, times the acceleration, that a second set has to explain beyond the first.
+
+A second set halves what the data say about each pixel; the more so, the fewer there are."""
+
+SMALLEST_KERNEL = 5
+"""Side of the windows, at least."""
 
 EXISTS = 0.5
 """A set of maps exists where its eigenvalue is above this."""
@@ -78,6 +83,8 @@ def calibrate(
         return replace(acquisition, sensitivity_maps=ones), Done({"step": "maps", "method": "one coil: ones"})
     region = _calibration_region(acquisition, settings.calibration_width)
     noise_std = noise_std_of(acquisition) or 0.0
+    mask = mask_of(acquisition)
+    acceleration = mask.size / int(mask.sum())
     known_noise = 0.0 if acquisition.noise_scan is None else noise_std  # an estimate is an upper bound
     step: dict[str, str | float | int | list[int]] = {
         "step": "maps",
@@ -85,12 +92,12 @@ def calibrate(
         "calibration": "separate" if acquisition.calibration is not None else "from the image's k-space",
         "calibration_samples": [int(size) for size in region.shape[1:]],
     }
-    key = hashlib.sha256(json.dumps([asdict(settings), shape, noise_std]).encode())
+    key = hashlib.sha256(json.dumps([asdict(settings), shape, noise_std, acceleration]).encode())
     key.update(np.ascontiguousarray(region).tobytes())
     path = None if folder is None else folder / f"{key.hexdigest()[:32]}.npy"
     maps_or_none = None if path is None else _read_maps(path, (acquisition.n_coils, *shape))
     if maps_or_none is None:
-        maps = _estimate(region, shape, settings, noise_std, known_noise, device)
+        maps = _estimate(region, shape, settings, noise_std, known_noise, acceleration, device)
         if path is not None:
             _keep_maps(path, maps)
     else:
@@ -111,6 +118,7 @@ def _estimate(
     settings: CoilMaps,
     noise_std: float,
     known_noise: float,
+    acceleration: float,
     device: torch.device | str,
 ) -> Complex:
     n_coils = region.shape[0]
@@ -118,7 +126,7 @@ def _estimate(
     if n_sets > n_coils:
         message = f"{n_sets} sets of maps are asked for, and there are {n_coils} coils"
         raise SettingsError("preparation.maps.n_sets", message)
-    size_y, size_x = (min(settings.kernel_width, n // 3 + 3) for n in region.shape[1:])
+    size_y, size_x = (min(settings.kernel_width, max(SMALLEST_KERNEL, 2 * n // 5)) for n in region.shape[1:])
     found = espirit(
         torch.from_numpy(np.ascontiguousarray(region)).to(device),
         shape,
@@ -135,7 +143,7 @@ def _estimate(
     vectors = found.vectors.cpu().numpy()
     if settings.n_sets is None and n_sets == 2:
         unexplained = _unexplained(region, vectors, known_noise)
-        if unexplained[0] - unexplained[1] < SECOND_SET:
+        if unexplained[0] - unexplained[1] < SECOND_SET * acceleration:
             n_sets = 1
     powers = torch.full((n_sets, 1, 1), settings.further_weight)
     powers[0] = settings.weight

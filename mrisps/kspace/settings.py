@@ -23,7 +23,7 @@ class CoilMaps:
     calibration_width
         Side of the square of calibration samples that is used. Where one side has fewer, the other is longer, to the same number.
     kernel_width
-        Side of the windows, at most; along an axis of n calibration samples no more than n / 3 + 3.
+        Side of the windows, at most; along an axis of n calibration samples no more than 2 n / 5, but 5 at least.
     threshold
         Singular values below this fraction of the largest are noise.
     weight, further_weight

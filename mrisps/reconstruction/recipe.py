@@ -7,6 +7,7 @@ with the package. A recipe file is a program and is executed: use only files tha
 import ast
 import dataclasses
 import datetime
+import math
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from mrisps.kspace.settings import Preparation
 from mrisps.model import PriorUse
 from mrisps.sampling import MASK_KINDS
 from mrisps.settings import (
+    LATER,
     Count,
     Fraction,
     Index,
@@ -39,6 +41,7 @@ __all__ = [
     "BlurRule",
     "Card",
     "MaskRule",
+    "NoiseRule",
     "Recipe",
     "ScaleRule",
     "builtin_recipes",
@@ -98,6 +101,42 @@ class ScaleRule:
 
     percentile: Annotated[Number, Range(gt=0, le=100)]
     reference: Positive
+
+
+@settings
+@dataclass(frozen=True)
+class NoiseRule:
+    """beta and lam from the noise, instead of a recipe's numbers.
+
+    With n, the standard deviation of the noise of a scaled measurement (images have a maximum of about 1),
+
+        beta = beta_per_noise * n, at least smallest_beta and at most largest_beta,
+        lam  = sqrt(smallest_lam^2 + (lam_per_noise * n)^2).
+
+    Where the data are cleaner than the model of the coils is exact, the smallest values keep the image from fitting its errors.
+
+    Parameters
+    ----------
+    beta_per_noise, smallest_beta, largest_beta
+        Of the coupling weight.
+    lam_per_noise, smallest_lam
+        Of the threshold.
+    """
+
+    beta_per_noise: Positive
+    smallest_beta: Positive
+    largest_beta: Positive
+    lam_per_noise: Positive
+    smallest_lam: Positive
+
+    def __post_init__(self) -> None:
+        if self.largest_beta < self.smallest_beta:
+            raise SettingsError("largest_beta", f"expected at least smallest_beta ({self.smallest_beta:g})")
+
+    def values(self, noise_std: float) -> tuple[float, float]:
+        """beta and lam for this noise."""
+        beta = min(max(self.beta_per_noise * noise_std, self.smallest_beta), self.largest_beta)
+        return beta, math.hypot(self.smallest_lam, self.lam_per_noise * noise_std)
 
 
 @settings
@@ -222,6 +261,7 @@ class Recipe:
     solver: FastSettings = field(default_factory=FastSettings)
     description: str = ""
     card: Card | None = None
+    regularisation: NoiseRule | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.weights_sha256 is not None and self.weights is None:
@@ -231,6 +271,12 @@ class Recipe:
                 raise SettingsError(key, f"only MRI recipes have one, this one is for {self.task!r}")
         if (self.blur is not None) != (self.task == "superres"):
             raise SettingsError("blur", "super-resolution recipes need one, others have none")
+
+    def weights_for(self, noise_std: float | None) -> tuple[float, float]:
+        """beta and lam for data with this noise, in scaled units; None where it is unknown."""
+        if self.regularisation is None or noise_std is None:
+            return self.beta, self.lam
+        return self.regularisation.values(noise_std)
 
     def prior_for(self, shape: tuple[int, ...], group_size: int = 1) -> PriorUse:
         """How the prior is laid over images (y, x) of this size: with the stride, if its grid is one of whole groups (CPR)."""
@@ -348,7 +394,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
         The recipe.
     overrides
         Key path -> value as text, for example ``{"lam": "1e-3", "solver.tolerance": "1e-4", "image": "complex"}``; ``none`` is
-        None. Where the hash changes, the card is dropped; where ``weights`` are replaced, so is ``weights_sha256``.
+        None. Where the hash changes, the card is dropped; where ``weights`` are replaced, so is ``weights_sha256``; where ``beta``
+        or ``lam`` is given, it holds instead of the rule of ``regularisation``.
 
     Raises
     ------
@@ -357,6 +404,8 @@ def with_overrides(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
     """
     if "weights" in overrides:
         overrides = {"weights_sha256": "none", **overrides}
+    if overrides.keys() & {"beta", "lam"}:
+        overrides = {"regularisation": "none", **overrides}
     changed = with_values(recipe, overrides)
     return changed if changed.sha256() == recipe.sha256() else dataclasses.replace(changed, card=None)
 

@@ -78,10 +78,11 @@ def solve_problem(
     ValueError
         As :func:`reconstruct`.
     """
+    beta, lam = recipe.weights_for(problem.noise_std)
     result = solve(
         problem.operator,
         problem.y,
-        model.with_regularisation(beta=recipe.beta, lam=recipe.lam),
+        model.with_regularisation(beta=beta, lam=lam),
         recipe.solver,
         use=recipe.prior_for(problem.operator.domain_shape[-2:], model.config.group_size),
         noise_std=problem.noise_std,
@@ -96,8 +97,9 @@ def solve_problem(
     return result
 
 
-def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:
-    """The solver's certificate with scale, mask and notes, as plain values for JSON."""
+def slice_certificate(problem: Problem, result: Reconstruction, recipe: Recipe) -> dict[str, JsonValue]:
+    """The solver's certificate with scale, beta, lam, mask and notes, as plain values for JSON."""
+    beta, lam = recipe.weights_for(problem.noise_std)
     mask = problem.mask
     sampling: JsonValue = None
     if mask is not None:
@@ -123,6 +125,8 @@ def slice_certificate(problem: Problem, result: Reconstruction) -> dict[str, Jso
         **certificate,
         "scale": problem.scale,
         "noise_std": problem.noise_std,
+        "beta": beta,
+        "lam": lam,
         "mask": sampling,
         "notes": list(problem.notes),
         "preparation": [dict(step) for step in problem.steps],

@@ -390,7 +390,7 @@ class Run:
             smooth=to_array(solved.smooth, crop),
             sparse=to_array(solved.sparse, crop),
             cost_map=to_array(solved.cost_map, crop).astype(np.float32),
-            certificate=slice_certificate(problem, solved),
+            certificate=slice_certificate(problem, solved, self.recipe),
             problem=problem,
             target=target,
             geometry=None if acquisition is None else _cropped_geometry(acquisition, image.shape),

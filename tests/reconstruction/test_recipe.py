@@ -1,5 +1,6 @@
 """Recipes: the ones that come with the package, overrides, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mrisps.reconstruction.recipe import (
     BlurRule,
     Card,
     MaskRule,
+    NoiseRule,
     Recipe,
     ScaleRule,
     builtin_recipes,
@@ -241,6 +243,19 @@ def test_unknown_recipe() -> None:
         load_recipe("knee_pd_acc9")
     with pytest.raises(FileError, match="no such recipe file"):
         load_recipe("missing.py")
+
+
+def test_beta_and_lam_follow_the_noise() -> None:
+    rule = NoiseRule(beta_per_noise=1, smallest_beta=0.005, largest_beta=0.02, lam_per_noise=0.1, smallest_lam=0.0003)
+    recipe = dataclasses.replace(load_recipe("multicoil"), beta=0.01, lam=0.001, regularisation=rule)
+    assert recipe.weights_for(None) == (0.01, 0.001)
+    assert recipe.weights_for(0.0) == (0.005, 0.0003)
+    assert recipe.weights_for(0.004) == pytest.approx((0.005, 0.0005))
+    assert recipe.weights_for(1.0) == pytest.approx((0.02, 0.1), rel=1e-4)
+    given = with_overrides(recipe, {"lam": "0.002"})
+    assert given.weights_for(0.004) == (0.01, 0.002)
+    with pytest.raises(SettingsError, match="largest_beta: expected at least smallest_beta"):
+        dataclasses.replace(rule, largest_beta=0.001)
 
 
 def test_rules_are_for_their_tasks() -> None:

@@ -237,7 +237,7 @@ def test_a_stride_that_does_not_fit_counts_all_patches(
         )
     problem = mri_problem(record, recipe)
     assert any("no grid of stride 2" in line for line in problem.notes) == noted
-    certificate = module.slice_certificate(problem, reconstruct(problem, model, recipe))
+    certificate = module.slice_certificate(problem, reconstruct(problem, model, recipe), recipe)
     assert certificate["stride"] == stride
 
 
