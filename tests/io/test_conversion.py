@@ -222,10 +222,11 @@ def test_slices_of_one_shape_and_of_the_number_that_was_said(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", KSPACE_FORMATS)
-@pytest.mark.parametrize("source_format", ["fastmri", "mrd", "cfl"])
+@pytest.mark.parametrize(
+    ("source_format", "to"), [("fastmri", "mrd"), ("mrd", "cfl"), ("cfl", "npy"), ("cfl", "fastmri")]
+)
 def test_a_file_larger_than_the_memory_it_takes(tmp_path: Path, source_format: KspaceFormat, to: KspaceFormat) -> None:
-    """400 MB in slices of 8 MB: the peak may exceed that of a file of two slices by 120 MB."""
+    """200 MB in slices of 8 MB: the peak may exceed that of a file of two slices by 80 MB."""
     program = """
 import sys
 from mrisps.io.conversion import convert_kspace
@@ -236,7 +237,7 @@ lines = open("/proc/self/status").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))  # of this program alone, in kB
 """
     peaks = []
-    for n_slices in (2, 50):
+    for n_slices in (2, 25):
         source = tmp_path / f"{n_slices}.h5"
         with KspaceWriter(
             source, n_slices, header(encoded_matrix=(256, 256, 1), line_limits=(0, 255, 128)).to_xml()
@@ -257,4 +258,4 @@ print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))  # of
         ]
         done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=300)
         peaks.append(int(done.stdout))
-    assert peaks[1] - peaks[0] < 120_000, peaks
+    assert peaks[1] - peaks[0] < 80_000, peaks

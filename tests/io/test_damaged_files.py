@@ -155,9 +155,9 @@ def test_damaged(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
-@settings(QUIET, max_examples=1000)
+@settings(QUIET, max_examples=200)
 @given(mutations=MUTATIONS)
-def test_damaged_in_a_thousand_ways(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_in_many_ways(name: str, mutations: list[tuple[str, float, bytes]]) -> None:
     check(name, mutations)
 
 
@@ -204,9 +204,9 @@ def test_damaged_dicom(mutations: list[tuple[str, float, bytes]]) -> None:
 
 
 @pytest.mark.slow
-@settings(QUIET, max_examples=1000)
+@settings(QUIET, max_examples=200)
 @given(mutations=MUTATIONS)
-def test_damaged_dicom_in_a_thousand_ways(mutations: list[tuple[str, float, bytes]]) -> None:
+def test_damaged_dicom_in_many_ways(mutations: list[tuple[str, float, bytes]]) -> None:
     pytest.importorskip("pydicom")
     check_dicom(mutations)
 
@@ -262,7 +262,7 @@ def test_contradictory_acquisitions(changes: list[tuple[int, tuple[str, float], 
 
 
 @pytest.mark.slow
-@settings(QUIET, max_examples=1000)
+@settings(QUIET, max_examples=200)
 @given(changes=CHANGES)
-def test_contradictory_acquisitions_in_a_thousand_ways(changes: list[tuple[int, tuple[str, float], int]]) -> None:
+def test_contradictory_acquisitions_in_many_ways(changes: list[tuple[int, tuple[str, float], int]]) -> None:
     check_heads(changes)

@@ -67,7 +67,7 @@ def test_late_nonconvex_iterates(shared_data: Path) -> None:
 def test_late_nonconvex_iterates_and_their_number(shared_data: Path, name: str) -> None:
     reference = load_reference(shared_data, name)
     for tolerance in ("0.0001", "1e-05"):
-        results = [reconstruct(reference, float(tolerance), seed, factored=seed > 0) for seed in range(5)]
+        results = [reconstruct(reference, float(tolerance), seed, factored=seed > 0) for seed in range(3)]
         for result in results:
             check_late(reference, result, tolerance, 5e-3)
         steps = statistics.median(result.certificate.n_iterations + 1 for result in results)
