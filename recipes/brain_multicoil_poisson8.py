@@ -40,11 +40,11 @@ recipe = Recipe(
         trace_interval=0,
     ),
     card=Card(
-        score=37.48,
+        score=37.53,
         metric="PSNR",
-        data="two fully sampled 8-coil brains, magnitude, data range: the maximum (36.06 and 38.90 dB)",
+        data="two fully sampled 8-coil brains, magnitude, data range: the maximum (36.08 and 38.98 dB)",
         n_slices=2,
-        date="2026-11-25",
+        date="2026-11-26",
         how="grid of beta and lam on the same two brains with the authors' weights; measured with those of the package",
     ),
 )

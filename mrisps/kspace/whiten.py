@@ -37,8 +37,12 @@ def leave_out_dead_coils(acquisition: Acquisition) -> tuple[Acquisition, Done]:
     kept = np.flatnonzero(~dead)
     if len(kept) == 0:
         note = "no coil has signal above its noise in the centre of k-space: there may be no image here"
-        return acquisition, Done({"step": "dead_coils", "left_out": []}, (note,), {"coils_with_signal": 0.0})
-    facts = {"coils_with_signal": float(len(kept))}
+        return acquisition, Done({"step": "dead_coils", "left_out": []}, (note,), {"dead_coils": 1.0})
+    mask = mask_of(acquisition)
+    facts = {
+        "dead_coils": 1 - len(kept) / acquisition.n_coils,
+        "acceleration_over_coils": mask.size / int(mask.sum()) / len(kept),
+    }
     if len(kept) == acquisition.n_coils:
         return acquisition, Done({"step": "dead_coils", "left_out": []}, (), facts)
     out = [int(coil) for coil in np.flatnonzero(dead)]
@@ -82,13 +86,16 @@ def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
     # Coils are brought to one size first: their gains may differ by more than single precision holds.
     root = np.linalg.cholesky(covariance / np.outer(size, size))
     whiten = np.linalg.inv(root) / size
+    whitened = with_mixed_coils(acquisition, whiten)
+    border = estimate_noise_std(whitened.kspace, mask_of(whitened))
+    facts = {} if border is None else {"noise_scan_over_data": WHITE_NOISE_STD / border}
     eigenvalues = np.linalg.eigvalsh(covariance)
     step = {
         "step": "prewhiten",
         "noise_samples": n_samples,
         "condition": float(eigenvalues[-1] / max(eigenvalues[0], 1e-300)),
     }
-    return with_mixed_coils(acquisition, whiten), Done(step, undo=root * size[:, None])
+    return whitened, Done(step, (), facts, undo=root * size[:, None])
 
 
 def with_mixed_coils(acquisition: Acquisition, matrix: NDArray[np.complex128]) -> Acquisition:

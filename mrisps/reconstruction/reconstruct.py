@@ -13,7 +13,7 @@ from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.verdict import judge
 from mrisps.solvers import Reconstruction, solve
 
-__all__ = ["UnusableResultError", "image_facts", "reconstruct", "slice_certificate", "solve_problem"]
+__all__ = ["UnusableResultError", "image_facts", "reconstruct", "slice_certificate", "solve_problem", "verdict_facts"]
 
 Progress = Callable[[int, float], None]
 """Called with (iteration, residual)."""
@@ -113,11 +113,7 @@ def slice_certificate(problem: Problem, result: Reconstruction, recipe: Recipe) 
         }
     facts = image_facts(problem, result)
     verdict = judge(
-        {
-            "misfit_over_noise": result.certificate.misfit_ratio,
-            "edge_energy": float(str(facts["edge_energy"])),
-            **problem.facts,
-        },
+        {**verdict_facts(problem, result), "edge_energy": float(str(facts["edge_energy"])), **problem.facts},
         status=result.certificate.status,
     )
     certificate: dict[str, JsonValue] = dict(result.certificate.to_dict())  # type: ignore[arg-type]  # asdict: plain values
@@ -133,6 +129,30 @@ def slice_certificate(problem: Problem, result: Reconstruction, recipe: Recipe) 
         "image": facts,
         "verdict": verdict.to_dict(),  # type: ignore[dict-item]  # plain values
     }
+
+
+def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float | None]:
+    """What the verdict looks at, of the data and of the image; None where a fact is unknown.
+
+    Returns
+    -------
+    dict
+        ``misfit_over_noise``: data misfit over what the noise alone would give. ``misfit_share``: the energy of the misfit without
+        that of the noise, over the energy of the measurements. ``unmeasured_energy``: share of the energy of the image's k-space at
+        samples that were not measured. ``acceleration_of_lines``: size over lines with any sample, the larger of both axes.
+    """
+    certificate = result.certificate
+    found: dict[str, float | None] = {"misfit_over_noise": certificate.misfit_ratio}
+    if certificate.expected_misfit is not None:
+        excess = certificate.data_misfit**2 - certificate.expected_misfit**2
+        found["misfit_share"] = max(excess, 0.0) / float(problem.y.abs().square().sum())
+    if problem.mask is not None:
+        mask = problem.mask.array2d()
+        spectrum = np.square(np.abs(np.fft.fft2(np.fft.ifftshift(to_array(result.image)), norm="ortho")))
+        total = float(spectrum.sum())
+        found["unmeasured_energy"] = float(spectrum[~np.fft.ifftshift(mask)].sum()) / total if total > 0 else 0.0
+        found["acceleration_of_lines"] = max(mask.shape[axis] / int(mask.any(axis=1 - axis).sum()) for axis in (0, 1))
+    return found
 
 
 def image_facts(problem: Problem, result: Reconstruction) -> dict[str, JsonValue]:

@@ -141,6 +141,17 @@ def test_too_little_or_dependent_noise() -> None:
         assert info.value.field == "noise_scan"
 
 
+def test_a_noise_scan_of_other_data_is_found_out() -> None:
+    acquisition, _ = record((48, 40), 4)
+    noise = correlated_noise(4, 48 * 40, 2).reshape(4, 48, 40)
+    for factor, expected in ((1, 1.0), (5, 5.0)):
+        own = replace(
+            acquisition, kspace=acquisition.kspace + 5 * noise, noise_scan=5 * factor * correlated_noise(4, 9000, 1)
+        )
+        prepared = prepare(own, all_of(own), replace(NOTHING, prewhiten=True))
+        assert prepared.facts["noise_scan_over_data"] == pytest.approx(expected, rel=0.2)
+
+
 def test_without_a_noise_scan_nothing_is_whitened() -> None:
     acquisition, _ = record(n_coils=4)
     prepared = prepare(acquisition, all_of(acquisition), replace(NOTHING, prewhiten=True, maps=QUICK))
@@ -275,7 +286,7 @@ def test_a_slice_without_signal_keeps_all_pixels() -> None:
     noise = correlated_noise(4, 48 * 40, 2).reshape(4, 48, 40)
     prepared = prepare(replace(acquisition, kspace=noise), all_of(acquisition), Preparation())
     assert any("no coil has signal above its noise" in line for line in prepared.notes)
-    assert prepared.facts["coils_with_signal"] == 0
+    assert prepared.facts["dead_coils"] == 1
     assert bool((np.abs(prepared.maps).max(axis=(0, 1)) > 0).all())
 
 
