@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisps.campaign.batch import BATCH_FOLDER, BatchResult, Entry, Item, Job, items_of, open_ledger, run_batch
+from mrisps.campaign.batch import BatchResult, open_ledger, run_batch
+from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, Job, items_of
 from mrisps.campaign.loop import Progress, Stop, Workers
 from mrisps.campaign.record import read_record
 from mrisps.campaign.sources import Source, sources_of

@@ -9,19 +9,11 @@ import h5py
 import numpy as np
 import torch
 
-from mrisps.campaign.batch import (
-    BATCH_FOLDER,
-    BatchResult,
-    Entry,
-    Item,
-    Job,
-    WatchedFolder,
-    open_ledger,
-    run_batch,
-)
+from mrisps.campaign.batch import BatchResult, open_ledger, run_batch
+from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, Job
 from mrisps.campaign.batch_work import reconstruct_item
 from mrisps.campaign.loop import Progress, Record, Stop, Workers
-from mrisps.campaign.sources import Source, sources_of
+from mrisps.campaign.sources import Source, WatchedFolder, sources_of
 from mrisps.io.fastmri import write_kspace
 from mrisps.journal import Journal
 from mrisps.model import ModelConfig, SmoothPlusSparse

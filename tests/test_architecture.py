@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "reports": (*MATHEMATICS, "sampling", "io", "quality"),
     "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
 }
-LIGHT = {"mrisps", "mrisps.reconstruction.recipe"}
+LIGHT = {"mrisps", "mrisps.quality.metrics", "mrisps.reconstruction.recipe"}
 HEAVY = {"torch", "sigpy", "matplotlib", "h5py", "scipy", "skimage"}
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrisps.atomic import write_text
-from mrisps.campaign.batch import Entry
+from mrisps.campaign.batch_item import Entry
 from mrisps.campaign.loop import Record
 from mrisps.campaign.record import read_record_file, record_file
 from mrisps.errors import MrispsError
+from mrisps.reports.flags import RunFile, Thresholds
 from mrisps.reports.html import render
-from mrisps.reports.run import RunFile, Thresholds, run_report
+from mrisps.reports.run import run_report
 
 __all__ = ["write_report"]
 

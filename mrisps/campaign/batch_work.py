@@ -14,7 +14,7 @@ from types import TracebackType
 
 import torch
 
-from mrisps.campaign.batch import BATCH_FOLDER, Entry, Item, one_line
+from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, one_line
 from mrisps.campaign.loop import Record
 from mrisps.campaign.record import read_record, write_record_file
 from mrisps.campaign.sources import checked_sha256

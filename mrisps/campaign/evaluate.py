@@ -4,33 +4,25 @@ Every number is a record of a journal. Its key is a hash of what the number depe
 weights, the device, and how images are compared. A failing file or slice is noted and does not stop the others.
 """
 
-import io
 import math
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from mrisps.atomic import write_bytes
 from mrisps.campaign.loop import EXPECTED_ERRORS, Computation, Here, Record, Silent, key_of, loop
-from mrisps.campaign.references import Real, ReferenceReader, has_reference, setting_of
+from mrisps.campaign.methods import Candidate, Method
+from mrisps.campaign.references import ReferenceReader, has_reference, setting_of
 from mrisps.campaign.sources import Source, checked_sha256
+from mrisps.campaign.worst_cases import WorstCases
 from mrisps.errors import FileError, SettingsError
 from mrisps.journal import Journal
-from mrisps.model import SmoothPlusSparse
-from mrisps.operators import Sense
 from mrisps.quality.baselines import Baseline
-from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings, TunedBaseline, WorstCase
+from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings, TunedBaseline
 from mrisps.quality.metrics import ssim
 from mrisps.quality.scores import Setting, SliceScore
-from mrisps.reconstruction.problem import Problem, to_array
-from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import reconstruct
 from mrisps.settings import from_plain
 
 __all__ = [
@@ -43,29 +35,6 @@ Say = Callable[[int, int, str], None]
 """(scores known, scores in all, what was just done)"""
 
 _MAX_STEPS = 10  # of a search for a weight: 2^10 to either side
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A recipe to be evaluated.
-
-    Parameters
-    ----------
-    label
-        In results; no two alike.
-    recipe, model
-        What reconstructs.
-    weights
-        How the weights are called.
-    contrast
-        Only files of this contrast; None: all.
-    """
-
-    label: str
-    recipe: Recipe
-    model: SmoothPlusSparse
-    weights: str
-    contrast: str | None = None
 
 
 def open_journal(folder: Path) -> Journal:
@@ -140,55 +109,6 @@ class _Plan:
         return self.source.name if self.source.patient is None else self.source.patient
 
 
-@dataclass(frozen=True, eq=False)
-class _Method:
-    """A method with all that its images depend on."""
-
-    name: str
-    recipe: Recipe  # of a baseline: what prepares the data
-    device: str
-    identity: Mapping[str, object]
-    model: SmoothPlusSparse | None = None
-    baseline: Baseline | None = None
-    weight: float | None = None
-
-    @classmethod
-    def of_recipe(cls, candidate: Candidate, device: str) -> "_Method":
-        identity = {"recipe": candidate.recipe.sha256(), "weights": candidate.model.fingerprint(), "device": device}
-        return cls(candidate.label, candidate.recipe, device, identity, candidate.model)
-
-    @classmethod
-    def of_baseline(cls, baseline: Baseline, weight: float | None, carrier: Recipe) -> "_Method":
-        identity = {
-            "baseline": baseline.name,
-            "weight": weight,
-            "n_iterations": baseline.n_iterations,
-            "image": carrier.image,
-            "nonnegative": carrier.nonnegative,
-            "scale": None if carrier.scale is None else asdict(carrier.scale),
-            "preparation": None if carrier.preparation is None else asdict(carrier.preparation),
-        }
-        return cls(baseline.name, carrier, "cpu", identity, None, baseline, weight)
-
-    def run(self, problem: Problem) -> tuple[NDArray[np.generic], str, int]:
-        """The image in the units of the input, the solver's status and its iterations."""
-        if self.model is not None:
-            result = reconstruct(problem, self.model, self.recipe)
-            return to_array(result.image), result.certificate.status, result.certificate.n_iterations
-        assert self.baseline is not None
-        assert problem.mask is not None
-        maps = problem.operator.maps[0].numpy() if isinstance(problem.operator, Sense) else None
-        image = self.baseline.run(
-            problem.y[0].numpy(), problem.mask.array2d(), self.weight or 0.0, self.baseline.n_iterations, maps
-        )
-        found = torch.from_numpy(np.ascontiguousarray(image))[None, None]
-        if not problem.operator.domain_dtype.is_complex:
-            found = found.real.clamp(min=0) if self.recipe.nonnegative else found.real
-        if problem.factor is not None:  # the baselines know one set of maps: the first
-            found = found * problem.factor[:, 0, :1]
-        return to_array(found * problem.scale), "", 0
-
-
 class _Evaluation:
     """What `run_evaluation` has found so far."""
 
@@ -202,7 +122,7 @@ class _Evaluation:
         say: Say | None,
     ) -> None:
         self.candidates, self.settings, self.journal, self.reader = candidates, settings, journal, reader
-        self.worst = _WorstCases(folder / "worst", settings.n_worst)
+        self.worst = WorstCases(folder / "worst", settings.n_worst)
         self._say = say
         self.failures: list[str] = []
         self.skipped: list[str] = []
@@ -217,7 +137,7 @@ class _Evaluation:
         tuned: list[TunedBaseline] = []
         methods: dict[Setting, tuple[str, ...]] = {}
         reference: dict[Setting, str] = {}
-        work: list[tuple[_Plan, Setting, list[_Method]]] = []
+        work: list[tuple[_Plan, Setting, list[Method]]] = []
         for setting in sorted(groups):
             plans = groups[setting]
             weights: dict[str, float | None] = {}
@@ -237,11 +157,11 @@ class _Evaluation:
             for plan in plans:
                 chosen = plan.groups[setting]
                 baselines = [
-                    _Method.of_baseline(b, weights[b.name], chosen[0].recipe)
+                    Method.of_baseline(b, weights[b.name], chosen[0].recipe)
                     for b in self.settings.baselines
                     if b.name in weights
                 ]
-                recipes = [_Method.of_recipe(candidate, self.settings.device) for candidate in chosen]
+                recipes = [Method.of_recipe(candidate, self.settings.device) for candidate in chosen]
                 work.append((plan, setting, [*baselines, *recipes]))
         self.n_all = sum(len(plan.slices) * len(used) for plan, _, used in work)
         for plan, setting, used in work:
@@ -312,7 +232,7 @@ class _Evaluation:
                 weight = start * 2.0**step
                 found: list[float] = []
                 for plan, index in chosen:
-                    method = _Method.of_baseline(baseline, weight, plan.groups[setting][0].recipe)
+                    method = Method.of_baseline(baseline, weight, plan.groups[setting][0].recipe)
                     scores = self._scores(plan, setting, [(index, method)], quiet=True)
                     found += [score.psnr for score in scores if math.isfinite(score.psnr)]
                 tried[step] = math.fsum(found) / len(found) if found else -math.inf
@@ -342,7 +262,7 @@ class _Evaluation:
 
     # ---------------------------------------------------------------------------------------------------------- scores
 
-    def _file(self, plan: _Plan, setting: Setting, methods: Sequence[_Method]) -> None:
+    def _file(self, plan: _Plan, setting: Setting, methods: Sequence[Method]) -> None:
         found = self._scores(plan, setting, [(index, method) for index in plan.slices for method in methods])
         self.scores += found
         for score in found:
@@ -350,7 +270,7 @@ class _Evaluation:
                 self.notes.setdefault(text, []).append(f"{plan.source.name}, slice {score.slice_index}")
 
     def _scores(
-        self, plan: _Plan, setting: Setting, wanted: Sequence[tuple[int, _Method]], *, quiet: bool = False
+        self, plan: _Plan, setting: Setting, wanted: Sequence[tuple[int, Method]], *, quiet: bool = False
     ) -> list[SliceScore]:
         """The scores of methods on slices, from the journal or computed, without those that failed."""
         try:
@@ -360,7 +280,7 @@ class _Evaluation:
                 self.fail(plan.source.name, error)
             return []
         compare = [peak, self.settings.crop, self.settings.border]
-        tasks: list[tuple[Computation, _Method]] = []
+        tasks: list[tuple[Computation, Method]] = []
         for index, method in wanted:
             key = key_of("score", plan.sha256, index, asdict(setting), method.identity, compare)
             name = f"{plan.source.name}, slice {index}, {setting}, {method.name}"
@@ -377,7 +297,7 @@ class _Evaluation:
         records = [(self.journal.get(task.key), method) for task, method in tasks]
         return [self._score(plan, method, record) for record, method in records if record is not None]
 
-    def _score(self, plan: _Plan, method: _Method, record: Record) -> SliceScore:
+    def _score(self, plan: _Plan, method: Method, record: Record) -> SliceScore:
         """The score of a record; the file may have another name by now."""
         values = {**record, "file": plan.source.name, "patient": plan.patient, "method": method.name}
         try:
@@ -386,7 +306,7 @@ class _Evaluation:
             raise FileError(self.journal.path, f"has a line that is not a score: {error}") from error
 
     def _scoring(
-        self, key: str, plan: _Plan, setting: Setting, index: int, method: _Method, peak: float
+        self, key: str, plan: _Plan, setting: Setting, index: int, method: Method, peak: float
     ) -> Callable[[], Record]:
         def compute() -> Record:
             read = self.reader.read(plan.source.path, index)
@@ -469,51 +389,6 @@ class _Teller(Silent[Computation]):
             error_energy, n, peak = (float(str(record[name])) for name in ("squared_error", "n_pixels", "data_range"))
             psnr = 10 * math.log10(peak**2 * n / error_energy) if error_energy else math.inf
             whole.say(f"{task.name}: {psnr:.2f} dB{mark}")
-
-
-class _WorstCases:
-    """The images of the slices with the lowest PSNR of each setting and recipe, on the disk: at no time are there more."""
-
-    def __init__(self, folder: Path, n_kept: int) -> None:
-        self._folder, self._n_kept = folder, n_kept
-        self._kept: dict[tuple[Setting, str], list[tuple[float, str, SliceScore]]] = {}
-
-    def consider(self, key: str, score: SliceScore, images: tuple[Real, Real] | None) -> None:
-        """Remember the slice if it is one of the worst so far, and keep its images where they are given."""
-        group = self._kept.setdefault((score.setting, score.method), [])
-        if any(known == key for _, known, _ in group):
-            return
-        group.append((score.psnr, key, score))
-        group.sort(key=lambda entry: entry[:2])
-        dropped = [known for _, known, _ in group[self._n_kept :]]
-        del group[self._n_kept :]
-        if images is not None and key not in dropped:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, image=images[0], reference=images[1])
-            self._folder.mkdir(exist_ok=True)
-            write_bytes(self._path(key), buffer.getvalue())
-        for known in dropped:
-            self._path(known).unlink(missing_ok=True)
-
-    def load(self, notes: dict[str, list[str]]) -> list[WorstCase]:
-        """Read them; those that are not there any more are noted."""
-        cases = []
-        for group in self._kept.values():
-            for _, key, score in group:
-                try:
-                    with np.load(self._path(key), allow_pickle=False) as stored:
-                        image, reference = (np.asarray(stored[name], np.float32) for name in ("image", "reference"))
-                except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                    notes.setdefault("the image of a worst case is not there any more", []).append(
-                        f"{score.file}, slice {score.slice_index}"
-                    )
-                    continue
-                if image.ndim == 2 and image.shape == reference.shape and np.isfinite(image).all():
-                    cases.append(WorstCase(score, image, reference))
-        return cases
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key[:32]}.npz"
 
 
 def _by_setting(plans: Sequence[_Plan]) -> dict[Setting, list[_Plan]]:

@@ -1,5 +1,6 @@
 """The files of a campaign: what a folder, a file or a manifest holds."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import files_in, sha256_of
 from mrisps.io.manifest import Manifest, builtin_manifests
 
-__all__ = ["KSPACE_SUFFIXES", "Source", "checked_sha256", "sources_of", "spread"]
+__all__ = ["KSPACE_SUFFIXES", "Source", "WatchedFolder", "checked_sha256", "sources_of", "spread"]
 
 KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
 """What is taken from a folder: arrays only when they are named."""
@@ -121,3 +122,41 @@ def checked_sha256(source: Source) -> str:
 
 def _source(path: Path, folder: Path) -> Source:
     return Source(path.absolute(), path.relative_to(folder).as_posix(), path.stat().st_size)
+
+
+class WatchedFolder:
+    """A folder that fills: a file is there when its size and time have not changed for a while.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    settle_seconds
+        For so long.
+    """
+
+    def __init__(self, folder: Path, settle_seconds: float) -> None:
+        self._folder = folder
+        self._settle = settle_seconds
+        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # path -> state, and since when on a clock never set
+        self._taken: dict[Path, tuple[int, int]] = {}
+
+    def poll(self) -> list[Source]:
+        """What has settled since the last look; a file that changes later comes again."""
+        now = time.monotonic()
+        settled = []
+        for source in sources_of([self._folder], may_be_empty=True):
+            try:
+                status = source.path.stat()
+            except OSError:  # gone again
+                continue
+            state = (status.st_size, status.st_mtime_ns)
+            if self._taken.get(source.path) == state:
+                continue
+            if self._seen.get(source.path, ((-1, -1), now))[0] != state:
+                self._seen[source.path] = (state, now)
+            if now - self._seen[source.path][1] >= self._settle:
+                del self._seen[source.path]
+                self._taken[source.path] = state
+                settled.append(source)
+        return settled

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrisps.campaign.batch import BATCH_FOLDER
+from mrisps.campaign.batch_item import BATCH_FOLDER
 from mrisps.campaign.record import Record, read_record, read_record_file, record_file
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import sha256_of

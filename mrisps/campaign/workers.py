@@ -16,7 +16,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from mrisps.campaign.batch import Item
+from mrisps.campaign.batch_item import Item
 from mrisps.campaign.batch_work import reconstruct_item
 from mrisps.campaign.loop import Progress, Record
 from mrisps.errors import MrispsError

@@ -123,11 +123,13 @@ def batch(
     Exit code 0: every slice converged, none is unusable. 1: a file failed, a slice did not converge or is unusable, or the disk is
     full. 2: the command is wrong, nothing was done. 130: interrupted.
     """
-    from mrisps.campaign.batch import Job, WatchedFolder, open_ledger, remove_partial_files, run_batch
+    from mrisps.campaign.batch import open_ledger, remove_partial_files, run_batch
+    from mrisps.campaign.batch_item import Job
     from mrisps.campaign.batch_report import write_report
     from mrisps.campaign.loop import Stop
+    from mrisps.campaign.sources import WatchedFolder
     from mrisps.campaign.workers import DaskWorkers, LocalWorkers, devices_of
-    from mrisps.reports.run import Thresholds
+    from mrisps.reports.flags import Thresholds
 
     with usage_errors():
         sources = _sources(source, root, include_test, watch, output)

@@ -35,7 +35,7 @@ from mrisps.cli.terminal import CountProgress, print_table
 from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
-    from mrisps.campaign.evaluate import Candidate
+    from mrisps.campaign.methods import Candidate
     from mrisps.quality.baselines import Baseline
 
 __all__ = ["Data", "ManifestContrast", "ManifestRoot", "ManifestSplit", "compare"]
@@ -189,7 +189,7 @@ def _baselines(text: str, tv_iterations: int) -> "tuple[Baseline, ...]":
 
 
 def _candidates(names: Sequence[str], changes: Sequence[str] | None, chosen: str | None) -> "list[Candidate]":
-    from mrisps.campaign.evaluate import Candidate
+    from mrisps.campaign.methods import Candidate
 
     found: list[Candidate] = []
     for text in names:

@@ -64,7 +64,7 @@ def evaluate(
     Exit code 0: done. 1: a file failed. 2: the command is wrong, nothing was done.
     """
     from mrisps.atomic import write_text
-    from mrisps.quality.metrics import evaluate_files
+    from mrisps.quality.file_scores import evaluate_files
 
     peak = parse_data_range(data_range)
     size = None if crop is None else parse_size(crop, "--crop")

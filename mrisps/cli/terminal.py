@@ -16,7 +16,7 @@ from mrisps.cli.common import note, printable, result
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mrisps.campaign.batch import Entry, Item
+    from mrisps.campaign.batch_item import Entry, Item
     from mrisps.campaign.loop import Progress as WorkersProgress
 
 __all__ = ["BatchProgress", "CountProgress", "SolverProgress", "print_table", "steps"]

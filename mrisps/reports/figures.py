@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 __all__ = [
-    "Compared",
+    "DPI",
+    "GREEN",
+    "Image",
     "Panel",
+    "axes_grid",
     "box_figure",
-    "demo_figure",
     "energy_figure",
     "error_limit",
     "grey_limit",
@@ -29,6 +31,7 @@ __all__ = [
     "magnitude_or_signed",
     "mask_figure",
     "plain",
+    "show",
     "to_png",
     "tuning_figure",
 ]
@@ -36,8 +39,9 @@ __all__ = [
 Image = NDArray[np.float32]
 Colours = Literal["gray", "inferno", "viridis", "RdBu_r"]
 
-_DPI = 110
-_GREEN = "#1a7f37"
+DPI = 110
+GREEN = "#1a7f37"
+"""The colour of what is ours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,28 +69,6 @@ class Panel:
     bar: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """A reconstruction with its quality.
-
-    Parameters
-    ----------
-    name
-        Of the method.
-    image
-        (y, x) magnitude.
-    psnr
-        In dB.
-    ssim
-        At most 1.
-    """
-
-    name: str
-    image: Image
-    psnr: float
-    ssim: float
-
-
 def grey_limit(reference: Image) -> float:
     """The value shown white: the 99.8th percentile, so that a few bright pixels do not darken the rest."""
     return float(np.percentile(np.abs(reference), 99.8)) or 1.0
@@ -105,76 +87,6 @@ def magnitude_or_signed(title: str, image: NDArray[np.generic], *, bar: bool = T
         return Panel(f"{title} (magnitude)", np.abs(image), (0.0, limit), "gray", bar)
     limit = float(np.percentile(np.abs(image), 99.8)) or 1.0
     return Panel(title, image, (-limit, limit), "RdBu_r", bar)
-
-
-def demo_figure(
-    reference: Image,
-    methods: Sequence[Compared],
-    mask: NDArray[np.bool_],
-    smooth: Image,
-    sparse: Image,
-    cost_map: Image,
-) -> "Figure":
-    """The comparison of the demonstration: images, their errors on one scale, and what ours consists of.
-
-    Parameters
-    ----------
-    reference
-        (y, x) magnitude.
-    methods
-        Three of them; the last one is ours.
-    mask
-        (y, x), true where acquired.
-    smooth, sparse, cost_map
-        (y, x) magnitudes of the parts of the last reconstruction, and its cost map.
-
-    Raises
-    ------
-    ValueError
-        There are not three methods.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    if len(methods) != 3:
-        raise ValueError(f"methods: expected 3, got {len(methods)}")
-    white = grey_limit(reference)
-    worst = error_limit(reference, [method.image for method in methods])
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(13, 10.8), dpi=_DPI, layout=layout, facecolor="white")
-    axes = _grid(figure, 3, 4)
-
-    _show(axes[0][0], Panel("reference\n(fully sampled)", reference, (0, white)))
-    for index, method in enumerate(methods, start=1):
-        title = f"{method.name}\nPSNR {method.psnr:.2f} dB, SSIM {method.ssim:.3f}"
-        axis = axes[0][index]
-        _show(axis, Panel(title, method.image, (0, white)))
-        error = _show(axes[1][index], Panel("absolute error", np.abs(method.image - reference), (0, worst), "inferno"))
-        if index == len(methods):
-            _emphasise(axis)
-            _emphasise(axes[1][index])
-            bar = figure.colorbar(error, ax=axes[1][1:], fraction=0.05, pad=0.01, aspect=24, extend="max")
-            bar.set_label("absolute error of the magnitude")
-    _headline(axes[1][0], methods, mask)
-
-    share = 100 * float(mask.mean())
-    _show(axes[2][0], Panel(f"k-space mask\n{share:.1f} % acquired (white)", mask, (0, 1)))
-    _show(axes[2][1], Panel("smooth part\n(magnitude)", smooth, (0, white)))
-    parts = (
-        Panel("sparse part\n(magnitude)", sparse, (0, grey_limit(sparse))),
-        Panel("cost map\n(where the prior is surprised)", cost_map, (0, grey_limit(cost_map)), "viridis"),
-    )
-    for axis, panel in zip(axes[2][2:], parts, strict=True):
-        image = _show(axis, panel)
-        bar = figure.colorbar(image, ax=axis, location="bottom", fraction=0.05, pad=0.02, aspect=30, extend="max")
-        bar.locator = MaxNLocator(4)
-        bar.formatter = ScalarFormatter()
-        bar.formatter.set_powerlimits((-2, 3))
-        bar.update_ticks()
-    for axis in axes[2]:
-        axis.set_anchor("N")  # the images of the row at one height, with and without a colour bar below
-    return figure
 
 
 def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.8) -> "Figure":
@@ -202,13 +114,13 @@ def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.8) -> 
     n_y, n_x = panels[0].image.shape
     height = min(max((inches - 0.4) * n_y / n_x, inches / 2.5), 2 * inches)
     figure = Figure(
-        figsize=(inches * n_columns, (height + 0.45) * n_rows), dpi=_DPI, layout="constrained", facecolor="white"
+        figsize=(inches * n_columns, (height + 0.45) * n_rows), dpi=DPI, layout="constrained", facecolor="white"
     )
-    axes = [axis for row in _grid(figure, n_rows, n_columns) for axis in row]
+    axes = [axis for row in axes_grid(figure, n_rows, n_columns) for axis in row]
     for axis in axes:
         axis.set_axis_off()
     for axis, panel in zip(axes, panels, strict=False):
-        image = _show(axis, panel)
+        image = show(axis, panel)
         if panel.bar:
             figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, extend="max" if panel.limits[0] == 0 else "both")
     return figure
@@ -221,7 +133,7 @@ def mask_figure(mask: NDArray[np.bool_], title: str) -> "Figure":
     n_y, n_x = mask.shape
     inches = 4.5 / max(n_y, n_x)
     size = (max(n_x * inches, 2.5) + 0.7, max(n_y * inches, 1.0) + 0.8)  # with room for labels and title
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axis = figure.subplots()
     axis.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
     axis.set_xlabel("k-space column (x, phase encoding)")
@@ -240,7 +152,7 @@ def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 2.8), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(6.5, 2.8), dpi=DPI, layout="constrained", facecolor="white")
     axis = figure.subplots()
     iterations, energies = zip(*trace, strict=True)
     axis.plot(iterations, energies, marker="o", markersize=3, linewidth=1.2, color="#0550ae")
@@ -269,7 +181,7 @@ def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[f
 
     x, y, values = (np.asarray(each, dtype=np.float64) for each in (beta, lam, score))
     finite = np.isfinite(values)
-    figure = Figure(figsize=(6.4, 5.0), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(6.4, 5.0), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -324,12 +236,12 @@ def box_figure(
     from matplotlib.ticker import MaxNLocator
 
     n = len(names)
-    figure = Figure(figsize=(13, 0.9 + 0.48 * n), dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 0.9 + 0.48 * n), dpi=DPI, layout="constrained", facecolor="white")
     for column, (quantity, lists) in enumerate(values.items()):
         axis = figure.add_subplot(1, len(values), column + 1)
         for place, (numbers, ours) in enumerate(zip(lists, emphasised, strict=True)):
             finite = [number for number in numbers if math.isfinite(number)]
-            colour = _GREEN if ours else "#59636e"
+            colour = GREEN if ours else "#59636e"
             if finite:
                 low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
                 reach = 1.5 * (high - low)
@@ -368,14 +280,16 @@ def to_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _grid(figure: "Figure", n_rows: int, n_columns: int) -> "list[list[Axes]]":
+def axes_grid(figure: "Figure", n_rows: int, n_columns: int) -> "list[list[Axes]]":
+    """Axes in rows of columns."""
     return [
         [figure.add_subplot(n_rows, n_columns, row * n_columns + column + 1) for column in range(n_columns)]
         for row in range(n_rows)
     ]
 
 
-def _show(axis: "Axes", panel: Panel) -> "AxesImage":
+def show(axis: "Axes", panel: Panel) -> "AxesImage":
+    """Draw a panel, without ticks."""
     axis.set_axis_off()
     axis.set_title(panel.title, fontsize=10.5)
     n_y, n_x = panel.image.shape
@@ -387,33 +301,3 @@ def _show(axis: "Axes", panel: Panel) -> "AxesImage":
         interpolation="nearest" if max(n_y, n_x) < 128 else "antialiased",
         aspect="equal",
     )
-
-
-def _emphasise(axis: "Axes") -> None:
-    """A green frame around what is ours."""
-    axis.set_axis_on()
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_edgecolor(_GREEN)
-        spine.set_linewidth(2.5)
-    axis.title.set_color(_GREEN)
-    axis.title.set_fontweight("bold")
-
-
-def _headline(axis: "Axes", methods: Sequence[Compared], mask: NDArray[np.bool_]) -> None:
-    """The outcome in large letters, in the place of the reference's error map."""
-    axis.set_axis_off()
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1)
-    ours = methods[-1]
-    acceleration = mask.size / max(int(mask.sum()), 1)
-    axis.text(0.5, 0.93, f"{acceleration:.1f}-fold undersampled", ha="center", va="top", fontsize=12, weight="bold")
-    axis.text(0.5, 0.76, f"{ours.psnr:.1f} dB", ha="center", va="top", fontsize=28, weight="bold", color=_GREEN)
-    y = 0.47
-    for other in methods[:-1]:
-        gain = ours.psnr - other.psnr
-        word = "better than" if gain >= 0 else "worse than"
-        axis.text(0.5, y, f"{abs(gain):.1f} dB {word}", ha="center", va="top", fontsize=11, weight="bold")
-        axis.text(0.5, y - 0.09, other.name, ha="center", va="top", fontsize=10)
-        y -= 0.22

@@ -32,9 +32,10 @@ from batch_files import (
 from manifests import manifest_of
 
 from mrisps.campaign import batch_work as module
-from mrisps.campaign.batch import Entry, Item, Job, WatchedFolder, open_ledger, remove_partial_files
+from mrisps.campaign.batch import open_ledger, remove_partial_files
+from mrisps.campaign.batch_item import Entry, Item, Job
 from mrisps.campaign.batch_work import peak_memory
-from mrisps.campaign.sources import Source, sources_of
+from mrisps.campaign.sources import Source, WatchedFolder, sources_of
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout

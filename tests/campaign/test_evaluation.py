@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrisps.campaign import evaluate as evaluation
-from mrisps.campaign.evaluate import (
-    Candidate,
-    open_journal,
-    run_evaluation,
-)
+from mrisps.campaign import methods
+from mrisps.campaign.evaluate import open_journal, run_evaluation
+from mrisps.campaign.methods import Candidate
 from mrisps.campaign.sources import Source
 from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace
@@ -23,7 +20,7 @@ from mrisps.kspace.grid import to_kspace
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.quality.baselines import BASELINES
 from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings
-from mrisps.quality.metrics import evaluate_files
+from mrisps.quality.file_scores import evaluate_files
 from mrisps.quality.scores import score_settings, score_volumes
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import MaskRule, Recipe, ScaleRule
@@ -122,7 +119,7 @@ def test_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return reconstruct(problem, model, recipe)
 
-    monkeypatch.setattr(evaluation, "reconstruct", counting)
+    monkeypatch.setattr(methods, "reconstruct", counting)
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(files, [candidate], ZERO_FILLED, folder)
     journal = folder / "journal.jsonl"
@@ -238,7 +235,7 @@ def test_a_failing_slice_is_named(
     def failing(problem: Problem, model: SmoothPlusSparse, recipe: Recipe) -> Reconstruction:
         raise FileError("x", "is broken")
 
-    monkeypatch.setattr(evaluation, "reconstruct", failing)
+    monkeypatch.setattr(methods, "reconstruct", failing)
     result = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
     setting = "A, 4-fold (equispaced, centre 0.1, seed 0)"
     assert result.failures == tuple(f"1.h5, slice {index}, {setting}, ours: x: is broken" for index in (0, 1))

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from mrisps.campaign.cases import Case, TuneSettings, read_cases
+from mrisps.campaign.search import Offset, model_search
 from mrisps.campaign.sources import Source
-from mrisps.campaign.tune import Offset, Trial, measure, model_search, open_journal, tune
+from mrisps.campaign.tune import Trial, measure, open_journal, tune
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import write_image

@@ -28,7 +28,7 @@ from batch_files import (
     write_inputs,
 )
 
-from mrisps.campaign.batch import Entry, Item, items_of
+from mrisps.campaign.batch_item import Entry, Item, items_of
 from mrisps.campaign.batch_work import peak_memory
 from mrisps.campaign.sources import sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers

@@ -12,7 +12,8 @@ import pytest
 from batch_files import Inline, data_sets, make_job, small_model, write_input, write_inputs
 
 from mrisps.campaign import workers as workers_module
-from mrisps.campaign.batch import BATCH_FOLDER, open_ledger
+from mrisps.campaign.batch import open_ledger
+from mrisps.campaign.batch_item import BATCH_FOLDER
 from mrisps.cli import terminal
 
 from .helpers import PROJECT, Cli
@@ -165,7 +166,7 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import io
 
-    from mrisps.campaign.batch import Entry, items_of
+    from mrisps.campaign.batch_item import Entry, items_of
     from mrisps.campaign.sources import Source
 
     class Terminal(io.StringIO):

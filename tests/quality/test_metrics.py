@@ -10,7 +10,8 @@ from result_files import write_result
 from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.images import center_crop, write_image
-from mrisps.quality.metrics import DataRange, evaluate_files, nmse, psnr, ssim
+from mrisps.quality.file_scores import evaluate_files
+from mrisps.quality.metrics import DataRange, nmse, psnr, ssim
 
 Volume = NDArray[np.float32]
 

@@ -10,8 +10,9 @@ from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
 from PIL import Image
 
-from mrisps.reports import figures
-from mrisps.reports.figures import Compared, Panel
+from mrisps.reports import demo, figures
+from mrisps.reports.demo import TimedMethod
+from mrisps.reports.figures import Panel
 
 Array = NDArray[np.float32]
 
@@ -21,16 +22,18 @@ def reference(rng: np.random.Generator) -> Array:
     return rng.uniform(size=(24, 20)).astype(np.float32)
 
 
-def methods(reference: Array, rng: np.random.Generator) -> list[Compared]:
+def methods(reference: Array, rng: np.random.Generator) -> list[TimedMethod]:
     return [
-        Compared(name, (reference + noise * rng.normal(size=reference.shape)).astype(np.float32), psnr, 0.9)
+        TimedMethod(
+            name, (reference + noise * rng.normal(size=reference.shape)).astype(np.float32), psnr, 0.9, 0.1, 1.0
+        )
         for name, noise, psnr in (("zero-filled", 0.3, 20.0), ("total variation", 0.2, 25.0), ("ours", 0.1, 24.0))
     ]
 
 
 def demo_figure(reference: Array, rng: np.random.Generator) -> "figures.Figure":
     mask = rng.uniform(size=reference.shape) < 0.25
-    return figures.demo_figure(reference, methods(reference, rng), mask, reference, 0.1 * reference, 0.01 * reference)
+    return demo.demo_figure(reference, methods(reference, rng), mask, reference, 0.1 * reference, 0.01 * reference)
 
 
 def test_error_maps_have_one_scale(reference: Array, rng: np.random.Generator) -> None:
@@ -61,7 +64,7 @@ def test_demo_figure_says_how_good_it_is(reference: Array, rng: np.random.Genera
 def test_demo_figure_takes_three(reference: Array, rng: np.random.Generator) -> None:
     two = methods(reference, rng)[:2]
     with pytest.raises(ValueError, match="methods: expected 3, got 2"):
-        figures.demo_figure(reference, two, reference > 0.5, reference, reference, reference)
+        demo.demo_figure(reference, two, reference > 0.5, reference, reference, reference)
 
 
 def test_signed_parts_have_symmetric_limits(rng: np.random.Generator) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mrisps.errors import FileError
+from mrisps.reports.flags import RunFile, Thresholds, flags_of
 from mrisps.reports.html import render
-from mrisps.reports.run import RunFile, Thresholds, flags_of, run_report
+from mrisps.reports.run import run_report
 
 GOOD: dict[str, object] = {
     "status": "converged",
