@@ -1,8 +1,8 @@
 """Multi-coil brain, 4-fold undersampled columns with 24 central lines.
 
 beta and lam were chosen on two fully sampled brains with 8 coils (benchmarks/multicoil.py); between beta 0.008 and 0.03 and lam
-0.001 and 0.002 the PSNR changes by a few tenths of a dB. Every second patch of every second row counts: 0.2 dB less than all patches,
-in a third of the time.
+0.001 and 0.002 the PSNR changes by a few tenths of a dB. Every second patch of every second row counts: 0.2 dB less than all
+patches, in a third of the time.
 """
 
 from mrisps.kspace.settings import CoilCompression, CoilMaps, PhaseRemoval, Preparation

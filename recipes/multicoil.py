@@ -32,7 +32,7 @@ recipe = Recipe(
     ),
     prior=PriorUse(stride=2, modulus=False),
     solver=FastSettings(
-        tolerance=3e-3,
+        tolerance=6e-3,
         max_iterations=400,
         continuation_start=32.0,
         continuation_decay=0.88,

@@ -22,7 +22,7 @@ __all__ = ["calibrate"]
 
 Real = NDArray[np.float64]
 
-SECOND_SET = 0.0003
+SECOND_SET = 0.00035
 """Share of the energy of the calibration image, times the acceleration, that a second set has to explain beyond the first.
 
 A second set halves what the data say about each pixel; the more so, the fewer there are."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.grid import calibration_shape, centre
-from mrisps.kspace.step import Done, error_in, mask_of, mixed
+from mrisps.kspace.step import Done, Step, error_in, mask_of, mixed
 
 __all__ = ["WHITE_NOISE_STD", "estimate_noise_std", "keep_coils", "leave_out_dead_coils", "prewhiten"]
 
@@ -17,6 +17,9 @@ WHITE_NOISE_STD = math.sqrt(0.5)
 
 SILENT = 1e-10
 """A coil with less than this fraction of the strongest coil's energy is dead."""
+
+LOUD = 4.0
+"""Coils whose noise is so many times the median's are far louder."""
 
 DEVIATIONS = 5.0
 """A coil is all noise if the energy of the centre of k-space is within so many standard deviations of that of noise alone."""
@@ -65,6 +68,8 @@ def keep_coils(acquisition: Acquisition, coils: NDArray[np.intp]) -> Acquisition
 def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
     """L^-1 of every sample, with L L^H the covariance of the coils' noise: unit variance, uncorrelated.
 
+    Without a noise scan the coils stay as they are, unless some are far noisier than others.
+
     Raises
     ------
     FileError
@@ -72,7 +77,7 @@ def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
     """
     noise = acquisition.noise_scan
     if noise is None:
-        return acquisition, Done({"step": "prewhiten", "done": "no: the file has no noise scan"})
+        return _equalise(acquisition)
     n_coils, n_samples = noise.shape
     if n_samples < 2 * n_coils:
         message = f"{n_samples} samples of noise are too few for {n_coils} coils (recipe: preparation.prewhiten)"
@@ -96,6 +101,25 @@ def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
         "condition": float(eigenvalues[-1] / max(eigenvalues[0], 1e-300)),
     }
     return whitened, Done(step, (), facts, undo=root * size[:, None])
+
+
+def _equalise(acquisition: Acquisition) -> tuple[Acquisition, Done]:
+    """Without a noise scan: the same noise in every coil, by the border of k-space, where some are far louder than others."""
+    mask = mask_of(acquisition)
+    found = [estimate_noise_std(coil[None], mask) for coil in acquisition.kspace]
+    levels = np.array([level for level in found if level], dtype=np.float64)
+    if len(levels) < acquisition.n_coils or levels.max() <= LOUD * np.median(levels):
+        return acquisition, Done({"step": "prewhiten", "done": "no: the file has no noise scan"})
+    relative = levels / np.median(levels)
+    note = "the file has no noise scan, and some coils are far noisier than others: all are brought to the noise of the border"
+    step: Step = {
+        "step": "prewhiten",
+        "done": "coil by coil, by the border of k-space",
+        "loudest": float(relative.max()),
+    }
+    return with_mixed_coils(acquisition, np.diag(1 / relative).astype(np.complex128)), Done(
+        step, (note,), undo=np.diag(relative).astype(np.complex128)
+    )
 
 
 def with_mixed_coils(acquisition: Acquisition, matrix: NDArray[np.complex128]) -> Acquisition:

@@ -160,6 +160,18 @@ def test_without_a_noise_scan_nothing_is_whitened() -> None:
     assert prepared.noise_std is None
 
 
+def test_a_loud_coil_is_found_without_a_noise_scan() -> None:
+    acquisition, _ = record((48, 40), 6)
+    noise = 0.02 * correlated_noise(6, 48 * 40, 2).reshape(6, 48, 40) / np.float32(0.03)
+    noise[3] *= 40
+    prepared = prepare(
+        replace(acquisition, kspace=acquisition.kspace + noise), all_of(acquisition), replace(NOTHING, prewhiten=True)
+    )
+    assert any("some coils are far noisier than others" in line for line in prepared.notes)
+    border = np.abs(prepared.kspace[:, :2]).mean(axis=(1, 2))
+    assert float(border.max() / border.min()) < 2
+
+
 # --------------------------------------------------------------------------------------------------------- oversampling
 
 
