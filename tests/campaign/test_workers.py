@@ -49,13 +49,13 @@ def one_thread() -> Iterator[None]:
 def test_processes_make_the_same(tmp_path: Path, one_thread: None) -> None:
     """Two processes: the same bytes as in this one, and none is left."""
     inputs = tmp_path / "in"
-    write_inputs(inputs, 4)
+    write_inputs(inputs, 2)
     (inputs / "bad.h5").write_text("bad")
     here, there = make_job(tmp_path / "here"), make_job(tmp_path / "there")
     run(inputs, here)
     workers = LocalWorkers(["cpu", "cpu"])
     result = run(inputs, there, workers=workers)
-    assert sorted(made(result)) == ["v00.h5", "v01.h5", "v02.h5", "v03.h5"]
+    assert sorted(made(result)) == ["v00.h5", "v01.h5"]
     assert {name: entry.error for name, entry in result.failed.items()} == {
         "bad.h5": f"{inputs / 'bad.h5'}: is not an HDF5 file"
     }
@@ -116,9 +116,9 @@ def test_given_up_at_once(tmp_path: Path, one_thread: None) -> None:
     assert len(made(run(inputs, job))) == 3
 
 
-def write_for_cli(folder: Path, n_workers: int) -> list[str]:
-    """Arguments of `mrisps batch` for 12 volumes."""
-    write_inputs(folder / "in", 12, n_slices=2)
+def write_for_cli(folder: Path, n_workers: int, n_files: int) -> list[str]:
+    """Arguments of `mrisps batch` for volumes of two slices."""
+    write_inputs(folder / "in", n_files, n_slices=2)
     small_model().save(folder / "small.safetensors")
     (folder / "recipe.py").write_text(
         "from mrisps.reconstruction.recipe import *\nfrom mrisps.solvers import FastSettings\n"
@@ -157,13 +157,13 @@ def check_after_kills(folder: Path, expected: dict[str, dict[str, bytes]], n_kil
     assert sum(n for (_, state), n in seen.items() if state == "started") <= len(expected) + 2 * n_kills
 
 
-def kill_and_resume(folder: Path, n_kills: int, n_workers: int, seed: int) -> None:
+def kill_and_resume(folder: Path, n_kills: int, n_workers: int, seed: int, n_files: int = 12) -> None:
     """Kill a batch so often at random moments of its work; begin anew when it is done too early."""
-    arguments = write_for_cli(folder, n_workers)
+    arguments = write_for_cli(folder, n_workers, n_files)
     reference = make_job(folder / "reference")
     run(folder / "in", reference)
     expected = {path.name: data_sets(path) for path in reference.folder.glob("*.h5")}
-    assert len(expected) == 12
+    assert len(expected) == n_files
     moments = random.Random(seed)
     ledger = folder / "out" / "_batch" / "ledger.jsonl"
     n_done = n_here = 0
@@ -190,8 +190,8 @@ def kill_and_resume(folder: Path, n_kills: int, n_workers: int, seed: int) -> No
     check_after_kills(folder, expected, n_here)
 
 
-def test_killed_twice(tmp_path: Path, one_thread: None) -> None:
-    kill_and_resume(tmp_path, 2, n_workers=1, seed=1)
+def test_killed_once(tmp_path: Path, one_thread: None) -> None:
+    kill_and_resume(tmp_path, 1, n_workers=1, seed=1, n_files=3)
 
 
 @pytest.mark.slow
