@@ -17,6 +17,7 @@ from PIL import Image
 
 from mrisps.cli.main import app
 from mrisps.reconstruction.recipe import builtin_recipes, load_recipe, with_overrides
+from mrisps.reconstruction.verdict import LIMITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -160,6 +161,12 @@ def test_the_page_of_recipes_lists_all_of_them() -> None:
     rows = re.findall(r"^\| (`[a-z].*?) \|", text[text.index("## The recipes of the package") :], flags=re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert listed == {name for name in builtin_recipes() if not name.startswith("convert_")}
+
+
+def test_the_page_on_the_verdict_lists_all_facts() -> None:
+    text = (ROOT / "docs" / "how-it-works.md").read_text()
+    section = text[text.index("## The verdict") : text.index("## The gradient")]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == [limit.fact for limit in LIMITS]
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages

@@ -238,7 +238,7 @@ def _environment(threads: int) -> Iterator[None]:
 
 
 class DaskWorkers:
-    """The workers of a Dask cluster; see docs/batch.md for how to start one.
+    """The workers of a Dask cluster; see docs/many-files.md for how to start one.
 
     Inputs, weights and the output folder have the same path on every worker.
     Dask sends a file elsewhere if its worker dies, and gives up on a file that has killed several workers.

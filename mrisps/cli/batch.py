@@ -104,7 +104,7 @@ def batch(
     thresholds_file: Annotated[
         Path | None,
         typer.Option(
-            "--thresholds", metavar="FILE", help="TOML with the thresholds of the report's flags; see docs/batch.md."
+            "--thresholds", metavar="FILE", help="TOML with the thresholds of the report's flags; see docs/many-files.md."
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")] = True,
