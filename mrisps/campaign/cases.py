@@ -190,10 +190,9 @@ def _kspace_case(
     preparation = recipe.preparation
     if problem.mask is not None and problem.mask.is_fully_sampled:
         if target is None or preparation is not None:
-            coils = (
-                to_image(problem.y[0].cpu().numpy()) * problem.scale
-            )  # (coil, y, x); not by the maps, which may be wrong
-            target = np.linalg.norm(coils, axis=0).astype(np.float32)
+            coils = to_image(acquisition.kspace)  # (coil, y, x); not by the maps, which may be wrong
+            shape = problem.operator.domain_shape[-2:]  # fewer rows where the readout is oversampled
+            target = center_crop(np.linalg.norm(coils, axis=0).astype(np.float32), (shape[0], shape[1]))
         seeded = recipe
         if recipe.mask is not None:
             seeded = replace(recipe, mask=replace(recipe.mask, seed=recipe.mask.seed + settings.seed + number))
@@ -205,16 +204,9 @@ def _kspace_case(
             "held-out",
             field="target",
         )
-    elif preparation is not None and preparation.prewhiten and acquisition.noise_scan is not None:
-        target = None  # images have the unit of the noise, the file's reference has not
     if settings.criterion == "held-out":
         return _held_out(acquisition.source, problem, settings, number)
-    if target is None:
-        raise FileError(
-            acquisition.source,
-            "has not the unit of the images, which are whitened: tune with preparation.prewhiten=false",
-            field="target",
-        )
+    assert target is not None
     target = center_crop(target, _smaller(target.shape, problem.operator.domain_shape[-2:]))
     _check_size(acquisition.source, target.shape, settings.border)
     if not float(target.max()) > 0:

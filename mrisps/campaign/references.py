@@ -108,14 +108,7 @@ class ReferenceReader:
         """
         identity = (path, index, setting, recipe.sha256(), device)
         if identity not in self._problems:
-            acquisition, preparation = self.read(path, index).acquisition, recipe.preparation
-            if acquisition.noise_scan is not None and preparation is not None and preparation.prewhiten:
-                raise FileError(
-                    path,
-                    f"recipe {recipe.name} whitens the noise: its images are in units of the noise, not of the reference "
-                    "(set preparation.prewhiten=false)",
-                    field="noise_scan",
-                )
+            acquisition = self.read(path, index).acquisition
             undersample = setting.sampling != AS_ACQUIRED
             self._problems[identity] = mri_problem(acquisition, recipe, undersample=undersample, device=device)
             self._forget(self._problems)

@@ -94,7 +94,7 @@ def recon(
 
     Data of several coils need a recipe for them, such as `multicoil`. Every input file becomes DIR/NAME.h5 with the data
     set `reconstruction` (what fastmri.evaluate reads), `image` if it is complex, `smooth`, `sparse` and `cost_map`, all in
-    the units of the input (of its noise, where that was whitened), and the attributes `provenance` and `certificate`. A
+    the units of the input, and the attributes `provenance` and `certificate`. A
     file that fails does not stop the others.
 
     The verdict says whether an image can be right: `good`, `check` or `unusable`, with reasons. An unusable image is not

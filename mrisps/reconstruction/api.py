@@ -89,7 +89,7 @@ def recon(
     Returns
     -------
     Result
-        Images in input units (of the noise, where it was whitened), (y, x), or (slice, y, x) for several slices.
+        Images in input units, (y, x), or (slice, y, x) for several slices.
 
     Raises
     ------
