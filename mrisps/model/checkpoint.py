@@ -7,7 +7,7 @@ Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_at
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -18,9 +18,8 @@ from torch import Tensor
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
 from mrisps.model.config import ModelConfig
-from mrisps.model.smooth_plus_sparse import SmoothPlusSparse
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["Weights", "read_weights", "write_weights"]
 
 FORMAT = "mrisps-weights"
 VERSION = "1"
@@ -28,22 +27,31 @@ TENSORS = ("raw_free_atoms", "raw_synthesis_atoms", "log_thresholds", "beta")
 MAX_BYTES = 256 * 2**20
 
 
-def save_model(model: SmoothPlusSparse, path: Path, source: str = "") -> None:
-    """Write a model as ``.safetensors``, atomically.
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What a file of weights holds: the configuration, lam, and the tensors by name."""
+
+    config: ModelConfig
+    lam: float
+    tensors: Mapping[str, Tensor]
+
+
+def write_weights(path: Path, weights: Weights, source: str = "") -> None:
+    """Write weights as ``.safetensors``, atomically.
 
     Raises
     ------
     FileError
         If the file cannot be written; an earlier file of that name is then untouched.
     """
-    tensors = {name: getattr(model, name).detach().cpu().contiguous() for name in TENSORS}
-    config = json.dumps({**asdict(model.config), "lam": model.lam}, sort_keys=True)
+    tensors = {name: weights.tensors[name].detach().cpu().contiguous() for name in TENSORS}
+    config = json.dumps({**asdict(weights.config), "lam": weights.lam}, sort_keys=True)
     metadata = {"format": FORMAT, "version": VERSION, "config": config, "source": source}
     write_bytes(path, save(tensors, metadata=metadata))
 
 
-def load_model(path: Path) -> SmoothPlusSparse:
-    """Read a model from ``.safetensors`` or from one of the authors' ``.pth`` files.
+def read_weights(path: Path) -> Weights:
+    """Read weights from ``.safetensors`` or from one of the authors' ``.pth`` files.
 
     Raises
     ------
@@ -65,7 +73,7 @@ def load_model(path: Path) -> SmoothPlusSparse:
     raise FileError(path, "neither mrisps weights (.safetensors) nor one of the authors' checkpoints (.pth)")
 
 
-def _load_safetensors(path: Path) -> SmoothPlusSparse:
+def _load_safetensors(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = dict(stream.metadata() or {})
@@ -86,7 +94,7 @@ def _load_safetensors(path: Path) -> SmoothPlusSparse:
     return _build(path, config, tensors)
 
 
-def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> SmoothPlusSparse:
+def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> Weights:
     if not isinstance(config, dict):
         raise FileError(path, "expected a JSON object", field="config")
     kinds = {field.name: type(field.default) for field in fields(ModelConfig)} | {"lam": float}
@@ -100,12 +108,12 @@ def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> SmoothP
             raise FileError(path, "expected a smaller number", field=f"config.{key}")
     lam = config.pop("lam")
     try:
-        return SmoothPlusSparse(ModelConfig(**config), lam=lam, **tensors)
+        return Weights(ModelConfig(**config), lam, tensors)
     except ValueError as error:
         raise FileError(path, str(error)) from error
 
 
-def _load_authors(path: Path) -> SmoothPlusSparse:
+def _load_authors(path: Path) -> Weights:
     """``{"state_dict", "optimizer", "config"}`` as the authors' trainer saves it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from mrisps.errors import FileError
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
+from mrisps.model.checkpoint import Weights, read_weights, write_weights
 from mrisps.model.config import ModelConfig
 from mrisps.model.energy import Prior
+from mrisps.model.shipped import shipped_weights
 from mrisps.model.shrinkage import GroupSoftThreshold, Regulariser, SmoothShrinkage
 
 __all__ = ["ConstrainedParameters", "SmoothPlusSparse"]
@@ -196,23 +198,23 @@ class SmoothPlusSparse(nn.Module):
         mrisps.errors.FileError
             If the file is missing, is neither, or holds anything but a complete, finite model.
         """
-        from mrisps.model.checkpoint import load_model
-        from mrisps.model.shipped import shipped_weights
-
         shipped = shipped_weights()
         file = shipped.get(str(path), Path(path))
         if not file.exists():
             raise FileError(file, f"no such file; the weights that come with the package are {', '.join(shipped)}")
-        return load_model(file)
+        weights = read_weights(file)
+        try:
+            return cls(weights.config, lam=weights.lam, **weights.tensors)
+        except ValueError as error:
+            raise FileError(file, str(error)) from error
 
     def save(self, path: str | Path, source: str = "") -> None:
         """Write ``.safetensors`` with the configuration inside, and a text that says where the weights come from.
 
         The file appears whole or not at all.
         """
-        from mrisps.model.checkpoint import save_model
-
-        save_model(self, Path(path), source)
+        weights = Weights(self.config, self.lam, dict(self.named_parameters()))
+        write_weights(Path(path), weights, source)
 
     def extra_repr(self) -> str:
         """One line for ``print(model)``."""

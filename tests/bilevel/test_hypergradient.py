@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from model.helpers import patch_matrix, random_model, random_tensor
-from solvers.helpers import KINDS, TINY_CPR, TINY_NCPR, Dense, columns, make_operator, measure
+from solvers.helpers import KINDS, TINY_CPR, TINY_NCPR, Dense, columns, make_operator, measure, scene
 from solvers.test_sense import maps
 from torch import Tensor
 
 from mrisps.bilevel import AdjointError, AdjointReport, AdjointSettings, hypergradient, solve_with_gradient
+from mrisps.bilevel.hypergradient import EXACT_SOLVER
 from mrisps.model import Energy, ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import LinearOperator, Sense
 from mrisps.solvers import FastSettings, Minimum, minimise
@@ -217,6 +218,47 @@ def test_a_failed_adjoint_solve_raises_or_is_recorded() -> None:
     assert reports[0].finite
     assert reports[0].n_iterations == 2
     assert model.beta.grad is not None
+
+
+def noisy_problem() -> tuple[LinearOperator, Tensor, SmoothPlusSparse]:
+    """Weights that come with the package, on an image with noise."""
+    operator = make_operator("denoising", (12, 12))
+    y = scene(12, 12) + 0.1 * random_tensor(1, 1, 12, 12, seed=3)
+    return operator, y, SmoothPlusSparse.load("denoise_sigma25_ncpr")
+
+
+def test_the_documented_call_gives_the_gradient_with_shipped_weights() -> None:
+    """No settings at all; against finite differences of reconstructions that are solved more accurately."""
+    operator, y, model = noisy_problem()
+    y.requires_grad_()
+    minima: list[Minimum] = []
+    image = solve_with_gradient(operator, y, model, report=lambda minimum, _: minima.append(minimum))
+    loss_of(image).backward()
+    assert y.grad is not None
+    direction = y.grad / y.grad.norm() + 0.1 * random_tensor(*y.shape, seed=4)
+
+    def value(at: float) -> float:  # from the same coefficients: the energy has other minima nearby
+        energy = Energy(operator, y.detach() + at * direction, model.prior(torch.float64))
+        settings = replace(EXACT_SOLVER, tolerance=1e-7)
+        return float(loss_of(minimise(energy, settings, start=minima[0].coefficients).image))
+
+    measured = (value(1e-5) - value(-1e-5)) / 2e-5
+    assert measured == pytest.approx(float((y.grad * direction).sum()), rel=2e-2)
+
+
+def test_too_early_a_stop_says_what_to_try() -> None:
+    operator, y, model = noisy_problem()
+    early = FastSettings(trace_interval=0)  # the image stands still, the coefficients are not at a minimum yet
+    image = solve_with_gradient(operator, y, model, early)
+    with pytest.raises(AdjointError, match=r"not positive definite .*tolerance=1e-6.*max_slope=1"):
+        image.sum().backward()
+    reports: list[AdjointReport] = []
+    image = solve_with_gradient(
+        operator, y, model, early, AdjointSettings(max_slope=1.0), report=lambda _, report: reports.append(report)
+    )
+    image.sum().backward()
+    assert reports[0].good
+    assert not reports[0].indefinite
 
 
 def test_a_gradient_that_is_not_finite_raises() -> None:

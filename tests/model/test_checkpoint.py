@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mrisps.errors import FileError
 from mrisps.model import ModelConfig, SmoothPlusSparse
-from mrisps.model.checkpoint import MAX_BYTES, save_model
+from mrisps.model.checkpoint import MAX_BYTES
 
 from .helpers import CHECKPOINTS, CONFIGS, NCPR, random_model, random_tensor
 
@@ -80,7 +80,7 @@ def test_round_trip(tmp_path: Path, config: ModelConfig, dtype: torch.dtype, as_
 
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    save_model(random_model(NCPR), path, source="random numbers")
+    random_model(NCPR).save(path, source="random numbers")
     assert set(load_file(path)) == set(TENSORS)
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
