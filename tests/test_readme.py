@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 from mrisps.cli.main import app
 from mrisps.reconstruction.recipe import builtin_recipes, load_recipe, with_overrides
 from mrisps.reconstruction.verdict import LIMITS
+from mrisps.reports.flags import Thresholds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -167,6 +169,13 @@ def test_the_page_on_the_verdict_lists_all_facts() -> None:
     text = (ROOT / "docs" / "how-it-works.md").read_text()
     section = text[text.index("## The verdict") : text.index("## The gradient")]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == [limit.fact for limit in LIMITS]
+
+
+def test_the_page_on_batches_lists_the_thresholds_with_their_defaults() -> None:
+    text = (ROOT / "docs" / "many-files.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+|none) \|", text, flags=re.MULTILINE)
+    expected = {key: "none" if value is None else f"{value:g}" for key, value in asdict(Thresholds()).items()}
+    assert dict(rows) == expected
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages
