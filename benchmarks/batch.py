@@ -25,7 +25,7 @@ from mrisps.campaign.batch import BatchResult, open_ledger, run_batch
 from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, Job, items_of
 from mrisps.campaign.loop import Progress, Stop, Workers
 from mrisps.campaign.record import read_record
-from mrisps.campaign.sources import Source, sources_of
+from mrisps.campaign.sources import SourceFile, sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.io.fastmri import write_kspace
 from mrisps.model import SmoothPlusSparse
@@ -104,7 +104,7 @@ def cpu_of_children(work: Callable[[], dict[str, float]], close: Callable[[], No
 
 def rate(workers: Workers[Item], job: Job, n_tasks: int) -> float:
     """Files a second that do nothing: each fails at once, because it is not there."""
-    warm, *sources = (Source(job.folder.parent / f"none/{k}.h5", f"{k}.h5") for k in range(n_tasks + 1))
+    warm, *sources = (SourceFile(job.folder.parent / f"none/{k}.h5", f"{k}.h5") for k in range(n_tasks + 1))
     workers.submit(items_of(job, [warm])[0]).result()
     start = time.perf_counter()
     with open_ledger(job.folder) as ledger:

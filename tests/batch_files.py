@@ -12,8 +12,8 @@ import torch
 from mrisps.campaign.batch import BatchResult, open_ledger, run_batch
 from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, Job
 from mrisps.campaign.batch_work import reconstruct_item
-from mrisps.campaign.loop import Progress, Record, Stop, Workers
-from mrisps.campaign.sources import Source, WatchedFolder, sources_of
+from mrisps.campaign.loop import JournalRecord, Progress, Stop, Workers
+from mrisps.campaign.sources import SourceFile, WatchedFolder, sources_of
 from mrisps.io.fastmri import write_kspace
 from mrisps.journal import Journal
 from mrisps.model import ModelConfig, SmoothPlusSparse
@@ -73,8 +73,8 @@ class Inline:
     def capacity(self) -> int:
         return 1
 
-    def submit(self, item: Item, /) -> "Future[Record]":
-        future: Future[Record] = Future()
+    def submit(self, item: Item, /) -> "Future[JournalRecord]":
+        future: Future[JournalRecord] = Future()
         future.set_result(reconstruct_item(item))
         return future
 
@@ -109,7 +109,7 @@ class Quiet:
 
 
 def run(
-    inputs: Path | Sequence[Source],
+    inputs: Path | Sequence[SourceFile],
     job: Job,
     *,
     listener: Quiet | None = None,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, Job, items_of
-from mrisps.campaign.loop import Progress, Record, Stop, Workers, loop
-from mrisps.campaign.sources import Source, WatchedFolder
+from mrisps.campaign.loop import JournalRecord, Progress, Stop, Workers, loop
+from mrisps.campaign.sources import SourceFile, WatchedFolder
 from mrisps.journal import Journal
 
 __all__ = ["BatchListener", "BatchResult", "open_ledger", "remove_partial_files", "run_batch"]
@@ -103,7 +103,7 @@ class BatchResult:
 
 
 def run_batch(
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     job: Job,
     workers: Workers[Item],
     ledger: Journal,
@@ -144,7 +144,7 @@ def run_batch(
     ledger_path = ledger.path
     first: dict[str, Path] = {}
 
-    def items(new: Sequence[Source]) -> list[Item]:
+    def items(new: Sequence[SourceFile]) -> list[Item]:
         return [with_history(item) for item in items_of(job, new, first)]
 
     def with_history(item: Item) -> Item:
@@ -178,7 +178,7 @@ class _Told:
         self.entries: dict[str, Entry] = {}
         self.full = ""
 
-    def finished(self, item: Item, record: Record | None, error: Exception | None, /) -> None:
+    def finished(self, item: Item, record: JournalRecord | None, error: Exception | None, /) -> None:
         """Remember the entry, and pass it on."""
         entry = Entry.of(self._ledger, item.name, record or {})
         self.entries[item.name] = entry

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from mrisps.campaign.loop import Record, key_of
+from mrisps.campaign.loop import JournalRecord, key_of
 from mrisps.campaign.record import record_file
-from mrisps.campaign.sources import Source
+from mrisps.campaign.sources import SourceFile
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import sha256_of
 from mrisps.model import SmoothPlusSparse
@@ -203,7 +203,7 @@ class Entry:
                 raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
 
     @classmethod
-    def of(cls, path: Path, name: str, record: Record) -> "Entry":
+    def of(cls, path: Path, name: str, record: JournalRecord) -> "Entry":
         """From the ledger.
 
         Raises
@@ -216,7 +216,7 @@ class Entry:
         except (TypeError, ValueError) as error:
             raise FileError(path, str(error), field=f"the record of {name}") from error
 
-    def record(self) -> Record:
+    def record(self) -> JournalRecord:
         """For the ledger: what is not as it would be anyway."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
@@ -245,7 +245,7 @@ class Item:
 
     job: Job
     name: str
-    source: Source
+    source: SourceFile
     redo: bool = False
     made_of: str = ""
     may_replace: bool = False
@@ -261,7 +261,7 @@ class Item:
         """The file that is made."""
         return self.job.folder / self.name
 
-    def is_done(self, record: Record | None) -> bool:
+    def is_done(self, record: JournalRecord | None) -> bool:
         """Whether the ledger alone says so: same hashes, same size and time of the input, output there."""
         if record is None or self.redo or self.refused:
             return False
@@ -284,16 +284,16 @@ class Item:
         finished = "" if state == "started" else datetime.now(UTC).isoformat(timespec="seconds")
         return Entry(state, str(self.source.path), self.made_of, error=error, finished=finished)
 
-    def begun(self) -> Record:
+    def begun(self) -> JournalRecord:
         """That a worker has it."""
         return self.entry("started").record()
 
-    def failed(self, error: Exception) -> Record:
+    def failed(self, error: Exception) -> JournalRecord:
         """That its worker died, or could not be reached."""
         return self.entry("failed", one_line(error, self.source.path)).record()
 
 
-def items_of(job: Job, sources: Sequence[Source], first: dict[str, Path] | None = None) -> list[Item]:
+def items_of(job: Job, sources: Sequence[SourceFile], first: dict[str, Path] | None = None) -> list[Item]:
     """An item for each source; one that would have the output of an earlier one is refused.
 
     Parameters

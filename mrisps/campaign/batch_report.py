@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mrisps.atomic import write_text
 from mrisps.campaign.batch_item import Entry
-from mrisps.campaign.loop import Record
+from mrisps.campaign.loop import JournalRecord
 from mrisps.campaign.record import read_record_file, record_file
 from mrisps.errors import MrispsError
 from mrisps.reports.flags import RunFile, Thresholds
@@ -15,7 +15,7 @@ from mrisps.reports.run import run_report
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path, ledger: Mapping[str, Record], recipe_name: str, thresholds: Thresholds) -> Path:
+def write_report(folder: Path, ledger: Mapping[str, JournalRecord], recipe_name: str, thresholds: Thresholds) -> Path:
     """Write ``report.html`` into an output folder.
 
     Raises

@@ -15,7 +15,7 @@ from types import TracebackType
 import torch
 
 from mrisps.campaign.batch_item import BATCH_FOLDER, Entry, Item, one_line
-from mrisps.campaign.loop import Record
+from mrisps.campaign.loop import JournalRecord
 from mrisps.campaign.record import read_record, write_record_file
 from mrisps.campaign.sources import checked_sha256
 from mrisps.errors import FileError, MrispsError
@@ -32,7 +32,7 @@ Tell = Callable[[int, int, int, float], None]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def reconstruct_item(item: Item, tell: Tell | None = None) -> Record:
+def reconstruct_item(item: Item, tell: Tell | None = None) -> JournalRecord:
     """Reconstruct one file; whatever goes wrong with it is in the record, and in its log, never an exception.
 
     The order matters: the output first, then the JSON beside it, and the ledger after both.

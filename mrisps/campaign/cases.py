@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrisps.campaign.sources import Source, checked_sha256
+from mrisps.campaign.sources import SourceFile, checked_sha256
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
@@ -100,7 +100,7 @@ class Case:
 
 
 def read_cases(
-    files: Sequence[Source],
+    files: Sequence[SourceFile],
     recipe: Recipe,
     settings: TuneSettings,
     *,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisps.campaign.loop import EXPECTED_ERRORS, Computation, Here, Record, Silent, key_of, loop
+from mrisps.campaign.loop import EXPECTED_ERRORS, Computation, Here, JournalRecord, Silent, key_of, loop
 from mrisps.campaign.methods import Candidate, Method
 from mrisps.campaign.references import ReferenceReader, has_reference, setting_of
-from mrisps.campaign.sources import Source, checked_sha256
+from mrisps.campaign.sources import SourceFile, checked_sha256
 from mrisps.campaign.worst_cases import WorstCases
 from mrisps.errors import FileError, SettingsError
 from mrisps.journal import Journal
@@ -49,12 +49,12 @@ def open_journal(folder: Path) -> Journal:
 
 
 def run_evaluation(
-    files: Sequence[Source],
+    files: Sequence[SourceFile],
     candidates: Sequence[Candidate],
     settings: EvaluationSettings,
     folder: Path,
     *,
-    tuning_files: Sequence[Source] | None = None,
+    tuning_files: Sequence[SourceFile] | None = None,
     say: Say | None = None,
 ) -> EvaluationResult:
     """Evaluate recipes and baselines on every slice that has a reference.
@@ -98,7 +98,7 @@ def run_evaluation(
 class _Plan:
     """A file that could be opened, and what is to be done with it."""
 
-    source: Source
+    source: SourceFile
     sha256: str
     n_coils: int
     slices: range
@@ -130,7 +130,7 @@ class _Evaluation:
         self.scores: list[SliceScore] = []
         self.n_computed = self.n_done = self.n_all = 0
 
-    def of(self, files: Sequence[Source], tuning_files: Sequence[Source] | None) -> EvaluationResult:
+    def of(self, files: Sequence[SourceFile], tuning_files: Sequence[SourceFile] | None) -> EvaluationResult:
         groups = _by_setting(self._plans(files, "evaluated"))
         tuning = {} if tuning_files is None else _by_setting(self._plans(tuning_files, "for tuning"))
         evaluated = {plan.sha256 for plans in groups.values() for plan in plans}
@@ -179,9 +179,7 @@ class _Evaluation:
             n_computed=self.n_computed,
         )
 
-    # -------------------------------------------------------------------------------------------------------- planning
-
-    def _plans(self, files: Sequence[Source], purpose: str) -> list[_Plan]:
+    def _plans(self, files: Sequence[SourceFile], purpose: str) -> list[_Plan]:
         plans = []
         for file in files:
             try:
@@ -193,7 +191,7 @@ class _Evaluation:
                 plans.append(plan)
         return plans
 
-    def _plan(self, file: Source, purpose: str) -> _Plan | None:
+    def _plan(self, file: SourceFile, purpose: str) -> _Plan | None:
         sha256 = checked_sha256(file)
         opened = self.reader.open(file.path)
         first, end = self.settings.slices or (0, None)
@@ -213,8 +211,6 @@ class _Evaluation:
             self.skipped.append(f"{file.name} ({purpose}): no recipe is for the contrast {contrast}")
             return None
         return _Plan(file, sha256, opened.n_coils, slices, groups)
-
-    # ---------------------------------------------------------------------------------------------------------- tuning
 
     def _tuned(
         self, setting: Setting, baseline: Baseline, plans: Sequence[_Plan], evaluated: set[str]
@@ -260,8 +256,6 @@ class _Evaluation:
             best in (min(tried), max(tried)),
         )
 
-    # ---------------------------------------------------------------------------------------------------------- scores
-
     def _file(self, plan: _Plan, setting: Setting, methods: Sequence[Method]) -> None:
         found = self._scores(plan, setting, [(index, method) for index in plan.slices for method in methods])
         self.scores += found
@@ -297,7 +291,7 @@ class _Evaluation:
         records = [(self.journal.get(task.key), method) for task, method in tasks]
         return [self._score(plan, method, record) for record, method in records if record is not None]
 
-    def _score(self, plan: _Plan, method: Method, record: Record) -> SliceScore:
+    def _score(self, plan: _Plan, method: Method, record: JournalRecord) -> SliceScore:
         """The score of a record; the file may have another name by now."""
         values = {**record, "file": plan.source.name, "patient": plan.patient, "method": method.name}
         try:
@@ -307,8 +301,8 @@ class _Evaluation:
 
     def _scoring(
         self, key: str, plan: _Plan, setting: Setting, index: int, method: Method, peak: float
-    ) -> Callable[[], Record]:
-        def compute() -> Record:
+    ) -> Callable[[], JournalRecord]:
+        def compute() -> JournalRecord:
             read = self.reader.read(plan.source.path, index)
             started = time.perf_counter()
             problem = self.reader.problem(plan.source.path, index, setting, method.recipe, method.device)
@@ -357,8 +351,6 @@ class _Evaluation:
             raise FileError(plan.source.path, "has no positive maximum to be the data range", field="reference")
         return float(known)
 
-    # -------------------------------------------------------------------------------------------------------- messages
-
     def fail(self, name: str, error: BaseException) -> None:
         text = " ".join(str(error).split()) or type(error).__name__
         self.failures.append(f"{name}: {text}")
@@ -374,7 +366,7 @@ class _Teller(Silent[Computation]):
     def __init__(self, evaluation: _Evaluation, plan: _Plan, *, quiet: bool) -> None:
         self._evaluation, self._plan, self._quiet = evaluation, plan, quiet
 
-    def finished(self, task: Computation, record: Record | None, error: Exception | None, /) -> None:
+    def finished(self, task: Computation, record: JournalRecord | None, error: Exception | None, /) -> None:
         """One score more, or one less."""
         whole = self._evaluation
         whole.n_computed += record is not None

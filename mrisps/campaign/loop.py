@@ -26,10 +26,10 @@ __all__ = [
     "EXPECTED_ERRORS",
     "Computation",
     "Here",
+    "JournalRecord",
     "Listener",
     "LoopEnd",
     "Progress",
-    "Record",
     "Silent",
     "Stop",
     "Task",
@@ -38,7 +38,7 @@ __all__ = [
     "loop",
 ]
 
-Record = Mapping[str, object]
+JournalRecord = Mapping[str, object]
 """Plain values for JSON: what a task came to."""
 Progress = Sequence[tuple[str, int, int, int]]
 """(name, slice, number of slices, iteration) of each file in work, as far as known."""
@@ -55,13 +55,13 @@ class Task(Protocol):
     def key(self) -> str:
         """Where its record is in the journal."""
 
-    def is_done(self, record: Record | None) -> bool:
+    def is_done(self, record: JournalRecord | None) -> bool:
         """Whether the last record under the key, if there is one, says that nothing has to be done."""
 
-    def begun(self) -> Record | None:
+    def begun(self) -> JournalRecord | None:
         """What is written down when a worker gets the task; None: nothing."""
 
-    def failed(self, error: Exception) -> Record | None:
+    def failed(self, error: Exception) -> JournalRecord | None:
         """What is written down when the worker raised an exception; None: nothing, so that the task is tried again."""
 
 
@@ -75,7 +75,7 @@ class Workers(Protocol[T_contra]):
     def capacity(self) -> int:
         """How many tasks may be handed over before one is finished."""
 
-    def submit(self, task: T_contra, /) -> "Future[Record]":
+    def submit(self, task: T_contra, /) -> "Future[JournalRecord]":
         """Hand a task over."""
 
     def progress(self) -> Progress:
@@ -94,7 +94,7 @@ class Listener(Protocol[T_contra]):
     def started(self, task: T_contra, /) -> None:
         """A task was handed to a worker."""
 
-    def finished(self, task: T_contra, record: Record | None, error: Exception | None, /) -> None:
+    def finished(self, task: T_contra, record: JournalRecord | None, error: Exception | None, /) -> None:
         """A task is done or has failed; its record, if it has one, is in the journal."""
 
     def tick(self, progress: Progress, /) -> None:
@@ -110,7 +110,7 @@ class Silent(Generic[T_contra]):
     def started(self, task: T_contra, /) -> None:
         """Say nothing."""
 
-    def finished(self, task: T_contra, record: Record | None, error: Exception | None, /) -> None:
+    def finished(self, task: T_contra, record: JournalRecord | None, error: Exception | None, /) -> None:
         """Say nothing."""
 
     def tick(self, progress: Progress, /) -> None:
@@ -181,7 +181,7 @@ def loop(
     stop = Stop() if stop is None else stop
     queue: deque[T] = deque()
     known: list[T] = []
-    running: dict[Future[Record], T] = {}
+    running: dict[Future[JournalRecord], T] = {}
 
     def take(new: Iterable[T]) -> None:
         wanted: list[T] = []
@@ -219,14 +219,14 @@ def loop(
     return LoopEnd(tuple(known), len(queue) + len(running))
 
 
-def _finished(running: Mapping["Future[Record]", object]) -> "set[Future[Record]]":
+def _finished(running: Mapping["Future[JournalRecord]", object]) -> "set[Future[JournalRecord]]":
     if not running:
         time.sleep(_TICK_SECONDS)
         return set()
     return concurrent.futures.wait(running, timeout=_TICK_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED).done
 
 
-def _result(future: "Future[Record]", task: Task) -> tuple[Record | None, Exception | None]:
+def _result(future: "Future[JournalRecord]", task: Task) -> tuple[JournalRecord | None, Exception | None]:
     try:
         return future.result(), None
     except concurrent.futures.CancelledError as error:
@@ -251,9 +251,9 @@ class Computation:
 
     key: str
     name: str
-    compute: Callable[[], Record]
+    compute: Callable[[], JournalRecord]
 
-    def is_done(self, record: Record | None) -> bool:
+    def is_done(self, record: JournalRecord | None) -> bool:
         """Whether there is a record."""
         return record is not None
 
@@ -271,9 +271,9 @@ class Here:
         """One after the other."""
         return 1
 
-    def submit(self, task: Computation, /) -> "Future[Record]":
+    def submit(self, task: Computation, /) -> "Future[JournalRecord]":
         """Compute; errors that are not expected pass through."""
-        future: Future[Record] = Future()
+        future: Future[JournalRecord] = Future()
         try:
             future.set_result(task.compute())
         except EXPECTED_ERRORS as error:

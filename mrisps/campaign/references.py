@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.campaign.sources import Source
+from mrisps.campaign.sources import SourceFile
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import center_crop
@@ -148,7 +148,7 @@ def has_reference(acquisition: Acquisition) -> bool:
     return acquisition.target is not None or _is_full(acquisition)
 
 
-def setting_of(source: Source, acquisition: Acquisition, contrast: str, recipe: Recipe) -> Setting:
+def setting_of(source: SourceFile, acquisition: Acquisition, contrast: str, recipe: Recipe) -> Setting:
     """What the scores of a slice are averaged with: fully sampled files are undersampled with the recipe's rule.
 
     Raises

@@ -9,14 +9,14 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import files_in, sha256_of
 from mrisps.io.manifest import Manifest, builtin_manifests
 
-__all__ = ["KSPACE_SUFFIXES", "Source", "WatchedFolder", "checked_sha256", "sources_of", "spread"]
+__all__ = ["KSPACE_SUFFIXES", "SourceFile", "WatchedFolder", "checked_sha256", "sources_of", "spread"]
 
 KSPACE_SUFFIXES = (".h5", ".hdf5", ".mrd", ".dat", ".cfl")
 """What is taken from a folder: arrays only when they are named."""
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """An input file, and what a manifest says of it.
 
     Parameters
@@ -51,7 +51,7 @@ def sources_of(
     contrast: str | None = None,
     include_test: bool = False,
     may_be_empty: bool = False,
-) -> list[Source]:
+) -> list[SourceFile]:
     """The files of folders and manifests, and single files, in this order.
 
     Parameters
@@ -82,13 +82,13 @@ def sources_of(
         for name, value in given.items():
             if value is not None:
                 raise MrispsError(f"--{name}: is for manifests (.toml)")
-    found: list[Source] = []
+    found: list[SourceFile] = []
     for path in paths:
         if path.suffix.lower() == ".toml":
             manifest = Manifest.read(path).select(split=split, contrast=contrast, include_test=include_test)
             folder = (path.parent if root is None else root).absolute()
             found += [
-                Source(folder / f.path, f.path, f.size or 0, f.sha256, f.patient, f.contrast, f.acceleration)
+                SourceFile(folder / f.path, f.path, f.size or 0, f.sha256, f.patient, f.contrast, f.acceleration)
                 for f in manifest.files
             ]
         elif path.is_dir():
@@ -100,13 +100,13 @@ def sources_of(
     return found
 
 
-def spread(sources: Sequence[Source], at_most: int) -> list[Source]:
+def spread(sources: Sequence[SourceFile], at_most: int) -> list[SourceFile]:
     """So many of the sources, spread evenly over all of them."""
     n = min(at_most, len(sources))
     return [sources[(2 * index + 1) * len(sources) // (2 * n)] for index in range(n)]
 
 
-def checked_sha256(source: Source) -> str:
+def checked_sha256(source: SourceFile) -> str:
     """The SHA-256 of the file.
 
     Raises
@@ -120,8 +120,8 @@ def checked_sha256(source: Source) -> str:
     return found
 
 
-def _source(path: Path, folder: Path) -> Source:
-    return Source(path.absolute(), path.relative_to(folder).as_posix(), path.stat().st_size)
+def _source(path: Path, folder: Path) -> SourceFile:
+    return SourceFile(path.absolute(), path.relative_to(folder).as_posix(), path.stat().st_size)
 
 
 class WatchedFolder:
@@ -141,7 +141,7 @@ class WatchedFolder:
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # path -> state, and since when on a clock never set
         self._taken: dict[Path, tuple[int, int]] = {}
 
-    def poll(self) -> list[Source]:
+    def poll(self) -> list[SourceFile]:
         """What has settled since the last look; a file that changes later comes again."""
         now = time.monotonic()
         settled = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from mrisps.campaign.cases import Case
-from mrisps.campaign.loop import Computation, Here, Record, Silent, key_of, loop
+from mrisps.campaign.loop import Computation, Here, JournalRecord, Silent, key_of, loop
 from mrisps.campaign.search import Offset, model_search
 from mrisps.errors import FileError, MrispsError
 from mrisps.journal import Journal
@@ -106,7 +106,7 @@ def measure(
     recipe = replace(recipe, card=None)
     weights = model.fingerprint()
 
-    def solving(position: int, case: Case) -> Callable[[], Record]:
+    def solving(position: int, case: Case) -> Callable[[], JournalRecord]:
         return lambda: _solve(case, model, recipe, _told(progress, position, len(cases)))
 
     tasks = [
@@ -137,7 +137,7 @@ class _Errors(Silent[Computation]):
 
     first: Exception | None = None
 
-    def finished(self, task: Computation, record: Record | None, error: Exception | None, /) -> None:
+    def finished(self, task: Computation, record: JournalRecord | None, error: Exception | None, /) -> None:
         """Remember the first error."""
         self.first = self.first or error
 
@@ -146,7 +146,7 @@ def _told(progress: Progress | None, position: int, n_cases: int) -> Callable[[i
     return lambda iteration, residual: None if progress is None else progress(position, n_cases, iteration, residual)
 
 
-def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable[[int, float], None]) -> Record:
+def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable[[int, float], None]) -> JournalRecord:
     started = perf_counter()
     score: float | None = None
     status, n_iterations = "nonfinite", 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from mrisps.campaign.batch_item import Item
 from mrisps.campaign.batch_work import reconstruct_item
-from mrisps.campaign.loop import Progress, Record
+from mrisps.campaign.loop import JournalRecord, Progress
 from mrisps.errors import MrispsError
 from mrisps.threads import available_cores
 
@@ -100,7 +100,7 @@ class LocalWorkers:
         """One file a process."""
         return len(self._slots)
 
-    def submit(self, item: Item, /) -> "Future[Record]":
+    def submit(self, item: Item, /) -> "Future[JournalRecord]":
         """Hand a file to a process that is free, or to the next one that will be."""
         return self._threads.submit(self._run, item)
 
@@ -117,7 +117,7 @@ class LocalWorkers:
         for slot in self._slots:
             slot.end()
 
-    def _run(self, item: Item) -> Record:
+    def _run(self, item: Item) -> JournalRecord:
         slot = self._free.get()
         try:
             return slot.run(item)
@@ -135,7 +135,7 @@ class _Slot:
         self._pipe: Connection | None = None
         self._killed = False
 
-    def run(self, item: Item) -> Record:
+    def run(self, item: Item) -> JournalRecord:
         """Have a file done; raises WorkerDiedError."""
         for attempt in range(1, _ATTEMPTS + 1):
             self.state = (item.name, 0, 0, 0)
@@ -283,9 +283,9 @@ class DaskWorkers:
             self._capacity = (now, n_files)
         return n_files
 
-    def submit(self, item: Item, /) -> "Future[Record]":
+    def submit(self, item: Item, /) -> "Future[JournalRecord]":
         """Hand a file to the scheduler."""
-        future: Future[Record] = self._executor.submit(reconstruct_item, item)
+        future: Future[JournalRecord] = self._executor.submit(reconstruct_item, item)
         return future
 
     def progress(self) -> Progress:

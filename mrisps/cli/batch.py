@@ -35,7 +35,7 @@ from mrisps.reconstruction.choices import FROM_ZEROS
 if TYPE_CHECKING:
     from mrisps.campaign.batch import BatchResult
     from mrisps.campaign.loop import Stop
-    from mrisps.campaign.sources import Source
+    from mrisps.campaign.sources import SourceFile
 
 __all__ = ["batch"]
 
@@ -181,7 +181,7 @@ def batch(
         raise typer.Exit(FAILURE)
 
 
-def _sources(source: Path, root: Path | None, include_test: bool, watch: bool, output: Path) -> "list[Source]":
+def _sources(source: Path, root: Path | None, include_test: bool, watch: bool, output: Path) -> "list[SourceFile]":
     """What there is to do."""
     from mrisps.campaign.sources import sources_of
 

@@ -36,7 +36,7 @@ from mrisps.cli.terminal import SolverProgress, print_table
 
 if TYPE_CHECKING:
     from mrisps.campaign.cases import Case, TuneSettings
-    from mrisps.campaign.sources import Source
+    from mrisps.campaign.sources import SourceFile
     from mrisps.campaign.tune import Trial, Tuning
     from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import Recipe
@@ -237,7 +237,7 @@ def _tuned(
     recipe: "Recipe",
     tuning: "Tuning",
     cases: "Sequence[Case]",
-    files: "Sequence[Source]",
+    files: "Sequence[SourceFile]",
     settings: "TuneSettings",
 ) -> "Recipe":
     """The new recipe, with its card."""

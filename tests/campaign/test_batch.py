@@ -35,7 +35,7 @@ from mrisps.campaign import batch_work as module
 from mrisps.campaign.batch import open_ledger, remove_partial_files
 from mrisps.campaign.batch_item import Entry, Item, Job
 from mrisps.campaign.batch_work import peak_memory
-from mrisps.campaign.sources import Source, WatchedFolder, sources_of
+from mrisps.campaign.sources import SourceFile, WatchedFolder, sources_of
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout
@@ -319,7 +319,7 @@ def test_watching_batch(inputs: Path, job: Job) -> None:
 
 
 def test_missing_input(job: Job, tmp_path: Path) -> None:
-    result = run([Source(tmp_path / "gone.h5", "gone.h5")], job)
+    result = run([SourceFile(tmp_path / "gone.h5", "gone.h5")], job)
     assert "gone.h5: cannot be read: No such file" in next(iter(result.failed.values())).error
 
 
@@ -475,7 +475,7 @@ def test_an_input_is_opened_and_hashed_once(
     monkeypatch.setattr("mrisps.io.open.open_kspace", counting_open)
     monkeypatch.setattr(hashlib, "file_digest", counting_hash)
     monkeypatch.setattr(FastmriFile, "read_slice", counting_read)
-    source = Source(inputs / "v00.h5", "v00.h5", sha256=sha256_of(inputs / "v00.h5"))
+    source = SourceFile(inputs / "v00.h5", "v00.h5", sha256=sha256_of(inputs / "v00.h5"))
     mask = np.zeros(24, dtype=np.bool_)
     mask[list(COLUMNS)] = True
     np.save(tmp_path / "mask.npy", mask)

@@ -11,7 +11,7 @@ import torch
 from mrisps.campaign import methods
 from mrisps.campaign.evaluate import open_journal, run_evaluation
 from mrisps.campaign.methods import Candidate
-from mrisps.campaign.sources import Source
+from mrisps.campaign.sources import SourceFile
 from mrisps.errors import FileError
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.result_file import read_volume
@@ -59,18 +59,18 @@ def candidate(model: SmoothPlusSparse) -> Candidate:
     return Candidate("ours", RECIPE, model, "small")
 
 
-def write(path: Path, seed: int, *, factors: tuple[float, ...] = (1.0, 2.0), contrast: str = "A") -> Source:
+def write(path: Path, seed: int, *, factors: tuple[float, ...] = (1.0, 2.0), contrast: str = "A") -> SourceFile:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : SHAPE[0] * 1j, -1 : 1 : SHAPE[1] * 1j]
     image = ((x**2 + y**2 < 0.5) + 0.05 * rng.normal(size=SHAPE)).astype(np.float32)
     kspace = np.stack([factor * to_kspace(image.astype(np.complex64)) for factor in factors])
     target = np.stack([factor * np.abs(image[6:26, 2:22]) for factor in factors]).astype(np.float32)
     write_kspace(path, kspace, target=target, contrast=contrast)
-    return Source(path, path.name, patient=f"patient {seed}")
+    return SourceFile(path, path.name, patient=f"patient {seed}")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[Source]:
+def files(tmp_path: Path) -> list[SourceFile]:
     (tmp_path / "data").mkdir()
     return [write(tmp_path / "data" / f"{seed}.h5", seed) for seed in (1, 2)]
 
@@ -86,7 +86,7 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
-def test_equal_to_fastmri(files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path) -> None:
+def test_equal_to_fastmri(files: list[SourceFile], candidate: Candidate, folder: Path, tmp_path: Path) -> None:
     """What `mrisps recon` writes, judged by fastmri.evaluate and by our comparison of files, has these very scores."""
     result = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert not result.failures
@@ -108,7 +108,7 @@ def test_equal_to_fastmri(files: list[Source], candidate: Candidate, folder: Pat
 
 
 def test_goes_on_where_it_was_stopped(
-    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[SourceFile], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_solved = 0
 
@@ -140,7 +140,7 @@ def test_goes_on_where_it_was_stopped(
     assert journal.read_bytes() == before
 
 
-def test_killed_at_any_byte(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_killed_at_any_byte(files: list[SourceFile], candidate: Candidate, folder: Path) -> None:
     """Whatever a kill leaves of the journal, the next run has the same numbers."""
     whole = run_evaluation(files[:1], [candidate], ZERO_FILLED, folder)
     journal = folder / "journal.jsonl"
@@ -157,7 +157,7 @@ def test_killed_at_any_byte(files: list[Source], candidate: Candidate, folder: P
 
 
 def test_other_code_computes_again(
-    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[SourceFile], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A score that another version or commit has computed is never shown as one of this code; nor one of another device."""
     assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 8
@@ -168,14 +168,14 @@ def test_other_code_computes_again(
     assert run_evaluation(files, [candidate], ZERO_FILLED, folder).n_computed == 0
 
 
-def test_an_old_journal_is_refused_by_name(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_an_old_journal_is_refused_by_name(files: list[SourceFile], candidate: Candidate, folder: Path) -> None:
     """Its scores do not say which code has computed them."""
     (folder / "journal.jsonl").write_text('{"key":"3f","peak":1.0}\n')
     with pytest.raises(FileError, match=r"journal\.jsonl: line 1: .* an older version of mrisps has written"):
         run_evaluation(files, [candidate], ZERO_FILLED, folder)
 
 
-def test_what_changed_is_computed_again(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_what_changed_is_computed_again(files: list[SourceFile], candidate: Candidate, folder: Path) -> None:
     first = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert first.n_computed == 8
     other = dataclasses.replace(candidate, recipe=dataclasses.replace(RECIPE, lam=0.02))
@@ -187,7 +187,7 @@ def test_what_changed_is_computed_again(files: list[Source], candidate: Candidat
 
 
 def test_baselines_are_tuned_on_what_is_given(
-    files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path
+    files: list[SourceFile], candidate: Candidate, folder: Path, tmp_path: Path
 ) -> None:
     given = write(tmp_path / "tuning.h5", 5)
     result = run_evaluation(files, [candidate], QUICK, folder, tuning_files=[given])
@@ -208,15 +208,15 @@ def test_baselines_are_tuned_on_what_is_given(
 
 
 def test_a_failing_file_does_not_stop_the_others(
-    files: list[Source], candidate: Candidate, folder: Path, tmp_path: Path
+    files: list[SourceFile], candidate: Candidate, folder: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged.h5"
     damaged.write_bytes(files[0].path.read_bytes()[:3000])
     wrong = dataclasses.replace(files[0], name="wrong.h5", sha256="0" * 64)
-    missing = Source(tmp_path / "none.h5", "none.h5")
+    missing = SourceFile(tmp_path / "none.h5", "none.h5")
     said: list[tuple[int, int, str]] = []
     result = run_evaluation(
-        [Source(damaged, "damaged.h5"), wrong, missing, *files],
+        [SourceFile(damaged, "damaged.h5"), wrong, missing, *files],
         [candidate],
         ZERO_FILLED,
         folder,
@@ -230,7 +230,7 @@ def test_a_failing_file_does_not_stop_the_others(
 
 
 def test_a_failing_slice_is_named(
-    files: list[Source], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
+    files: list[SourceFile], candidate: Candidate, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(problem: Problem, model: SmoothPlusSparse, recipe: Recipe) -> Reconstruction:
         raise FileError("x", "is broken")
@@ -253,7 +253,7 @@ def test_as_acquired_and_without_reference(candidate: Candidate, folder: Path, t
     write_kspace(tmp_path / "a.h5", kspace, target=target, mask=mask, contrast="A")
     write_kspace(tmp_path / "b.h5", kspace, mask=mask, contrast="A")
     write_kspace(tmp_path / "c.h5", kspace, target=target, mask=mask, contrast="B", attributes={"acceleration": 3})
-    files = [Source(tmp_path / name, name) for name in ("a.h5", "b.h5", "c.h5")]
+    files = [SourceFile(tmp_path / name, name) for name in ("a.h5", "b.h5", "c.h5")]
     only_a = dataclasses.replace(candidate, contrast="A", label="for a")
     result = run_evaluation(files, [candidate, only_a], ZERO_FILLED, folder)
     assert result.skipped == ("b.h5 (evaluated): has no reference",)
@@ -268,7 +268,7 @@ def test_reference_from_full_kspace(candidate: Candidate, folder: Path, tmp_path
     write_kspace(tmp_path / "a.h5", to_kspace((x**2 + y**2 < 0.5).astype(np.complex64))[None], contrast="A")
     recipe = dataclasses.replace(RECIPE, mask=MaskRule("equispaced", 1, 1.0))
     full = dataclasses.replace(candidate, recipe=recipe)
-    result = run_evaluation([Source(tmp_path / "a.h5", "a.h5")], [full], ZERO_FILLED, folder)
+    result = run_evaluation([SourceFile(tmp_path / "a.h5", "a.h5")], [full], ZERO_FILLED, folder)
     assert not result.failures
     assert result.scores[0].method == "zero-filled"
     assert result.scores[0].psnr > 100
@@ -303,25 +303,27 @@ def test_several_coils(model: SmoothPlusSparse, folder: Path, tmp_path: Path) ->
     write_kspace(tmp_path / "a.h5", kspace, target=target, contrast="A")
     recipe = dataclasses.replace(RECIPE, preparation=Preparation(), mask=MaskRule("equispaced", 2, 0.4))
     settings = EvaluationSettings(baselines=BASELINES[:2], n_tuning_slices=1)
-    file = Source(tmp_path / "a.h5", "a.h5")
+    file = SourceFile(tmp_path / "a.h5", "a.h5")
     result = run_evaluation([file], [Candidate("ours", recipe, model, "small")], settings, folder)
     assert not result.failures
     assert [score.method for score in result.scores] == ["zero-filled", "CG-SENSE", "ours"]
     assert all(score.nmse < 0.2 for score in result.scores)
 
 
-def test_one_run_at_a_time(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_one_run_at_a_time(files: list[SourceFile], candidate: Candidate, folder: Path) -> None:
     with open_journal(folder), pytest.raises(JournalInUseError, match="another process works with it"):
         run_evaluation(files, [candidate], ZERO_FILLED, folder)
     assert isinstance(run_evaluation(files, [candidate], ZERO_FILLED, folder), EvaluationResult)
 
 
-def test_labels_must_differ(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_labels_must_differ(files: list[SourceFile], candidate: Candidate, folder: Path) -> None:
     with pytest.raises(ValueError, match="different labels"):
         run_evaluation(files, [candidate, candidate], ZERO_FILLED, folder)
 
 
-def test_settings_are_averaged_over_the_same_slices(files: list[Source], candidate: Candidate, folder: Path) -> None:
+def test_settings_are_averaged_over_the_same_slices(
+    files: list[SourceFile], candidate: Candidate, folder: Path
+) -> None:
     result = run_evaluation(files, [candidate], ZERO_FILLED, folder)
     rows = score_settings(result.scores, result.methods, result.reference)
     assert [(row.method, row.n_volumes, row.n_patients, row.n_slices) for row in rows] == [

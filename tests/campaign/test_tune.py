@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mrisps.campaign.cases import Case, TuneSettings, read_cases
 from mrisps.campaign.search import Offset, model_search
-from mrisps.campaign.sources import Source
+from mrisps.campaign.sources import SourceFile
 from mrisps.campaign.tune import Trial, measure, open_journal, tune
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import write_kspace
@@ -68,8 +68,8 @@ def to_kspace(image: NDArray[np.float32]) -> NDArray[np.complex64]:
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho")).astype(np.complex64)
 
 
-def sources(*paths: Path) -> list[Source]:
-    return [Source(path, path.name) for path in paths]
+def sources(*paths: Path) -> list[SourceFile]:
+    return [SourceFile(path, path.name) for path in paths]
 
 
 def columns() -> NDArray[np.bool_]:

@@ -167,7 +167,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     import io
 
     from mrisps.campaign.batch_item import Entry, items_of
-    from mrisps.campaign.sources import Source
+    from mrisps.campaign.sources import SourceFile
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -178,7 +178,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    sources = [Source(tmp_path / name, name, size=10) for name in ("[red]a.h5", "b.h5")]
+    sources = [SourceFile(tmp_path / name, name, size=10) for name in ("[red]a.h5", "b.h5")]
     first, second = items_of(make_job(tmp_path / "out"), sources)
     with terminal.BatchProgress() as progress:
         progress.waiting([first, second])
