@@ -104,7 +104,9 @@ def batch(
     thresholds_file: Annotated[
         Path | None,
         typer.Option(
-            "--thresholds", metavar="FILE", help="TOML with the thresholds of the report's flags; see docs/many-files.md."
+            "--thresholds",
+            metavar="FILE",
+            help="TOML with the thresholds of the report's flags; see docs/many-files.md.",
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")] = True,

@@ -31,6 +31,7 @@ from mrisps.operators import LinearOperator
 from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.outlook import Outlook, Slope, norms
 from mrisps.solvers.resolution import lift
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 from mrisps.solvers.settings import FastSettings
@@ -47,22 +48,14 @@ PASSES = 2
 """Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
 
 GREEDY_INERTIA = 10
-"""Iterations that the inertia counts as done when it starts from coefficients that are not 0."""
+"""A start from coefficients that are not 0 has the inertia of this iteration."""
 
 FINER_INERTIA = 100
-"""The same for a stage that goes on from a coarser one: frequencies that were not acquired are still filling in there, which
-inertia that has to gather speed first takes up to twice as many iterations for."""
+"""A stage that goes on from a coarser one starts with the inertia of this iteration. Frequencies that were not acquired are still
+filling in there: with inertia that gathers speed from the beginning, this takes up to twice as many iterations."""
 
 DIVERGED = 10.0
-"""An image whose norm is more than so many times that of the smooth image is suspected of growing without bound."""
-
-SLOWEST_RATE = 0.95
-"""The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
-
-
-ENERGY_CHANGE = 1e-3
-"""A convex problem is solved when the energy is estimated to fall by no more than this share of itself. The stationarity residual
-alone does not tell: it is small along combinations of atoms that hardly change the image, and there the energy falls slowly."""
+"""An image is suspected of growing without bound when its norm is more than this many times that of the smooth image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +101,7 @@ class Minimum:
     converged, diverged, broken
         (batch,) bool: every test was met; the image grew without bound; it did, or NaN or infinity appeared.
     n_iterations, n_coarse_iterations
-        Of the full problem, and before it.
+        Iterations on the full problem, and of the stages before it.
     at_target
         The continuation had ended: the thresholds were those of the prior.
     energy_trace
@@ -278,10 +271,10 @@ def minimise(
         known=known,
         given=start,
     )
-    outlook = _Outlook(batch)
-    slope = _Slope(energy) if prior.regulariser.is_norm else None
+    outlook = Outlook(batch)
+    slope = Slope(energy) if prior.regulariser.is_norm else None
     safe = smooth
-    bound = DIVERGED * _norms(smooth).maximum(_norms(path.image))
+    bound = DIVERGED * norms(smooth).maximum(norms(path.image))
     diverged = torch.zeros(batch, dtype=torch.bool, device=smooth.device)
     residual = torch.full((batch,), torch.inf, dtype=torch.float64)
     worst = math.inf
@@ -294,9 +287,9 @@ def minimise(
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
         if look:
             residual = (_per_image(path.moved, batch) / _per_image(path.size, batch).clamp(min=1e-30)).sqrt()
-            norms = _norms(path.image)
-            finite = residual.isfinite() & norms.isfinite()
-            suspects = finite & ~diverged & (norms > bound)
+            lengths = norms(path.image)
+            finite = residual.isfinite() & lengths.isfinite()
+            suspects = finite & ~diverged & (lengths > bound)
             if bool(suspects.any()):
                 diverged |= suspects & _has_risen(energy, path, smooth)
             good = finite & ~diverged  # the others of the batch go on
@@ -338,53 +331,6 @@ def minimise(
     )
 
 
-class _Outlook:
-    """How much an image can still change: the steps between looks, continued as a geometric series of their own rate.
-
-    ``remaining`` is that sum over the norm of the image, (batch,): infinite before the third look.
-    """
-
-    def __init__(self, batch: int) -> None:
-        self.remaining = torch.full((batch,), torch.inf, dtype=torch.float64)
-        self._image: Tensor | None = None
-        self._step: Tensor | None = None
-
-    def update(self, image: Tensor) -> None:
-        """Take note of the image at a look."""
-        if self._image is not None:
-            step = _norms(image - self._image).double().cpu()
-            if self._step is not None:
-                rate = (step / self._step.clamp(min=1e-300)).clamp(max=SLOWEST_RATE)
-                size = _norms(image).double().cpu()
-                # An image that does not move at all, a zero one too, has nothing left to change.
-                self.remaining = torch.where(step > 0, step * rate / (1 - rate) / size.clamp(min=1e-300), 0.0)
-                self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
-            self._step = step
-        self._image = image.clone()
-
-
-class _Slope:
-    """How much the energy of a convex problem can still fall, from how much it fell between two looks.
-
-    Near the minimum the rest is about proportional to 1 / sqrt(k) after k iterations (measured with redundant dictionaries), so it
-    is 2 k times the fall of one iteration.
-    """
-
-    def __init__(self, energy: Energy) -> None:
-        self._energy = energy
-        self._last: tuple[int, Tensor] | None = None
-
-    def is_flat(self, path: Descent) -> bool:
-        """Whether it is small for every image; at the first look, which tells no slope, it is taken to be."""
-        k, total = path.n_at_target, self._energy.value(path.final_image(), path.coefficients).total
-        before, self._last = self._last, (k, total)
-        if before is None:
-            return True
-        rest = 2 * k * (before[1] - total).abs() / (k - before[0])
-        lost = ~total.isfinite()
-        return bool(((rest <= ENERGY_CHANGE * total) | lost).all())
-
-
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:
     """Put the last good image where the iteration broke down, with greedy coefficients that belong to it."""
     image = torch.where(broken.view(-1, 1, 1, 1), safe, image)
@@ -399,12 +345,6 @@ def _has_risen(energy: Energy, path: Descent, smooth: Tensor) -> Tensor:
     """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
     nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
     return energy.value(path.final_image(), path.coefficients).total > energy.value(smooth, nothing).total
-
-
-def _norms(images: Tensor) -> Tensor:
-    """|x| of each image, (batch,)."""
-    norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
-    return norms
 
 
 def _per_image(values: Tensor, batch: int) -> Tensor:

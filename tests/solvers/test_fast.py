@@ -352,7 +352,7 @@ def test_continuation_ends_at_the_thresholds_themselves(monkeypatch: pytest.Monk
     assert continued.certificate.status == "converged"
     assert float((plain.image - continued.image).abs().max()) < 1e-3
     assert continued.certificate.energy == pytest.approx(plain.certificate.energy, rel=1e-4)
-    monkeypatch.setattr("mrisps.solvers.fast.ENERGY_CHANGE", 1e9)
+    monkeypatch.setattr("mrisps.solvers.outlook.ENERGY_CHANGE", 1e9)
     n_continuation = math.log(8) / -math.log(0.97)
     assert continued.certificate.n_iterations > n_continuation
     loose = FastSettings(tolerance=10.0, image_change=1e9, continuation_start=8.0)
