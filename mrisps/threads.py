@@ -5,10 +5,12 @@ processes let them sleep, and start no more than the machine gives this process.
 """
 
 import os
+import platform
 import sys
+from functools import cache
 from pathlib import Path
 
-__all__ = ["available_cores", "prepare_threads"]
+__all__ = ["available_cores", "prepare_threads", "processor_name"]
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -61,3 +63,17 @@ def prepare_threads(n_threads: int | None = None) -> None:
     torch = sys.modules.get("torch")
     if n_threads is not None and torch is not None:
         torch.set_num_threads(n_threads)
+
+
+@cache
+def processor_name() -> str:
+    """Name of the processor, as far as the system tells; results differ in the last digits from one kind to the next."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return f"{value.strip()} ({platform.machine()})"
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mrisps.cli.common import FAILURE, UsageError, fail, make_folder, memory_errors, named, note, result
+from mrisps.cli.files import input_files, output_files
 from mrisps.cli.options import (
     AcceptUnconverged,
     Device,
@@ -20,8 +21,6 @@ from mrisps.cli.options import (
     Threads,
     Weights,
     chosen_run,
-    input_files,
-    output_files,
 )
 from mrisps.cli.terminal import SolverProgress
 from mrisps.errors import MrispsError

@@ -16,6 +16,7 @@ from mrisps.cli.common import (
     one_line,
     result,
 )
+from mrisps.cli.files import input_files, output_files
 from mrisps.cli.options import (
     AcceptUnconverged,
     ArrayAxes,
@@ -35,14 +36,13 @@ from mrisps.cli.options import (
     Undersample,
     Weights,
     chosen_run,
-    input_files,
-    output_files,
 )
 from mrisps.cli.terminal import SolverProgress
 from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
-    from mrisps.reconstruction.run import FileResult, Run, SliceResult
+    from mrisps.reconstruction.run import Run
+    from mrisps.reconstruction.slice_result import FileResult, SliceResult
 
 __all__ = ["recon"]
 

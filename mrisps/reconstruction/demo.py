@@ -20,7 +20,8 @@ from mrisps.operators import FourierSubsampling
 from mrisps.quality import baselines
 from mrisps.quality.metrics import nmse, psnr, ssim
 from mrisps.reconstruction.recipe import Recipe, load_recipe
-from mrisps.reconstruction.run import Run, SliceResult
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.slice_result import SliceResult
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, make_mask
 

@@ -17,7 +17,7 @@ from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.json_text import JsonValue
 from mrisps.io.result_file import ResultWriter
 from mrisps.io.write_images import PICTURES, kind_of, write_volume
-from mrisps.reconstruction.run import SliceResult
+from mrisps.reconstruction.slice_result import SliceResult
 from mrisps.reconstruction.verdict import Verdict, gravest
 from mrisps.reports.html import render
 from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report

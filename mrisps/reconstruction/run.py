@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -38,12 +37,13 @@ from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, slice_certificate
-from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
+from mrisps.reconstruction.reconstruct import UnusableResultError, expected_memory, reconstruct, slice_certificate
+from mrisps.reconstruction.slice_result import FileResult, SliceResult
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask
+from mrisps.threads import processor_name
 
-__all__ = ["FileResult", "GreyImage", "Progress", "Run", "SliceResult", "Source"]
+__all__ = ["GreyImage", "Progress", "Run", "Source"]
 
 LARGE_MEMORY = 4 << 30
 """Bytes above which a warning says how much memory a problem needs."""
@@ -81,90 +81,6 @@ class GreyImage:
 
 Source = KspaceFile | GreyImage
 """An open source; :meth:`Run.open` makes one from a path."""
-
-
-@dataclass(frozen=True, eq=False)
-class SliceResult:
-    """What came of one slice, in input units. The images are cropped as the run says.
-
-    Parameters
-    ----------
-    index
-        Number of the slice in the source, from 0.
-    image, smooth, sparse
-        (y, x), real or complex: the reconstruction, its smooth part, and their difference.
-    cost_map
-        float32 (y, x): what the sparse part costs at each pixel.
-    certificate
-        What the solver reached, with mask, scale, preparation and notes; plain values.
-    problem
-        What was solved: operator, measurements, units, mask.
-    target
-        (y, x) reference image of the source, cropped to the image; None where there is none.
-    geometry
-        Where the image lies in the patient; None where the source does not say.
-    crop
-        (y, x) that the source asks for; None keeps the whole field of view.
-    """
-
-    index: int
-    image: Pixels
-    smooth: Pixels
-    sparse: Pixels
-    cost_map: Real
-    certificate: Mapping[str, JsonValue]
-    problem: Problem
-    target: Real | None = None
-    geometry: Geometry | None = None
-    crop: tuple[int, int] | None = None
-
-    @property
-    def converged(self) -> bool:
-        """Whether the solver met its test."""
-        return self.certificate["status"] == "converged"
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the image can be right."""
-        return verdict_of(self.certificate)
-
-    @property
-    def parts(self) -> dict[str, Pixels]:
-        """Name -> image of what goes into a file beside the reconstruction."""
-        return {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
-
-    def zero_filled(self) -> Real:
-        """Magnitude (y, x) of A^H y, cropped as the image."""
-        return self.problem.zero_filled(self.crop)
-
-
-@dataclass(frozen=True)
-class FileResult:
-    """What became of one file.
-
-    Parameters
-    ----------
-    path
-        The output.
-    certificates
-        One a slice.
-    notes
-        What a user should know, each note once.
-    """
-
-    path: Path
-    certificates: tuple[Mapping[str, JsonValue], ...]
-    notes: tuple[str, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """The gravest verdict of all slices, with its reasons."""
-        return gravest([verdict_of(certificate) for certificate in self.certificates])
-
-    @property
-    def n_converged(self) -> int:
-        """Slices that converged."""
-        return sum(certificate["status"] == "converged" for certificate in self.certificates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,7 +195,7 @@ class Run:
             "machine": {
                 "python": platform.python_version(),
                 "system": platform.system(),
-                "processor": _processor(),
+                "processor": processor_name(),
                 "cores": os.cpu_count(),
                 "device": self.device,
                 "threads": torch.get_num_threads(),
@@ -374,7 +290,7 @@ class Run:
         progress: Callable[[int, float], None] | None = None,
     ) -> SliceResult:
         """Solve one problem; ``acquisition`` gives its reference image and its place in the patient."""
-        memory = expected_memory(problem, self)
+        memory = expected_memory(problem, self.weights.model, self.recipe)
         if memory > LARGE_MEMORY:
             shape = " x ".join(map(str, problem.operator.domain_shape[-2:]))
             _log.warning("an image of %s needs about %.1f GiB of memory", shape, memory / 2**30)
@@ -473,16 +389,6 @@ def _sha256(source: Source) -> str:
     return source.sha256() if isinstance(source, MemoryKspace | GreyImage) else sha256_of(source.path)
 
 
-def expected_memory(problem: Problem, run: Run) -> int:
-    """Bytes that solving a problem takes at its peak, about: three arrays of coefficients in single precision, or two in half."""
-    n_sets, height, width = problem.operator.domain_shape
-    config = run.weights.model.config
-    stride = run.recipe.prior_for((height, width), config.group_size).stride
-    rows = n_sets * (2 if problem.operator.domain_dtype.is_complex else 1)
-    arrays = 2 if run.recipe.solver.half_storage else 3
-    return 4 * arrays * rows * (height // stride) * (width // stride) * config.n_synthesis_atoms
-
-
 def _cropped_geometry(acquisition: Acquisition, shape: tuple[int, ...]) -> Geometry | None:
     """Where a central crop of the encoded image lies: the same centre, a smaller field of view."""
     geometry = acquisition.geometry
@@ -491,17 +397,3 @@ def _cropped_geometry(acquisition: Acquisition, shape: tuple[int, ...]) -> Geome
     encoded = geometry.field_of_view_mm
     along_y, along_x = (encoded[i] * shape[i] / acquisition.shape[i] for i in range(2))
     return replace(geometry, field_of_view_mm=(along_y, along_x, encoded[2]))
-
-
-@cache
-def _processor() -> str:
-    """Name of the processor, as far as the system tells; results differ in the last digits from one kind to the next."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name":
-                    return f"{value.strip()} ({platform.machine()})"
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()

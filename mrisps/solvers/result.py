@@ -97,7 +97,7 @@ class Certificate:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reconstruction:
     """An image with its smooth and its sparse part.
 
@@ -123,6 +123,11 @@ class Reconstruction:
     cost_map: Tensor
     coefficients: Tensor | None
     certificates: tuple[Certificate, ...]
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.image.shape))
+        states = ", ".join(sorted({certificate.status for certificate in self.certificates}))
+        return f"{type(self).__name__}({shape} {str(self.image.dtype).removeprefix('torch.')}, {states})"
 
     @property
     def certificate(self) -> Certificate:

@@ -44,7 +44,8 @@ from mrisps.io.files import sha256_of
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_kspace
 from mrisps.journal import JournalInUseError
-from mrisps.reconstruction.run import FileResult, Run
+from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.slice_result import FileResult
 from mrisps.reconstruction.weights import Weights
 
 Disk = Callable[[int], AbstractContextManager[None]]

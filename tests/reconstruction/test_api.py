@@ -309,4 +309,6 @@ def test_a_large_problem_says_what_memory_it_needs(
     assert "an image of 24 x 20 needs about 0.0 GiB of memory" in caplog.text
     run = run_of(recipe, "mri", weights=model)
     problem = run.problem(MemoryKspace(kspace, mask=columns()).read_slice(0))
-    assert run_module.expected_memory(problem, run) == 3 * 4 * 2 * 24 * 20 * 12  # three arrays, two parts, 12 atoms
+    assert (
+        reconstruct_module.expected_memory(problem, model, recipe) == 3 * 4 * 2 * 24 * 20 * 12
+    )  # three arrays, two parts, 12 atoms

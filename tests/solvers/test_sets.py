@@ -6,7 +6,7 @@ import torch
 from model.helpers import random_model
 from torch import Tensor
 
-from mrisps.model import Energy, ModelConfig, PriorUse
+from mrisps.model import Energy, ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, Identity, LinearOperator, Sense
 from mrisps.solvers import FastSettings, PaperSettings, solve, solve_paper
 from mrisps.solvers.image_step import ImageStep
@@ -173,3 +173,13 @@ def test_several_images_through_one_mask() -> None:
     result = solve(operator, y, random_model(NCPR, lam=0.02), GOOD)
     assert result.converged
     assert result.image.shape == (1, 2, 12, 16)
+
+
+def test_a_reconstruction_shows_itself_in_a_line() -> None:
+    operator = Identity((1, 16, 16))
+    generator = torch.Generator().manual_seed(0)
+    config = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=8)
+    free, atoms = (torch.randn(n, 5, 5, generator=generator) for n in (6, 8))
+    model = SmoothPlusSparse(config, free, atoms, torch.zeros(8), beta=0.5, lam=0.02)
+    result = solve(operator, torch.rand(2, 1, 16, 16, generator=generator), model, FastSettings(max_iterations=2))
+    assert repr(result) == "Reconstruction(2 x 1 x 16 x 16 float32, max_iter)"
