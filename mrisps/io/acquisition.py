@@ -15,6 +15,8 @@ __all__ = ["Acquisition", "Geometry", "Scalar", "triple"]
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
 
+_SMALLEST, _LARGEST = 1e-30, 1e38  # of k-space: beyond, sums and squares leave the range of single precision
+
 
 def triple(values: Iterable[float]) -> tuple[float, float, float]:
     """Three numbers as Python's own, for `Geometry`; a ValueError for another number of them."""
@@ -90,8 +92,8 @@ class Acquisition:
     Raises
     ------
     FileError
-        A field has the wrong shape or type, is empty, or is not finite; k-space is zero everywhere; the mask acquires
-        nothing, or k-space is not zero where the mask says that nothing was acquired.
+        A field has the wrong shape or type, is empty, or is not finite; k-space is zero everywhere, or too large or small for
+        single precision; the mask acquires nothing, or k-space is not zero where the mask says that nothing was acquired.
     """
 
     kspace: NDArray[np.complex64]
@@ -179,6 +181,12 @@ class Acquisition:
             raise self._error("kspace", f"{n_bad} of {kspace.size} samples are NaN or infinite")
         if not kspace.any():
             raise self._error("kspace", "every sample is zero")
+        largest = max(abs(float(edge)) for part in (kspace.real, kspace.imag) for edge in (part.min(), part.max()))
+        if not _SMALLEST <= largest <= _LARGEST:
+            raise self._error(
+                "kspace",
+                f"its largest part is {largest:.1e}: in single precision, scale it to {_SMALLEST:g} to {_LARGEST:g}",
+            )
 
     def _check_mask(self, mask: NDArray[np.bool_]) -> None:
         n_y, n_x = self.shape

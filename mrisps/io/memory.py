@@ -41,7 +41,8 @@ class MemoryKspace(KspaceFile):
         What was acquired: bool, or numbers 0 and 1, (x,) for whole columns, (y, x), or (slice, y, x), with the zero
         frequency where ``kspace`` has it. None: not stated.
     maps
-        Coil sensitivities, complex, (coil, y, x), (set, coil, y, x), or (slice, set, coil, y, x).
+        Coil sensitivities, complex, (coil, y, x), (set, coil, y, x), or (slice, set, coil, y, x). As many sets as there are
+        slices are refused: they might be meant as one set for each slice.
     noise
         Samples without signal, complex, (coil, sample), scaled like ``kspace``.
     centred
@@ -150,6 +151,11 @@ class MemoryKspace(KspaceFile):
         if not fits or (maps.ndim == 5 and len(maps) != self.n_slices):
             expected = f"{image}, (set, *{image}) or ({self.n_slices}, set, *{image})"
             raise ValueError(f"maps: expected complex (coil, y, x) = {expected}, got {_shown(maps)}")
+        if maps.ndim == 4 and len(maps) == self.n_slices > 1:
+            n = self.n_slices
+            raise ValueError(
+                f"maps: {_shown(maps)} may be {n} sets or one set for each of the {n} slices; give (slice, set, coil, y, x)"
+            )
         return maps.reshape((1,) * (5 - maps.ndim) + maps.shape)
 
 

@@ -282,7 +282,7 @@ class ResultWriter(AtomicWriter):
         ValueError
             An argument does not fit the above, or to the first slice.
         FileError
-            The image is not finite, or the disk is full.
+            The image or an extra is not finite, or the disk is full.
         """
         if not 0 <= index < self.n_slices or index in self._certificates:
             raise ValueError(f"index: expected 0 to {self.n_slices - 1}, each once, got {index}")
@@ -316,6 +316,8 @@ class ResultWriter(AtomicWriter):
                 raise ValueError(f"extras: expected names like cost_map, other than {tuple(parts)}, got {name!r}")
             if extra.size == 0 or extra.dtype.kind not in "fcbiu":
                 raise ValueError(f"extras: {name}: expected an array of numbers, got {extra.dtype} {extra.shape}")
+            if extra.dtype.kind in "fc" and not np.isfinite(extra).all():
+                raise FileError(self.path, "has NaN or infinite pixels, not written", field=name)
             parts[name] = extra
         return parts
 

@@ -40,6 +40,8 @@ BAD_KSPACE = {
     "is empty: shape (2, 0, 6)": KSPACE[:, :0],
     "1 of 48 samples are NaN or infinite": np.where(np.arange(48).reshape(2, 4, 6) == 7, np.nan, KSPACE),
     "every sample is zero": 0 * KSPACE,
+    "its largest part is 3.0e+38: in single precision, scale it to 1e-30 to 1e+38": np.full_like(KSPACE, 3e38 + 3e38j),
+    "its largest part is 1.0e-40: in single precision, scale it to 1e-30 to 1e+38": np.full_like(KSPACE, 1e-40),
 }
 
 

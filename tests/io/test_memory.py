@@ -122,3 +122,13 @@ def test_errors_of_a_slice(kspace: np.ndarray) -> None:
         source.read_slice(2)
     with pytest.raises(ValueError, match="not zero where the mask says"):
         MemoryKspace(kspace[0], mask=np.array([1, 0, 1, 1, 1])).read_slice(0)
+
+
+def test_maps_of_sets_or_slices_have_to_be_told_apart(kspace: np.ndarray) -> None:
+    """Maps of 3 slices were taken as 3 sets for every slice."""
+    maps = np.ones(kspace.shape, np.complex64)
+    with pytest.raises(ValueError, match=r"maps: .* may be 3 sets or one set for each of the 3 slices"):
+        MemoryKspace(kspace, maps=maps)
+    assert MemoryKspace(kspace, maps=maps[:, None]).read_slice(1).sensitivity_maps is not None
+    assert MemoryKspace(kspace, maps=maps[:2]).read_slice(1).sensitivity_maps is not None
+    assert MemoryKspace(kspace[0], maps=maps).read_slice(0).sensitivity_maps is not None

@@ -172,6 +172,8 @@ def test_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
             writer.write_slice(0, image[0])
         with pytest.raises(FileError, match="reconstruction: has NaN or infinite pixels, not written"):
             writer.write_slice(0, image * np.nan, {"smooth": image})
+        with pytest.raises(FileError, match="smooth: has NaN or infinite pixels, not written"):
+            writer.write_slice(0, image, {"smooth": image * np.inf})
         writer.write_slice(0, image, {"smooth": image})
     with pytest.raises(ValueError, match=r"slices not written: \[0\]"), ResultWriter(path, 2) as writer:
         writer.write_slice(1, image)
