@@ -155,7 +155,7 @@ def denoise(
     Parameters
     ----------
     image
-        A grey image file, or an array (y, x), black 0 and white 1.
+        A grey image file, or an array (y, x), black 0 and white 1; uint8 is divided by 255, uint16 by 65535.
     sigma
         Standard deviation of the noise, in the units of the image (white is 1).
     recipe
@@ -199,7 +199,7 @@ def superres(
     Parameters
     ----------
     image
-        A grey image file, or an array (y, x), black 0 and white 1.
+        A grey image file, or an array (y, x), black 0 and white 1; uint8 is divided by 255, uint16 by 65535.
     factor
         2 or 4: how many times more pixels along each side, about.
     recipe
@@ -265,8 +265,19 @@ def run_of(
         crop=crop,
         slices=SliceChoice() if slices is None else slices,
         layout=layout,
-        device=device,
+        device=_usable(device),
     )
+
+
+def _usable(device: str) -> str:
+    """The name of a device that this machine has; a ValueError for another."""
+    try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            raise RuntimeError("expected cpu, cuda or cuda:N")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise ValueError(f"device: {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def default_device(source: object) -> str:
@@ -304,10 +315,13 @@ def _result(run: Run, source: KspaceFile, progress: Progress | None, stacked: bo
 def _image_result(run: Run, image: Path | str | Array, progress: Progress | None) -> Result:
     if not isinstance(image, str | Path):
         pixels = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-        if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype.kind not in "fiu":
-            raise ValueError(f"image: expected real (y, x), got {pixels.dtype} {pixels.shape}")
+        white = {"u1": 255, "u2": 65535}.get(pixels.dtype.str[1:], 1)
+        if pixels.ndim != 2 or pixels.size == 0 or (pixels.dtype.kind != "f" and white == 1):
+            raise ValueError(
+                f"image: expected real (y, x), uint8, uint16 or floating-point, got {pixels.dtype} {pixels.shape}"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
-            source = GreyImage(Path("array"), np.ascontiguousarray(pixels, dtype=np.float32))
+            source = GreyImage(Path("array"), np.ascontiguousarray(np.divide(pixels, white), dtype=np.float32))
         if not np.isfinite(source.pixels).all():
             raise ValueError("image: expected finite pixels, got NaN or infinity")
     with nullcontext(source) if not isinstance(image, str | Path) else run.open(image) as opened:

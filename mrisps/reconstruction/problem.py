@@ -84,14 +84,20 @@ class Problem:
         -------
         Tensor
             (batch, 1, y, x). One set: that image times ``factor``. Several: the root sum of squares of ``factor`` times the images,
-            with the phase of the first set.
+            with the phase of the first set that is not 0 at a pixel.
         """
         parts = images if self.factor is None else (self.factor * images[:, None]).sum(dim=2)
         if parts.shape[1] == 1:
             return parts
         magnitude = torch.linalg.vector_norm(parts, dim=1, keepdim=True)
-        first = images[:, :1] if self.factor is None else images[:, :1] * self.factor[:, 0, :1]
-        combined: Tensor = magnitude * torch.sgn(first if images.is_complex() else images[:, :1])
+        sign = torch.zeros_like(images[:, :1])
+        for index in range(images.shape[1]):
+            one = images[:, index : index + 1]
+            if self.factor is not None:
+                weighted = one * self.factor[:, index, index : index + 1]
+                one = weighted if images.is_complex() else weighted.real
+            sign = torch.where(sign == 0, torch.sgn(one), sign)
+        combined: Tensor = magnitude * sign
         return combined
 
     def zero_filled(self, crop: tuple[int, int] | None = None) -> NDArray[np.float32]:
@@ -149,12 +155,16 @@ def mri_problem(
     if undersample:
         acquired = _undersampled(acquisition, recipe, acquired)
     notes = [*([note] if note else []), *_sampling_notes(acquisition, recipe, acquired)]
+    facts = {"silent_inside": _silent_inside(acquisition, acquired)}
     real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
     dtype = torch.float32 if real else torch.complex64
     if recipe.preparation is not None:
         return _sense_problem(
-            acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes
+            acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes, facts
         )
+    for name in ("sensitivity_maps", "noise_scan"):
+        if getattr(acquisition, name) is not None:
+            notes.append(f"{name}: not used, the recipe has no preparation for coils")
     operator = FourierSubsampling(acquired, acquisition.shape, dtype, torch.device(device))
     y = torch.from_numpy(acquisition.kspace).to(operator.device)[None] * acquired.tensor(operator.device)
     scale = _scale(operator, y, recipe, scale)
@@ -163,7 +173,7 @@ def mri_problem(
         estimate = estimate_noise_std(acquisition.kspace, acquired.array2d())
         noise_std = None if estimate is None else estimate / scale
     notes += _stride_note(recipe, acquisition.shape)
-    return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes))
+    return Problem(operator, y / scale, scale, noise_std, acquired, tuple(notes), facts=facts)
 
 
 def _sampling_notes(acquisition: Acquisition, recipe: Recipe, acquired: SamplingMask) -> list[str]:
@@ -189,6 +199,21 @@ def _sampling_notes(acquisition: Acquisition, recipe: Recipe, acquired: Sampling
     return notes
 
 
+def _silent_inside(acquisition: Acquisition, acquired: SamplingMask) -> float:
+    """Share of the acquired lines (of a two-dimensional mask: samples) that hold nothing but zeros, inside those that do not.
+
+    Zeros outside are a zero-padded matrix. Zeros inside were not measured: the mask is not that of this slice.
+    """
+    pattern = acquired.array2d()
+    measured = pattern & np.asarray((acquisition.kspace != 0).any(axis=0))
+    if acquired.is_columns:
+        pattern, measured = pattern[:1], np.asarray(measured.any(axis=0))[None]
+    if not measured.any():
+        return 1.0
+    box = tuple(slice(where[0], where[-1] + 1) for where in (np.flatnonzero(measured.any(axis=k)) for k in (1, 0)))
+    return 1 - float(measured[box].sum() / pattern[box].sum())
+
+
 def _stride_note(recipe: Recipe, shape: tuple[int, int]) -> list[str]:
     if recipe.prior_for(shape) == recipe.prior:
         return []
@@ -205,6 +230,7 @@ def _sense_problem(
     device: torch.device | str,
     maps_folder: Path | None,
     notes: list[str],
+    facts: Mapping[str, float],
 ) -> Problem:
     prepared = prepare(acquisition, acquired.array2d(), preparation, maps_folder, device)
     notes = [*notes, *prepared.notes]
@@ -239,7 +265,7 @@ def _sense_problem(
         tuple(notes),
         prepared.steps,
         factor,
-        prepared.facts,
+        {**facts, **prepared.facts},
     )
 
 

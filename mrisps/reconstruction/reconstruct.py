@@ -147,13 +147,17 @@ def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float |
     dict
         ``misfit_over_noise``: data misfit over what the noise alone would give. ``misfit_share``: the energy of the misfit without
         that of the noise, over the energy of the measurements. ``unmeasured_energy``: share of the energy of the image's k-space at
-        samples that were not measured. ``acceleration_of_lines``: size over lines with any sample, the larger of both axes.
+        samples that were not measured. ``noise_over_misfit``: of denoising, the stated noise over the misfit.
+        ``acceleration_of_lines``: size over lines with any sample, the larger of both axes.
     """
     certificate = result.certificate
     found: dict[str, float | None] = {"misfit_over_noise": certificate.misfit_ratio}
-    if certificate.expected_misfit is not None:
+    measured = float(problem.y.abs().square().sum())
+    if certificate.expected_misfit is not None and measured > 0:  # a black image may be denoised
         excess = certificate.data_misfit**2 - certificate.expected_misfit**2
-        found["misfit_share"] = max(excess, 0.0) / float(problem.y.abs().square().sum())
+        found["misfit_share"] = max(excess, 0.0) / measured
+    if problem.mask is None and problem.operator.domain_shape == problem.operator.range_shape:  # denoising
+        found["noise_over_misfit"] = None if not certificate.misfit_ratio else 1 / certificate.misfit_ratio
     if problem.mask is not None:
         mask = problem.mask.array2d()
         spectrum = np.square(np.abs(np.fft.fft2(np.fft.ifftshift(to_array(result.image)), norm="ortho")))

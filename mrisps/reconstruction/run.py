@@ -300,12 +300,16 @@ class Run:
         if target is not None:
             fits = all(n >= m for n, m in zip(target.shape, image.shape, strict=True))
             target = center_crop(target, image.shape) if fits else None
+        parts = {name: to_array(getattr(solved, name), crop) for name in ("smooth", "sparse", "cost_map")}
+        for name, part in {"image": image, **parts}.items():
+            if not np.isfinite(part).all():
+                raise UnusableResultError(f"slice {index}: {name} is not finite in the units of the input")
         return SliceResult(
             index=index,
             image=image,
-            smooth=to_array(solved.smooth, crop),
-            sparse=to_array(solved.sparse, crop),
-            cost_map=to_array(solved.cost_map, crop).astype(np.float32),
+            smooth=parts["smooth"],
+            sparse=parts["sparse"],
+            cost_map=parts["cost_map"].astype(np.float32),
             certificate=slice_certificate(problem, solved, self.recipe),
             problem=problem,
             target=target,

@@ -69,6 +69,18 @@ LIMITS = (
         "{value:.1%} of the energy of the measured samples is neither in the image nor noise",
     ),
     Limit(
+        "silent_inside",
+        0.01,
+        float("inf"),
+        "{value:.1%} of what the mask calls acquired is zero, between samples that are not: the mask may be of other data",
+    ),
+    Limit(
+        "noise_over_misfit",
+        1.5,
+        float("inf"),
+        "the noise was said to be {value:.1f} times what was taken out of the image",
+    ),
+    Limit(
         "unmeasured_energy",
         0.22,
         0.5,

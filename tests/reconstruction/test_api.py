@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.recipe import MaskRule, ScaleRule
 from mrisps.reconstruction.reconstruct import UnusableResultError
 from mrisps.reconstruction.verdict import Verdict
-from mrisps.solvers import FastSettings
+from mrisps.solvers import FastSettings, Reconstruction
 
 SHAPE = (24, 20)
 
@@ -213,10 +214,70 @@ def test_denoising(tmp_path: Path, image: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "clean.png"), np.clip(result.image, 0, 1), atol=1e-4)
     with pytest.raises(ValueError, match="sigma: expected a number > 0"):
         mrisps.denoise(noisy, 0)
-    with pytest.raises(ValueError, match=r"image: expected real \(y, x\), got complex64"):
+    with pytest.raises(ValueError, match=r"image: expected real \(y, x\).* got complex64"):
         mrisps.denoise(noisy * 1j, 0.1)
     with pytest.raises(ValueError, match="image: expected finite pixels"):
         mrisps.denoise(np.full(SHAPE, np.nan), 0.1)
+
+
+def test_integer_pixels_are_scaled_as_those_of_files(image: NDArray[np.float32], model: SmoothPlusSparse) -> None:
+    """Integers were taken as they are, 255 times too bright: the noise stayed in."""
+    pixels = np.rint(255 * image).astype(np.uint8)
+    expected = mrisps.denoise(pixels / 255, 25 / 255, weights=model).image
+    np.testing.assert_array_equal(mrisps.denoise(pixels, 25 / 255, weights=model).image, expected)
+    found = mrisps.denoise(257 * pixels.astype(np.uint16), 25 / 255, weights=model).image
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match=r"image: expected real .* got int64"):
+        mrisps.denoise(pixels.astype(np.int64), 25 / 255, weights=model)
+
+
+def test_noise_that_is_not_there_is_doubted(image: NDArray[np.float32], model: SmoothPlusSparse) -> None:
+    """An image that is smoothed away because sigma is far too large was good."""
+    verdict = mrisps.denoise(image, 3.0, weights=model).verdict
+    assert verdict.level == "check"
+    assert "times what was taken out of the image" in str(verdict)
+
+
+def test_a_black_image_stays_black(model: SmoothPlusSparse) -> None:
+    assert not mrisps.denoise(np.zeros(SHAPE), 25 / 255, weights=model).image.any()
+
+
+@pytest.mark.parametrize("device", ["cuda:999", "meta", "nothing"])
+def test_a_device_that_cannot_be_used(image: NDArray[np.float32], model: SmoothPlusSparse, device: str) -> None:
+    with pytest.raises(ValueError, match=f"device: '{device}' cannot be used here"):
+        mrisps.denoise(image, 0.1, weights=model, device=device)
+
+
+def test_maps_and_noise_that_a_recipe_does_not_use_are_named(
+    kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    ones = np.ones_like(kspace)
+    notes = mrisps.recon(kspace, recipe, weights=model, maps=ones, noise=ones[0, :1]).notes
+    assert [note for note in notes if "not used" in note] == [
+        "sensitivity_maps: not used, the recipe has no preparation for coils",
+        "noise_scan: not used, the recipe has no preparation for coils",
+    ]
+
+
+def test_zeros_that_were_not_measured_are_doubted(
+    kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    """Folded images were good: the mask of all slices, or one of other data, makes measurements of zeros."""
+    assert "zero, between samples" not in str(mrisps.recon(kspace, recipe, weights=model).verdict)
+    whole = mrisps.recon(kspace, recipe, weights=model, mask=np.ones(SHAPE[1]))
+    samples = np.ones(SHAPE)
+    samples[0, 1] = 0
+    single = mrisps.recon(kspace, recipe, weights=model, mask=samples)
+    other = np.zeros_like(kspace)
+    other[..., 1::4] = other[..., 8:12] = kspace.max()
+    stack = mrisps.recon(np.stack([kspace, other]), recipe, weights=model)
+    for result in (whole, single, stack):
+        assert result.verdict.level == "check"
+        assert "zero, between samples that are not" in str(result.verdict)
+    padded = kspace.copy()
+    padded[..., :3] = padded[..., -4:] = 0  # a zero-padded matrix is nothing to be doubted
+    result = mrisps.recon(padded, recipe, weights=model, mask=columns())
+    assert "zero, between samples" not in str(result.verdict)
 
 
 def test_super_resolution(image: NDArray[np.float32], model: SmoothPlusSparse) -> None:
@@ -295,6 +356,21 @@ def test_an_unusable_image_is_not_written_unless_kept(
     result = mrisps.recon(source, recipe, weights=model)
     assert result.verdict == bad
     assert "unusable" in repr(result)
+
+
+def test_parts_that_are_not_finite_are_no_result(
+    kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the parts nobody looked at the numbers."""
+    reconstruct = reconstruct_module.reconstruct
+
+    def broken(*arguments: Any, **options: Any) -> Reconstruction:
+        made = reconstruct(*arguments, **options)
+        return replace(made, smooth=made.smooth * float("nan"))
+
+    monkeypatch.setattr(run_module, "reconstruct", broken)
+    with pytest.raises(UnusableResultError, match="slice 0: smooth is not finite"):
+        mrisps.recon(kspace, recipe, weights=model)
 
 
 def test_a_large_problem_says_what_memory_it_needs(

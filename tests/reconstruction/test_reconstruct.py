@@ -15,10 +15,10 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.io.fastmri import write_kspace
 from mrisps.kspace.whiten import estimate_noise_std
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, Identity
+from mrisps.operators import FourierSubsampling, Identity, Sense
 from mrisps.reconstruction import reconstruct as module
 from mrisps.reconstruction.choices import SliceChoice
-from mrisps.reconstruction.problem import image_problem, mri_problem
+from mrisps.reconstruction.problem import Problem, image_problem, mri_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
 from mrisps.reconstruction.run import Run
@@ -158,7 +158,7 @@ def test_data_that_the_recipe_is_not_for(recipe: Recipe) -> None:
 
 
 def test_data_too_large_for_single_precision(recipe: Recipe) -> None:
-    flat = np.full((1, *SHAPE), 3e38, dtype=np.complex64)  # its image is a peak 22 times as high
+    flat = np.full((1, *SHAPE), 1e38, dtype=np.complex64)  # its image is a peak 22 times as high
     with pytest.raises(MrispsError, match="not finite in single precision"):
         mri_problem(replace(acquisition(), kspace=flat), recipe)
 
@@ -358,3 +358,18 @@ def test_facts_of_rows_count_with_a_two_dimensional_mask(recipe: Recipe, model: 
         energies.append(module.image_facts(problem, reconstruct(problem, model, recipe))["edge_energy"])
     assert energies[0] < 0.1
     assert energies[1] > 0.5
+
+
+def test_a_set_without_an_image_hides_no_other() -> None:
+    """Where the first set of maps was 0 the image was 0, and the verdict good."""
+    maps = torch.zeros((2, 1, *SHAPE), dtype=torch.complex64)
+    maps[0, :, :, :10], maps[1, :, :, 10:] = 1, 1
+    weights = maps.abs()[:, 0]
+    factor = torch.zeros((1, 2, 2, *SHAPE), dtype=torch.complex64)
+    factor[0, 0, 0], factor[0, 1, 1] = weights
+    sense = Sense(torch.ones(SHAPE[1], dtype=torch.bool), maps)
+    problem = Problem(sense, torch.zeros((1, *sense.range_shape), dtype=torch.complex64), 1.0, None, factor=factor)
+    images = torch.full((1, 2, *SHAPE), 3 - 4j)
+    assert torch.equal(problem.combined(images), images[:, :1])
+    real = torch.full((1, 2, *SHAPE), -2.0)
+    torch.testing.assert_close(problem.combined(real), real[:, :1])
