@@ -40,7 +40,7 @@ class CoilMaps:
     kernel_width: Annotated[int, Range(ge=2)] = 10
     threshold: Annotated[Number, Range(ge=0, lt=1)] = 0.007
     weight: NonNegative = 0.5
-    further_weight: NonNegative = 6.0
+    further_weight: NonNegative = 4.0
 
 
 @settings
