@@ -167,8 +167,7 @@ def test_quick_to_import(module: str) -> None:
 def test_no_cycles() -> None:
     """Of imports inside functions neither."""
     graph = {
-        module: {module_of(i.name) for i in imports if ours(i.name)} - {module}
-        for module, imports in MODULES.items()
+        module: {module_of(i.name) for i in imports if ours(i.name)} - {module} for module, imports in MODULES.items()
     }
     try:
         tuple(graphlib.TopologicalSorter(graph).static_order())
