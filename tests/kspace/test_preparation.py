@@ -461,6 +461,17 @@ def test_phantom_end_to_end(model: SmoothPlusSparse) -> None:
     assert [step["step"] for step in problem.steps] == ["dead_coils", "prewhiten", "compression", "maps", "phase"]
 
 
+def test_a_whitened_image_can_be_compared_with_the_files_reference() -> None:
+    acquisition, _ = record((48, 40), 4)
+    loud = np.array([1, 3, 0.5, 2], dtype=np.complex64)[:, None, None]  # coils of other gains: whitening undoes them
+    noise = correlated_noise(4, 5000, 1) * loud[..., 0]
+    problem = mri_problem(replace(acquisition, kspace=7 * acquisition.kspace * loud, noise_scan=noise), RECIPE)
+    expected = 7 * np.linalg.norm(ifft2c(acquisition.kspace * loud), axis=0)
+    found = problem.zero_filled()
+    inside = expected > 0.3 * expected.max()
+    assert np.linalg.norm((found - expected)[inside]) < 0.05 * np.linalg.norm(expected[inside])
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_the_scale_of_the_input_does_not_matter(model: SmoothPlusSparse, factor: float) -> None:
     images = []
