@@ -8,12 +8,12 @@ file is gone.
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mrisps.errors import FileError
 
-__all__ = ["atomic_path", "write_bytes", "write_text"]
+__all__ = ["atomic_path", "write_bytes", "write_text", "write_together"]
 
 
 @contextlib.contextmanager
@@ -67,6 +67,19 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files of which all appear, or, when one cannot be written, none.
+
+    Raises
+    ------
+    FileError
+        One cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_path(path)).write_bytes(content)
 
 
 def write_text(path: Path | str, content: str) -> None:

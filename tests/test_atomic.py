@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mrisps.atomic import atomic_path, write_bytes, write_text
+from mrisps.atomic import atomic_path, write_bytes, write_text, write_together
 from mrisps.errors import FileError
 
 SmallDisk = Callable[[int], AbstractContextManager[None]]
@@ -89,3 +89,12 @@ def test_an_error_about_another_file_passes(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="input"), atomic_path(tmp_path / "out"):
         (tmp_path / "input").read_bytes()
     assert not list(tmp_path.iterdir())
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path: Path, small_disk: SmallDisk) -> None:
+    names = {tmp_path / "a": b"a", tmp_path / "b": b"b" * 5000}
+    with small_disk(1000), pytest.raises(FileError, match="b: cannot be written: File too large"):
+        write_together(names)
+    assert list(tmp_path.iterdir()) == []
+    write_together(names)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == names

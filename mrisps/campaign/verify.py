@@ -1,5 +1,6 @@
 """Making a reconstruction again from what its file says, and comparing."""
 
+import glob
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mrisps.model import SmoothPlusSparse
 from mrisps.model.shipped import shipped_weights
 from mrisps.reconstruction.run import Progress
 from mrisps.reconstruction.weights import DERIVED, Weights, find_weights
+from mrisps.threads import available_cores
 
 __all__ = ["Verification", "find_input", "find_made_with", "verify_file"]
 
@@ -86,8 +88,8 @@ def verify_file(
         )
     run = record.run(weights, device)
     threads = record.part("machine").get("threads")
-    if isinstance(threads, int) and threads > 0:
-        torch.set_num_threads(threads)
+    if type(threads) is int and threads > 0:  # a number from a file: no more than there are
+        torch.set_num_threads(min(threads, available_cores()))
     with tempfile.TemporaryDirectory(prefix="mrisps-verify-") as folder:
         again = Path(folder) / "again.h5"
         run.write(source, again, input_sha256=sha256, progress=progress)
@@ -108,7 +110,7 @@ def find_input(record: Record) -> Path:
     if beside.is_file():
         places.append(Path(str(read_record_file(beside)["input_path"])))
     for folder in (Path.cwd(), *record.path.absolute().parents[:2]):
-        places += [folder / Path(name).name, *sorted(folder.glob(f"*/{Path(name).name}"))]
+        places += [folder / Path(name).name, *sorted(folder.glob(f"*/{glob.escape(Path(name).name)}"))]
     for place in places:
         if place.is_file() and place.resolve() != record.path.resolve() and sha256_of(place) == sha256:
             return place

@@ -13,6 +13,7 @@ from mrisps.cli.files import input_files, output_files
 from mrisps.cli.options import (
     AcceptUnconverged,
     Device,
+    Keep,
     Output,
     Overwrite,
     RecipeName,
@@ -27,6 +28,7 @@ from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
+    from mrisps.reconstruction.slice_result import SliceResult
 
 __all__ = ["denoise", "superres"]
 
@@ -88,6 +90,7 @@ def denoise(
     bits: Bits = 8,
     parts: Parts = False,
     colour_to_grey: ColourToGrey = False,
+    keep: Keep = False,
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
@@ -109,7 +112,7 @@ def denoise(
         scale=scale,
         colour_to_grey=colour_to_grey,
     )
-    _write_all(run, inputs, output, _Writing(file_format, bits, parts, overwrite), accept_unconverged)
+    _write_all(run, inputs, output, _Writing(file_format, bits, parts, keep, overwrite), accept_unconverged)
 
 
 def superres(
@@ -134,6 +137,7 @@ def superres(
     bits: Bits = 8,
     parts: Parts = False,
     colour_to_grey: ColourToGrey = False,
+    keep: Keep = False,
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
@@ -155,7 +159,7 @@ def superres(
         scale=scale,
         colour_to_grey=colour_to_grey,
     )
-    _write_all(run, inputs, output, _Writing(file_format, bits, parts, overwrite), accept_unconverged)
+    _write_all(run, inputs, output, _Writing(file_format, bits, parts, keep, overwrite), accept_unconverged)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class _Writing:
     file_format: str | None
     bits: int
     parts: bool
+    keep: bool
     overwrite: bool
 
     def __post_init__(self) -> None:
@@ -183,20 +188,23 @@ def _write_all(run: "Run", inputs: Sequence[Path], output: Path, writing: _Writi
     outputs = [_outputs(path, output, writing.file_format, writing.parts) for path in files]
     output_files(files, [paths.all for paths in outputs], writing.overwrite)
     make_folder(output)
-    n_failed = n_unconverged = 0
+    n_failed = n_unconverged = n_unusable = 0
     for source, paths in zip(files, outputs, strict=True):
         try:
-            converged, summary = _write(run, source, paths, 8 if writing.bits == 8 else 16)
+            made, summary = _write(run, source, paths, 8 if writing.bits == 8 else 16, writing.keep)
         except (MrispsError, ValueError) as error:
             fail(named(source, error))
             n_failed += 1
             continue
-        n_unconverged += not converged
+        n_unconverged += not made.converged
+        n_unusable += made.verdict.level == "unusable"
+        for line in made.verdict.reasons:
+            note(f"{made.verdict.level}: {source.name}: {line}")
         result(summary)
     if len(files) > 1:
         unconverged = f", {n_unconverged} of them did NOT CONVERGE" if n_unconverged else ""
         note(f"{len(files) - n_failed} of {len(files)} images written{unconverged}; {n_failed} failed")
-    if n_failed or (n_unconverged and not accept_unconverged):
+    if n_failed or n_unusable or (n_unconverged and not accept_unconverged):
         raise typer.Exit(FAILURE)
 
 
@@ -210,12 +218,13 @@ def _outputs(source: Path, folder: Path, file_format: str | None, parts: bool) -
     )
 
 
-def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16]) -> tuple[bool, str]:
-    """Whether one image converged, and a line that says what became of the file."""
+def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16], keep: bool) -> "tuple[SliceResult, str]":
+    """What came of one image, and a line that says it; its files appear together, or none of them."""
     import numpy as np
 
-    from mrisps.atomic import write_text
-    from mrisps.io.images import write_image
+    from mrisps.atomic import write_together
+    from mrisps.io.images import image_bytes
+    from mrisps.reconstruction.reconstruct import UnusableResultError
 
     with (
         run.open(source) as image,
@@ -228,14 +237,15 @@ def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16]) -> t
             "certificate": made.certificate,
             "output": {"name": paths.image.name, "parts": [path.name for path in paths.parts]},
         }
-    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False)
-    for path, part in zip(paths.parts, made.parts.values(), strict=False):
-        write_image(path, part.astype(np.float32))
-    write_image(paths.image, made.image.astype(np.float32), bits=bits)
-    write_text(paths.sidecar, text + "\n")
+    if made.verdict.level == "unusable" and not keep:
+        raise UnusableResultError(f"is unusable, nothing is written: {'; '.join(made.verdict.reasons)}")
+    pictures = dict(zip(paths.parts, made.parts.values(), strict=False)) | {paths.image: made.image}
+    contents = {path: image_bytes(path, part.astype(np.float32), bits=bits) for path, part in pictures.items()}
+    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_together({**contents, paths.sidecar: text.encode()})
     low, high = (" x ".join(map(str, shape)) for shape in (made.problem.y.shape[-2:], made.image.shape))
     sizes = high if low == high else f"{low} -> {high}"
-    return made.converged, (
-        f"{paths.image}: {sizes}, {'converged' if made.converged else 'NOT CONVERGED'}, "
+    return made, (
+        f"{paths.image}: {made.verdict.level.upper()}: {sizes}, {'converged' if made.converged else 'NOT CONVERGED'}, "
         f"{made.certificate['n_iterations']} iterations, {float(str(made.certificate['seconds'])):.1f} s"
     )

@@ -176,7 +176,7 @@ def _reconstruct(
 
         done = run.write(file, destination, input_sha256=sha256, keep=keep, progress=progress.update, watch=watch)
         if page is not None:
-            record = {**run.record(file, input_sha256=sha256), "slices": list(slices)}
+            record = {**run.resolved(file).record(file, input_sha256=sha256), "slices": list(slices)}
             write_text(page, report_page(middle[0], done.certificates, slices, record, source.name, done.notes))
     return done
 

@@ -19,7 +19,7 @@ from mrisps.errors import FileError
 from mrisps.io.arrays import read_array
 from mrisps.io.files import check_is_file
 
-__all__ = ["IMAGE_SUFFIXES", "center_crop", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "center_crop", "image_bytes", "read_image", "write_image"]
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """File name endings, in small letters, that `read_image` and `write_image` know."""
@@ -104,22 +104,31 @@ def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8
     FileError
         The file cannot be written; what was there before still is.
     """
-    path = Path(path)
+    write_bytes(path, image_bytes(Path(path), image, bits=bits))
+
+
+def image_bytes(path: Path, image: NDArray[np.float32], *, bits: Literal[8, 16] = 8) -> bytes:
+    """What :func:`write_image` writes into a file of this name.
+
+    Raises
+    ------
+    ValueError
+        As :func:`write_image`.
+    """
     suffix = path.suffix.lower()
     if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
         raise ValueError(f"image: expected real (y, x), got {image.dtype} {image.shape}")
     if not np.isfinite(image).all():
         raise ValueError("image: has NaN or infinite pixels")
     if suffix == ".png":
-        write_bytes(path, _png(image, bits))
-    elif suffix in (".tif", ".tiff"):
-        write_bytes(path, _tiff(image))
-    elif suffix == ".npy":
+        return _png(image, bits)
+    if suffix in (".tif", ".tiff"):
+        return _tiff(image)
+    if suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, image.astype(np.float32), allow_pickle=False)
-        write_bytes(path, buffer.getvalue())
-    else:
-        raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
+        return buffer.getvalue()
+    raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
 
 
 def _read_picture(path: Path, suffix: str) -> NDArray[np.generic]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrisps._version import software_key
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError, SettingsError
 from mrisps.io.acquisition import Acquisition
@@ -76,7 +77,13 @@ def calibrate(
     """
     if acquisition.sensitivity_maps is not None:
         maps = _of_unit_power(acquisition.sensitivity_maps)
-        return replace(acquisition, sensitivity_maps=maps), Done({"step": "maps", "method": "from the file"})
+        facts: dict[str, float] = {}
+        if acquisition.n_coils > 1 and min(_calibration_source(acquisition)[1:]) >= SMALLEST_CALIBRATION:
+            known_noise = 0.0 if acquisition.noise_scan is None else noise_std_of(acquisition) or 0.0
+            facts = _quality(_calibration_region(acquisition, settings.calibration_width), maps, known_noise)
+        return replace(acquisition, sensitivity_maps=maps), Done(
+            {"step": "maps", "method": "from the file"}, facts=facts
+        )
     shape = acquisition.shape
     if acquisition.n_coils == 1:
         ones = np.ones((1, 1, *shape), dtype=np.complex64)
@@ -92,7 +99,8 @@ def calibrate(
         "calibration": "separate" if acquisition.calibration is not None else "from the image's k-space",
         "calibration_samples": [int(size) for size in region.shape[1:]],
     }
-    key = hashlib.sha256(json.dumps([asdict(settings), shape, noise_std, acceleration]).encode())
+    facts_of_key = [software_key(), asdict(settings), shape, noise_std, known_noise, acceleration]
+    key = hashlib.sha256(json.dumps(facts_of_key).encode())
     key.update(np.ascontiguousarray(region).tobytes())
     path = None if folder is None else folder / f"{key.hexdigest()[:32]}.npy"
     maps_or_none = None if path is None else _read_maps(path, (acquisition.n_coils, *shape))
@@ -152,13 +160,18 @@ def _estimate(
     return maps
 
 
-def _calibration_region(acquisition: Acquisition, width: int) -> Complex:
-    """The fully sampled centre, (coil, y, x), of the reference scan or else of the image's own k-space."""
+def _calibration_source(acquisition: Acquisition) -> tuple[Complex, int, int]:
+    """The reference scan, or else the image's own k-space, and the size of its fully sampled centre (y, x)."""
     if acquisition.calibration is not None:
         source, mask = acquisition.calibration, (acquisition.calibration != 0).any(axis=0)
     else:
         source, mask = acquisition.kspace, mask_of(acquisition)
-    height, columns = calibration_shape(mask)
+    return source, *calibration_shape(mask)
+
+
+def _calibration_region(acquisition: Acquisition, width: int) -> Complex:
+    """The fully sampled centre, (coil, y, x), of the reference scan or else of the image's own k-space."""
+    source, height, columns = _calibration_source(acquisition)
     if min(height, columns) < SMALLEST_CALIBRATION:
         raise error_in(
             acquisition,
@@ -222,7 +235,7 @@ def _read_maps(path: Path, shape: tuple[int, ...]) -> Complex | None:
         return None
     try:
         maps: Complex = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise FileError(path, f"is no map that was kept: {error}") from error
     if maps.shape[1:] != shape or maps.dtype != np.complex64 or not np.isfinite(maps).all():
         raise FileError(path, f"expected finite complex64 maps (set, {shape}), got {maps.dtype} {maps.shape}")

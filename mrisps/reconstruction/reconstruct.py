@@ -148,7 +148,8 @@ def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float |
         ``misfit_over_noise``: data misfit over what the noise alone would give. ``misfit_share``: the energy of the misfit without
         that of the noise, over the energy of the measurements. ``unmeasured_energy``: share of the energy of the image's k-space at
         samples that were not measured. ``noise_over_misfit``: of denoising, the stated noise over the misfit.
-        ``acceleration_of_lines``: size over lines with any sample, the larger of both axes.
+        ``acceleration_of_lines``: size over lines with any sample, the larger of both axes. ``noise_unknown``: 1 for k-space of
+        which neither a noise scan nor its border tells the noise.
     """
     certificate = result.certificate
     found: dict[str, float | None] = {"misfit_over_noise": certificate.misfit_ratio}
@@ -162,6 +163,7 @@ def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float |
         mask = problem.mask.array2d()
         spectrum = np.square(np.abs(np.fft.fft2(np.fft.ifftshift(to_array(result.image)), norm="ortho")))
         total = float(spectrum.sum())
+        found["noise_unknown"] = float(certificate.expected_misfit is None)
         found["unmeasured_energy"] = float(spectrum[~np.fft.ifftshift(mask)].sum()) / total if total > 0 else 0.0
         found["acceleration_of_lines"] = max(mask.shape[axis] / int(mask.any(axis=1 - axis).sum()) for axis in (0, 1))
     return found

@@ -224,7 +224,8 @@ class Result:
             return ()
         pixels = stacked([each.image for each in self.slices])
         volume = ImageVolume(pixels, self.geometries, Path(self.name), self.header, self.attributes)
-        return write_volume(volume, path, kind)
+        warning = () if self.verdict.level == "good" else (f"the verdict, {self.verdict}",)
+        return (*write_volume(volume, path, kind), *warning)
 
 
 def stacked(parts: Sequence[Pixels]) -> Pixels:

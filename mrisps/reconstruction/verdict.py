@@ -117,6 +117,7 @@ LIMITS = (
         float("inf"),
         "the noise scan is {value:.1f} times as loud as the samples at the border of k-space: it may not belong to these data",
     ),
+    Limit("noise_unknown", 0.5, float("inf"), "the noise is unknown: nothing says whether the image fits the data"),
     Limit("edge_energy", 8.0, float("inf"), "the object reaches the edge of the field of view: it may be folded over"),
 )
 """What is looked at, and where reasons begin.
@@ -134,7 +135,7 @@ def judge(facts: Mapping[str, float | None], *, status: str = "converged") -> Ve
     facts
         Name -> number; None where a fact is unknown. The names of :data:`LIMITS` are looked at, others are kept.
     status
-        Of the solver's certificate; anything but ``"converged"`` and ``"settled"`` is a reason to check.
+        Of the solver's certificate; anything but ``"converged"`` is a reason to check.
     """
     known = {name: value for name, value in facts.items() if value is not None}
     found: list[tuple[Level, str]] = []
@@ -146,7 +147,7 @@ def judge(facts: Mapping[str, float | None], *, status: str = "converged") -> Ve
             found.append(("unusable", limit.words.format(value=value)))
         elif value >= limit.check:
             found.append(("check", limit.words.format(value=value)))
-    if status not in ("converged", "settled"):
+    if status != "converged":
         found.append(("check", "the solver stopped before it converged"))
     found.sort(key=lambda reason: -_ORDER.index(reason[0]))
     return Verdict(found[0][0] if found else "good", tuple(words for _, words in found), known)

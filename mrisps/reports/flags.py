@@ -44,11 +44,11 @@ class Thresholds:
         A value is not a positive number, or the range is empty.
     """
 
-    misfit_high: NonNegative = 1.5
+    misfit_high: NonNegative = 10.0
     cost_factor: Annotated[Number, Range(ge=1)] = 3.0
     cost_low: NonNegative | None = None
     cost_high: NonNegative | None = None
-    edge_energy: NonNegative = 0.5
+    edge_energy: NonNegative = 8.0
     peak_over_noise: NonNegative = 5.0
     peak_share: NonNegative = 0.02
 

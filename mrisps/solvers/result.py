@@ -211,7 +211,9 @@ def certify(
             and bool(image[i].isfinite().all())
             and math.isfinite(float(residual_a[i]))
         )
-        stationary = max(float(residual_x[i]), float(residual_smooth[i])) <= residual_x_limit
+        stationary = all(
+            float(residual[i]) <= residual_x_limit for residual in (residual_x, residual_smooth)
+        )  # not if NaN
         stationary = stationary and float(residual_a[i]) <= residual_a_limit
         status: Status = "converged" if bool(converged[i]) and stationary else "max_iter"
         if not finite:

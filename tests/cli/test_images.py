@@ -13,6 +13,8 @@ from PIL import Image
 
 from mrisps.io.images import read_image, write_image
 from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.reconstruction import reconstruct as reconstruct_module
+from mrisps.reconstruction.verdict import Verdict
 
 from .helpers import SHAPE, Cli, recipe_text
 
@@ -35,7 +37,7 @@ def test_denoise(cli: Cli, picture: Path, denoise_recipe: Path, weights: Path, t
     output = tmp_path / "out"
     assert cli("denoise", picture, "--recipe", denoise_recipe, "--weights", weights, "--output", output) == 0
     assert sorted(path.name for path in output.iterdir()) == ["picture.json", "picture.png"]
-    assert cli.stdout.startswith(f"{output / 'picture.png'}: 32 x 24, converged, ")
+    assert cli.stdout.startswith(f"{output / 'picture.png'}: GOOD: 32 x 24, converged, ")
     assert cli.stderr == ""
     assert read_image(output / "picture.png").shape == SHAPE
     record = json.loads((output / "picture.json").read_text())
@@ -164,3 +166,17 @@ def test_usage(cli: Cli, picture: Path, knee: Path, denoise_recipe: Path, weight
     write_image(same_name, read_image(picture))
     assert cli("denoise", picture, same_name, *common, "--overwrite") == 2
     assert "picture.json: would be the output of both" in cli.error()
+
+
+def test_an_unusable_image_is_not_written_unless_kept(
+    cli: Cli, picture: Path, denoise_recipe: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Verdict("unusable", ("nothing fits",), {})
+    monkeypatch.setattr(reconstruct_module, "judge", lambda facts, status: bad)
+    options = ("--recipe", denoise_recipe, "--weights", weights, "--output", tmp_path / "out")
+    assert cli("denoise", picture, *options) == 1
+    assert cli.error().endswith("is unusable, nothing is written: nothing fits")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert cli("denoise", picture, *options, "--keep") == 1
+    assert "UNUSABLE" in cli.stdout
+    assert (tmp_path / "out" / "picture.png").is_file()

@@ -1,6 +1,7 @@
 """`mrisps recon` with data of several coils, in other formats than fastMRI's."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from raw_files import header, lines_of, write_mrd
+
+from mrisps.io.arrays import ArrayFile
+from mrisps.kspace import calibrate as calibrate_module
+from mrisps.reconstruction import run as run_module
 
 from .helpers import SHAPE, Cli, recipe_text, to_kspace
 
@@ -80,3 +85,32 @@ def test_no_centre_is_named(
     assert cli("recon", source, "--mask", "from-zeros", *options) == 1
     assert cli.error().startswith(f"error: {source}: calibration: the fully sampled centre has ")
     assert not (tmp_path / "out" / "kspace.h5").exists()
+
+
+def test_a_slice_is_calibrated_once(
+    cli: Cli,
+    tmp_path: Path,
+    coils: NDArray[np.complex64],
+    recipe: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two slices with a report: one opening, two slices read, two calibrations."""
+    calls: list[str] = []
+
+    def counted(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object, **options: object) -> object:
+            calls.append(name)
+            return function(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(calibrate_module, "espirit", counted("calibrate", calibrate_module.espirit))
+    monkeypatch.setattr(run_module, "open_slices", counted("open", run_module.open_slices))
+    monkeypatch.setattr(ArrayFile, "read_slice", counted("read", ArrayFile.read_slice))
+    source = tmp_path / "kspace.npy"
+    np.save(source, np.stack([coils, 2 * coils]))
+    options = ("--axes", "slice,coil,y,x", "--recipe", recipe, "--weights", weights, "--output", tmp_path / "out")
+    cli("recon", source, *options, "--report")
+    assert (tmp_path / "out" / "kspace.html").is_file(), cli.stderr
+    assert sorted(calls) == ["calibrate", "calibrate", "open", "read", "read"]

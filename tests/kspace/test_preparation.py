@@ -606,3 +606,23 @@ def test_recipes_of_the_package(name: str) -> None:
     assert recipe.preparation is not None
     assert recipe.image == "complex"
     assert recipe.name == name
+
+
+def test_given_maps_are_judged_by_the_calibration_data() -> None:
+    """Maps of another position do not explain what was measured."""
+    _, maps = phantom((48, 40), 8)
+    given = maps[None].astype(np.complex64)
+    right, _ = record((48, 40), 8, sensitivity_maps=given)
+    wrong, _ = record((48, 40), 8, sensitivity_maps=np.roll(given, 12, axis=-1))
+    facts = [prepare(one, all_of(one), NOTHING).facts["unexplained_energy"] for one in (right, wrong)]
+    assert facts[0] < 0.02 < facts[1]
+
+
+def test_kept_maps_belong_to_the_software(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquisition, _ = record((48, 40), 8)
+    for _ in range(2):
+        prepare(acquisition, all_of(acquisition), NOTHING, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr("mrisps.kspace.calibrate.software_key", lambda: "another")
+    prepare(acquisition, all_of(acquisition), NOTHING, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

@@ -62,10 +62,10 @@ def run_file(folder: Path, name: str, *changes: dict[str, object]) -> RunFile:
         ({"verdict": {"level": "unusable", "reasons": "x"}}, "unusable"),
         ({"status": "max_iter"}, "not converged"),
         ({"status": None}, "not converged"),
-        ({"misfit_ratio": 1.6}, "misfit too high"),
+        ({"misfit_ratio": 10.1}, "misfit too high"),
         ({"cost_mean": 6.1}, "cost unlike the others"),
         ({"cost_mean": 0.6}, "cost unlike the others"),
-        ({"edge_energy": 0.51}, "wrap-around"),
+        ({"edge_energy": 8.1}, "wrap-around"),
         ({"peak_over_noise": 4.9}, "empty slice"),
         ({"peak": 0.019}, "empty slice"),
     ],
@@ -78,7 +78,7 @@ def test_each_flag(tmp_path: Path, change: dict[str, object], kind: str) -> None
 
 
 def test_page_of_a_flag(tmp_path: Path) -> None:
-    page = render(run_report([run_file(tmp_path, "a", {}, {"edge_energy": 0.6})], [], "r", Thresholds()))
+    page = render(run_report([run_file(tmp_path, "a", {}, {"edge_energy": 9.0})], [], "r", Thresholds()))
     assert "1 slice is flagged." in page
     assert "<td>wrap-around</td>" in page
     assert "<td>6</td>" in page  # its number in the input
@@ -102,7 +102,7 @@ def test_scales_that_are_alike_are_said_once(tmp_path: Path) -> None:
 
 
 def test_just_inside_is_no_flag(tmp_path: Path) -> None:
-    edge = {"misfit_ratio": 1.5, "edge_energy": 0.5, "peak_over_noise": 5.0}
+    edge = {"misfit_ratio": 10.0, "edge_energy": 8.0, "peak_over_noise": 5.0}
     assert flags_of([run_file(tmp_path, "a", {}, {"cost_mean": 5.9}, edge)], Thresholds()) == []
 
 

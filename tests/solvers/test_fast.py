@@ -755,8 +755,10 @@ def test_coefficients_that_are_not_stationary_at_the_result_are_not_converged(mo
     residuals = Energy.residuals
     for residual_a, converged in ((9e-4, True), (2e-3, False)):
 
-        def measured(energy: Energy, image: Tensor, a: Tensor, found: float = residual_a) -> tuple[Tensor, Tensor]:
-            residual_x, actual = residuals(energy, image, a)
+        def measured(
+            energy: Energy, image: Tensor, a: Tensor, nonnegative: bool = False, found: float = residual_a
+        ) -> tuple[Tensor, Tensor]:
+            residual_x, actual = residuals(energy, image, a, nonnegative)
             return residual_x, torch.full_like(actual, found)
 
         monkeypatch.setattr(Energy, "residuals", measured)
