@@ -1,5 +1,7 @@
 """The verdict: what makes one, and where it is shown."""
 
+from pathlib import Path
+
 import pytest
 
 from mrisps.reconstruction.verdict import LIMITS, Verdict, gravest, judge, verdict_of
@@ -42,3 +44,8 @@ def test_it_survives_a_file() -> None:
     assert verdict_of({"verdict": verdict.to_dict()}) == verdict
     for broken in ({}, {"verdict": "good"}, {"verdict": {"level": "fine"}}):
         assert verdict_of(broken).level == "check"
+
+
+def test_the_page_names_every_fact() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-it-works.md").read_text()
+    assert [limit.fact for limit in LIMITS if f"| `{limit.fact}` |" not in page] == []
