@@ -12,6 +12,7 @@ one call        recon, denoise, superres, Result
 own problems    solve, FastSettings, PriorUse, Reconstruction, Certificate, solve_paper, PaperSettings, solve_with_gradient
 operators       LinearOperator, Identity, Fourier, FourierSubsampling, SensitivityMaps, Sense, BlurDownsample
 sampling        SamplingMask, make_mask, read_mask, MASK_KINDS
+coil maps       espirit
 model           SmoothPlusSparse, ModelConfig
 recipes         Recipe, load_recipe, builtin_recipes, Run, Problem, find_weights
 files           open_kspace, Acquisition, MemoryKspace, ResultFile, Manifest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mrisps.io.memory import MemoryKspace as MemoryKspace
     from mrisps.io.open import open_kspace as open_kspace
     from mrisps.io.result_file import ResultFile as ResultFile
+    from mrisps.kspace.espirit import espirit as espirit
     from mrisps.model import ModelConfig as ModelConfig
     from mrisps.model import PriorUse as PriorUse
     from mrisps.model import SmoothPlusSparse as SmoothPlusSparse
@@ -74,6 +76,7 @@ _HOME = {
         "SensitivityMaps",
     ),
     "mrisps.sampling": ("MASK_KINDS", "SamplingMask", "make_mask", "read_mask"),
+    "mrisps.kspace.espirit": ("espirit",),
     "mrisps.model": ("ModelConfig", "PriorUse", "SmoothPlusSparse"),
     "mrisps.solvers": ("Certificate", "FastSettings", "PaperSettings", "Reconstruction", "solve", "solve_paper"),
     "mrisps.bilevel": ("solve_with_gradient",),

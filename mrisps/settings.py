@@ -91,7 +91,7 @@ def settings(kind: type[T]) -> type[T]:
     hints = typing.get_type_hints(kind)
     plain = [given.replace(annotation=hints[name]) for name, given in inspect.signature(kind).parameters.items()]
     # what help() and notebooks show: types without their rules
-    checked.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]
+    checked.__signature__ = inspect.Signature(plain)  # type: ignore[attr-defined]  # shown by help()
     return typing.cast(type[T], checked)
 
 

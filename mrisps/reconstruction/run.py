@@ -54,7 +54,6 @@ Progress = Callable[[int, int, int, float], None]
 """Called with (position of the slice, number of slices, iteration, residual)."""
 
 Real = NDArray[np.float32]
-Pixels = NDArray[np.float32] | NDArray[np.complex64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +142,6 @@ class Run:
         """The same run with another mask."""
         return replace(self, mask=mask)
 
-    # ------------------------------------------------------------------------------------------------------------ identity
-
     def options(self) -> dict[str, JsonValue]:
         """The options, as plain values for JSON."""
         given = self.mask
@@ -201,8 +198,6 @@ class Run:
                 "threads": torch.get_num_threads(),
             },
         }
-
-    # -------------------------------------------------------------------------------------------------------------- slices
 
     @contextmanager
     def open(self, source: Path | str | Source) -> Iterator[Source]:
@@ -324,8 +319,6 @@ class Run:
         if isinstance(source, GreyImage):
             raise ValueError("mask: an image has none")
         return self.with_mask(SamplingMask.from_zeros(source.read_slice(i).kspace for i in self.chosen(source)))
-
-    # --------------------------------------------------------------------------------------------------------------- files
 
     def write(
         self,

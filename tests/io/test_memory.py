@@ -107,7 +107,7 @@ def test_the_checksum_depends_on_all_arrays(kspace: np.ndarray) -> None:
 )
 def test_errors_name_the_argument(kspace: np.ndarray, arguments: dict[str, ArrayOrTensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        MemoryKspace(**{"kspace": kspace, **arguments})  # type: ignore[arg-type]
+        MemoryKspace(**{"kspace": kspace, **arguments})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_errors_of_a_slice(kspace: np.ndarray) -> None:
