@@ -74,7 +74,7 @@ def files_of_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.r
     for name, slices in {"scan": kspace[None], "knee": measured(image[None].astype(np.complex128))}.items():
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["kspace"], file["mask"] = slices, mask.astype(np.uint8)
-    for name, pixels in {"photo": phantom(32, 32), "small": phantom(20, 20)}.items():
+    for name, pixels in {"photo": phantom(24, 24), "small": phantom(12, 12)}.items():
         Image.fromarray((255 * pixels).astype(np.uint8)).save(tmp_path / f"{name}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
