@@ -73,7 +73,8 @@ def test_output_of_a_process_has_no_control_characters(
     options = ("--recipe", recipe, "--weights", weights, "--output", tmp_path / "out", "--slices", "1")
     done = process("recon", knee, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # so small a matrix has no border that tells the noise
+    assert done.stderr == "check: knee.h5: the noise is unknown: nothing says whether the image fits the data\n"
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.rstrip("\n").isprintable()
 
