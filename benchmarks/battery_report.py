@@ -162,6 +162,8 @@ def figure(found: list[Row], path: Path) -> None:
                 str(row.verdict), (row.nrmse[OURS], place), xytext=(6, -3), textcoords="offset points", fontsize=6
             )
     left.set_xscale("log")
+    left.set_xticks(ticks := (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), map(str, ticks))
+    left.xaxis.set_minor_formatter("")
     left.set_xlabel("NRMSE")
     left.set_yticks(range(len(found)), [row.case for row in found], fontsize=7)
     left.grid(alpha=0.3)
