@@ -19,7 +19,7 @@ from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
 from mrisps.model.config import ModelConfig
 
-__all__ = ["Weights", "read_weights", "write_weights"]
+__all__ = ["StoredWeights", "read_weights", "write_weights"]
 
 FORMAT = "mrisps-weights"
 VERSION = "1"
@@ -28,7 +28,7 @@ MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class StoredWeights:
     """What a file of weights holds: the configuration, lam, and the tensors by name."""
 
     config: ModelConfig
@@ -36,7 +36,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
 
 
-def write_weights(path: Path, weights: Weights, source: str = "") -> None:
+def write_weights(path: Path, weights: StoredWeights, source: str = "") -> None:
     """Write weights as ``.safetensors``, atomically.
 
     Raises
@@ -50,7 +50,7 @@ def write_weights(path: Path, weights: Weights, source: str = "") -> None:
     write_bytes(path, save(tensors, metadata=metadata))
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path) -> StoredWeights:
     """Read weights from ``.safetensors`` or from one of the authors' ``.pth`` files.
 
     Raises
@@ -73,7 +73,7 @@ def read_weights(path: Path) -> Weights:
     raise FileError(path, "neither mrisps weights (.safetensors) nor one of the authors' checkpoints (.pth)")
 
 
-def _load_safetensors(path: Path) -> Weights:
+def _load_safetensors(path: Path) -> StoredWeights:
     try:
         with safe_open(path, framework="pt") as stream:
             metadata = dict(stream.metadata() or {})
@@ -94,7 +94,7 @@ def _load_safetensors(path: Path) -> Weights:
     return _build(path, config, tensors)
 
 
-def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> Weights:
+def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> StoredWeights:
     if not isinstance(config, dict):
         raise FileError(path, "expected a JSON object", field="config")
     kinds = {field.name: type(field.default) for field in fields(ModelConfig)} | {"lam": float}
@@ -108,12 +108,12 @@ def _build(path: Path, config: object, tensors: Mapping[str, Tensor]) -> Weights
             raise FileError(path, "expected a smaller number", field=f"config.{key}")
     lam = config.pop("lam")
     try:
-        return Weights(ModelConfig(**config), lam, tensors)
+        return StoredWeights(ModelConfig(**config), lam, tensors)
     except ValueError as error:
         raise FileError(path, str(error)) from error
 
 
-def _load_authors(path: Path) -> Weights:
+def _load_authors(path: Path) -> StoredWeights:
     """``{"state_dict", "optimizer", "config"}`` as the authors' trainer saves it."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

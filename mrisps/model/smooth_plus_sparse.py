@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mrisps.errors import FileError
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
-from mrisps.model.checkpoint import Weights, read_weights, write_weights
+from mrisps.model.checkpoint import StoredWeights, read_weights, write_weights
 from mrisps.model.config import ModelConfig
 from mrisps.model.energy import Prior
 from mrisps.model.shipped import shipped_weights
@@ -213,7 +213,7 @@ class SmoothPlusSparse(nn.Module):
 
         The file appears whole or not at all.
         """
-        weights = Weights(self.config, self.lam, dict(self.named_parameters()))
+        weights = StoredWeights(self.config, self.lam, dict(self.named_parameters()))
         write_weights(Path(path), weights, source)
 
     def extra_repr(self) -> str:

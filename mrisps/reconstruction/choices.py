@@ -6,10 +6,12 @@ from typing import Literal
 
 from mrisps.errors import FileError
 
-__all__ = ["FROM_ZEROS", "SliceChoice"]
+__all__ = ["FROM_ZEROS", "ZEROS_NOTE", "SliceChoice"]
 
 FROM_ZEROS: Literal["from-zeros"] = "from-zeros"
 """A mask that is found from the samples that are not zero."""
+
+ZEROS_NOTE = "which samples were acquired was not stated: zeros are taken as not acquired"
 
 
 @dataclass(frozen=True)

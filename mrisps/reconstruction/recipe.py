@@ -128,7 +128,7 @@ class Recipe:
         if (self.blur is not None) != (self.task == "superres"):
             raise SettingsError("blur", "super-resolution recipes need one, others have none")
 
-    def weights_for(self, noise_std: float | None) -> tuple[float, float]:
+    def regularisation_for(self, noise_std: float | None) -> tuple[float, float]:
         """beta and lam for data with this noise, in scaled units; None where it is unknown."""
         if self.regularisation is None or noise_std is None:
             return self.beta, self.lam

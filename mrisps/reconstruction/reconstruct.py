@@ -86,7 +86,7 @@ def solve_problem(
     ValueError
         As :func:`reconstruct`.
     """
-    beta, lam = recipe.weights_for(problem.noise_std)
+    beta, lam = recipe.regularisation_for(problem.noise_std)
     result = solve(
         problem.operator,
         problem.y,
@@ -107,7 +107,7 @@ def solve_problem(
 
 def slice_certificate(problem: Problem, result: Reconstruction, recipe: Recipe) -> dict[str, JsonValue]:
     """The solver's certificate with scale, beta, lam, mask and notes, as plain values for JSON."""
-    beta, lam = recipe.weights_for(problem.noise_std)
+    beta, lam = recipe.regularisation_for(problem.noise_std)
     mask = problem.mask
     sampling: JsonValue = None
     if mask is not None:

@@ -34,7 +34,7 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.io.open import open_slices
 from mrisps.io.result_file import ResultWriter
-from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
+from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, expected_memory, reconstruct, slice_certificate
@@ -251,7 +251,10 @@ class Run:
                 continue
             acquisition = source.read_slice(index)
             crop = source.recon_shape if self.crop else None
-            yield self.solve(self.problem(acquisition, mask), index, acquisition, crop, progress=report)
+            problem = self.problem(acquisition, mask)
+            if self.mask == FROM_ZEROS and problem.mask is not None and not problem.mask.is_fully_sampled:
+                problem = replace(problem, notes=(ZEROS_NOTE, *problem.notes))
+            yield self.solve(problem, index, acquisition, crop, progress=report)
 
     def problem(self, given: Acquisition | Real, mask: SamplingMask | None = None) -> Problem:
         """The problem of one slice, or of one image.

@@ -23,6 +23,7 @@ from mrisps.reconstruction import problem as problem_module
 from mrisps.reconstruction import reconstruct as reconstruct_module
 from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction.api import run_of
+from mrisps.reconstruction.choices import ZEROS_NOTE
 from mrisps.reconstruction.recipe import MaskRule, ScaleRule
 from mrisps.reconstruction.reconstruct import UnusableResultError
 from mrisps.reconstruction.verdict import Verdict
@@ -93,7 +94,9 @@ def test_file_and_array_give_the_same_image(
         np.testing.assert_array_equal(
             result.image, from_file.image[0] if from_file.image.ndim == 3 else from_file.image
         )
+    assert ZEROS_NOTE not in from_file.notes
     by_zeros = mrisps.recon(kspace, recipe, weights=model)
+    assert ZEROS_NOTE in by_zeros.notes
     np.testing.assert_array_equal(by_zeros.image, from_file.image)
     np.testing.assert_allclose(from_file.smooth + from_file.sparse, from_file.image, atol=1e-6)
 

@@ -248,12 +248,12 @@ def test_unknown_recipe() -> None:
 def test_beta_and_lam_follow_the_noise() -> None:
     rule = NoiseRule(beta_per_noise=1, smallest_beta=0.005, largest_beta=0.02, lam_per_noise=0.1, smallest_lam=0.0003)
     recipe = dataclasses.replace(load_recipe("multicoil"), beta=0.01, lam=0.001, regularisation=rule)
-    assert recipe.weights_for(None) == (0.01, 0.001)
-    assert recipe.weights_for(0.0) == (0.005, 0.0003)
-    assert recipe.weights_for(0.004) == pytest.approx((0.005, 0.0005))
-    assert recipe.weights_for(1.0) == pytest.approx((0.02, 0.1), rel=1e-4)
+    assert recipe.regularisation_for(None) == (0.01, 0.001)
+    assert recipe.regularisation_for(0.0) == (0.005, 0.0003)
+    assert recipe.regularisation_for(0.004) == pytest.approx((0.005, 0.0005))
+    assert recipe.regularisation_for(1.0) == pytest.approx((0.02, 0.1), rel=1e-4)
     given = with_overrides(recipe, {"lam": "0.002"})
-    assert given.weights_for(0.004) == (0.01, 0.002)
+    assert given.regularisation_for(0.004) == (0.01, 0.002)
     with pytest.raises(SettingsError, match="largest_beta: expected at least smallest_beta"):
         dataclasses.replace(rule, largest_beta=0.001)
 
