@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrisps.threads import available_cores
+from mrisps.threads import SPIN_COUNT, available_cores
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_affinity_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 
 def shown(program: str, **environment: str) -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("OMP_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
         [sys.executable, "-c", program], env={**kept, **environment}, capture_output=True, text=True, check=True
     )
@@ -46,11 +46,12 @@ def shown(program: str, **environment: str) -> str:
 
 
 def test_a_command_sets_threads_before_torch_is_loaded_and_import_does_not() -> None:
-    after = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('OMP_NUM_THREADS'))"
+    after = "import os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_NUM_THREADS'))"
     assert shown(f"import mrisps; {after}") == "None None"
     command = f"from mrisps.cli.main import main; main(['recipes', 'show', 'multicoil', '--json']); {after}"
-    assert shown(command).splitlines()[-1] == f"PASSIVE {available_cores()}"
-    assert shown(command, OMP_NUM_THREADS="3", OMP_WAIT_POLICY="ACTIVE").splitlines()[-1] == "ACTIVE 3"
+    assert shown(command).splitlines()[-1] == f"{SPIN_COUNT} {available_cores()}"
+    assert shown(command, OMP_NUM_THREADS="3", OMP_WAIT_POLICY="ACTIVE").splitlines()[-1] == "None 3"
+    assert shown(command, OMP_NUM_THREADS="3", GOMP_SPINCOUNT="7").splitlines()[-1] == "7 3"
 
 
 def test_threads_option() -> None:
