@@ -7,6 +7,7 @@
 `memory`                            `MemoryKspace`: k-space in arrays and tensors
 `fastmri`                           fastMRI's HDF5 layout: `FastmriFile`, `KspaceWriter`, `write_kspace`
 `ismrmrd`, `ismrmrd_writer`         ISMRMRD (MRD): `IsmrmrdFile`, `IsmrmrdWriter`; `ismrmrd_header`: its XML header
+`ismrmrd_messages`                  the same from acquisitions that came one by one: `IsmrmrdMessages`
 `twix`, `twix_layout`               Siemens raw data: `TwixFile`
 `raw_file`, `readouts`, `volume`    lists of readouts to images: `RawFile`; three-dimensional ones to slices
 `bart`                              BART's cfl and hdr: `BartFile`, `CflWriter`

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Geometry, Scalar
+from mrisps.io.acquisition import Acquisition, Geometry, Scalar, triple
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile
 
-__all__ = ["IMAGE_PARTS", "ImagePart", "ImageVolume", "geometries_of"]
+__all__ = ["IMAGE_PARTS", "ImagePart", "ImageVolume", "cropped_geometry", "geometries_of"]
 
 ImagePart = Literal["complex", "magnitude", "phase", "real", "imaginary"]
 IMAGE_PARTS: tuple[ImagePart, ...] = get_args(ImagePart)
@@ -76,6 +76,25 @@ class ImageVolume:
         else:
             chosen = np.real(pixels) if name == "real" else np.imag(pixels)
         return replace(self, pixels=chosen.astype(np.float32))
+
+
+def cropped_geometry(acquisition: Acquisition, whole: tuple[int, int], shape: tuple[int, ...]) -> Geometry | None:
+    """Where the image lies whose central crop from ``whole`` to ``shape`` (y, x) was taken: a smaller field of view.
+
+    Pixel [n_y // 2, n_x // 2] stays where it was, but for an odd crop of an even image: there the centre moves by one pixel.
+    """
+    geometry = acquisition.geometry
+    if geometry is None:
+        return None
+    encoded = geometry.field_of_view_mm
+    pixel = [encoded[i] / acquisition.shape[i] for i in range(2)]
+    y, x = (((n - m) // 2 + m // 2 - n // 2) * step for n, m, step in zip(whole, shape, pixel, strict=True))
+    position = np.asarray(geometry.position_mm) + y * np.asarray(geometry.y_direction)
+    return replace(
+        geometry,
+        field_of_view_mm=(pixel[0] * shape[0], pixel[1] * shape[1], encoded[2]),
+        position_mm=triple(position + x * np.asarray(geometry.x_direction)),
+    )
 
 
 def geometries_of(raw: KspaceFile, shape: tuple[int, int], n_slices: int) -> tuple[Geometry | None, ...]:

@@ -8,7 +8,7 @@ Source: S. J. Inati et al., *ISMRM Raw Data Format: A Proposed Standard for MRI 
 https://ismrmrd.readthedocs.io.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -90,15 +90,24 @@ class IsmrmrdFile(RawFile):
 
     def _read_metadata(self, encoding: int, average: Literal["mean", "separate"], group: str | None) -> None:
         self._group = self._choose_group(group)
-        self.header_xml: bytes = self._file.read_text(f"{self._group}/xml")
+        self._interpret(self._file.read_text(f"{self._group}/xml"), self._read_heads, encoding, average)
+
+    def _interpret(
+        self,
+        header_xml: bytes,
+        read_heads: Callable[[], NDArray[np.void]],
+        encoding: int = 0,
+        average: Literal["mean", "separate"] = "mean",
+    ) -> None:
+        """Set all attributes from the header's text and the heads of the acquisitions."""
+        self.header_xml: bytes = header_xml
         try:
             header = IsmrmrdHeader.from_xml(self.header_xml, encoding)
         except ValueError as error:
             raise FileError(self.path, str(error), field=f"{self._group}/xml") from error
         if header.trajectory != "cartesian":
             raise self._error("trajectory", f"is {header.trajectory or 'not stated'}; only Cartesian is supported")
-        self._n_values = self._file.shape(f"{self._group}/data")[0]
-        self._sort(self._read_heads(), self._grid(header), header, encoding=encoding, average=average)
+        self._sort(self._readouts_of(read_heads()), self._grid(header), header, encoding=encoding, average=average)
         attributes: dict[str, Scalar] = {**header.user_parameters, **self.attributes}
         acquisition = attributes.get("acquisition")  # what fastMRI's files call the contrast; our writer keeps it
         self.contrast = acquisition if isinstance(acquisition, str) else header.protocol_name
@@ -140,13 +149,17 @@ class IsmrmrdFile(RawFile):
             limits={name: (low, high) for name, (low, high, _) in limits.items() if name in COUNTERS},
         )
 
-    def _read_heads(self) -> Readouts:
+    def _read_heads(self) -> NDArray[np.void]:
         name = f"{self._group}/data"
-        if not 0 < self._n_values <= _MAX_ACQUISITIONS:
-            raise self._error(name, f"has {self._n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}")
+        n_values = self._file.shape(name)[0]
+        if not 0 < n_values <= _MAX_ACQUISITIONS:
+            raise self._error(name, f"has {n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}")
         if "data" not in (self._file.dtype(name).names or ()):
             raise self._error(name, f"expected records with head and data, got {self._file.dtype(name)}")
-        head = self._file.read_record_member(name, "head")
+        return self._file.read_record_member(name, "head")
+
+    def _readouts_of(self, head: NDArray[np.void]) -> Readouts:
+        name = f"{self._group}/data"
         fields = head.dtype.names or ()
         counters = head["idx"].dtype.names or () if "idx" in fields else ()
         missing = [field for field in _HEAD_FIELDS if field not in fields]

@@ -28,6 +28,23 @@ _MAX_HEADER_BYTES = 1 << 20
 _STEP_1, _STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
 _COUNTERS = (_STEP_1, _STEP_2, "average", "slice", "contrast", "phase", "repetition", "set", "segment")
 _SYSTEM, _MEASUREMENT = "acquisitionSystemInformation", "measurementInformation"
+_TEXTS = {
+    "subjectInformation": ("patientName", "patientWeight_kg", "patientBirthdate", "patientGender"),
+    "studyInformation": (
+        *("studyDate", "studyTime", "studyID", "accessionNumber", "referringPhysicianName", "studyDescription"),
+        *("studyInstanceUID", "bodyPartExamined"),
+    ),
+    _MEASUREMENT: ("measurementID", "seriesDate", "seriesTime", "seriesDescription", "frameOfReferenceUID"),
+    _SYSTEM: ("systemVendor", "systemModel", "institutionName", "stationName", "deviceSerialNumber"),
+    "sequenceParameters": ("TR", "TE", "TI", "flipAngle_deg", "sequence_type"),
+}
+_IN_ORDER = (  # of the schema; what is not named comes after it, as it is
+    *("subjectInformation", "studyInformation", _MEASUREMENT, _SYSTEM, "experimentalConditions", "encoding"),
+    *("sequenceParameters", "userParameters", "measurementID", "seriesDate", "seriesTime", "patientPosition"),
+    *("protocolName", "seriesDescription", "frameOfReferenceUID", "systemVendor", "systemModel"),
+    *("systemFieldStrength_T", "relativeReceiverNoiseBandwidth", "receiverChannels", "institutionName"),
+    *("stationName", "deviceSerialNumber"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,9 @@ class IsmrmrdHeader:
         Names and values of the user parameters; a name that occurs twice is left out.
     n_encodings
         How many encodings the header has; this object describes one of them.
+    texts
+        Element, for example ``"subjectInformation/patientName"``, -> its text: who was measured, when, where and how, for DICOM.
+        Of elements that the header has several times, the first.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -87,8 +107,10 @@ class IsmrmrdHeader:
     protocol_name: str | None = None
     user_parameters: Mapping[str, Scalar] = field(default_factory=dict)
     n_encodings: int = 1
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", MappingProxyType(dict(self.texts)))
         object.__setattr__(self, "counter_limits", MappingProxyType(dict(self.counter_limits)))
         object.__setattr__(self, "user_parameters", MappingProxyType(dict(self.user_parameters)))
 
@@ -160,15 +182,20 @@ class IsmrmrdHeader:
             protocol_name=_find(root, f"{_MEASUREMENT}/protocolName"),
             user_parameters=_user_parameters(root),
             n_encodings=max(1, len(encodings)),
+            texts={
+                f"{group}/{name}": value
+                for group, names in _TEXTS.items()
+                for name in names
+                if (value := _find(root, f"{group}/{name}"))
+            },
         )
 
     def to_xml(self) -> bytes:
         """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
         root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
         _add(root, "subjectInformation", {"patientID": self.patient_id})
-        if self.protocol_name is not None or self.patient_position is not None:
-            position = self.patient_position or "HFS"  # the schema requires one; this is the usual one
-            _add(root, _MEASUREMENT, {"patientPosition": position, "protocolName": self.protocol_name})
+        if self.patient_position is not None:  # which the schema requires in this group, and nobody may invent
+            _add(root, _MEASUREMENT, {"patientPosition": self.patient_position, "protocolName": self.protocol_name})
         system = {
             "systemFieldStrength_T": self.field_strength_t,
             "relativeReceiverNoiseBandwidth": self.relative_receiver_noise_bandwidth,
@@ -198,6 +225,7 @@ class IsmrmrdHeader:
                 ElementTree.SubElement(parallel, "calibrationMode").text = self.calibration_mode
         if self.user_parameters:
             _append_user_parameters(root, self.user_parameters)
+        _add_texts(root, self.texts)
         text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
         return text
 
@@ -246,6 +274,19 @@ def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:
     _append_user_parameters(root, header.user_parameters)
     joined: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return joined
+
+
+def _add_texts(root: ElementTree.Element, texts: Mapping[str, str]) -> None:
+    """The elements of ``IsmrmrdHeader.texts``, in the order of the schema."""
+    for path, text in texts.items():
+        group, name = path.split("/")
+        parent = root.find(group)
+        if parent is None and group == _MEASUREMENT:  # without a patient position
+            continue
+        parent = ElementTree.SubElement(root, group) if parent is None else parent
+        ElementTree.SubElement(parent, name).text = _xml_text(text)
+    for parent in (root, *(child for child in root if child.tag in _TEXTS)):
+        parent[:] = sorted(parent, key=lambda e: _IN_ORDER.index(e.tag) if e.tag in _IN_ORDER else len(_IN_ORDER))
 
 
 def _append_user_parameters(root: ElementTree.Element, parameters: Mapping[str, Scalar]) -> None:

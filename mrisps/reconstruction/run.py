@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 
 from mrisps._version import __version__, code_commit, software_key
 from mrisps.errors import MrispsError
-from mrisps.io.acquisition import Acquisition, Geometry
+from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout
-from mrisps.io.files import sha256_of
+from mrisps.io.image_volume import cropped_geometry
 from mrisps.io.images import center_crop, read_image
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.memory import MemoryKspace
 from mrisps.io.open import open_slices
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
@@ -187,7 +186,7 @@ class Run:
             },
             "recipe": {**self.recipe.to_dict(), "sha256": self.recipe.sha256()},  # type: ignore[dict-item]  # plain values
             "weights": {"name": self.weights.name, "sha256": self.weights.model.fingerprint()},
-            "input": {"name": source.path.name, "sha256": input_sha256 or _sha256(source)},
+            "input": {"name": source.path.name, "sha256": input_sha256 or source.sha256()},
             "options": self.options(),
             "machine": {
                 "python": platform.python_version(),
@@ -294,11 +293,13 @@ class Run:
             _log.warning("an image of %s needs about %.1f GiB of memory", shape, memory / 2**30)
         solved = reconstruct(problem, self.weights.model, self.recipe, progress=progress)
         image = to_array(solved.image, crop)
+        whole = (int(solved.image.shape[-2]), int(solved.image.shape[-1]))
         target = None if acquisition is None else acquisition.target
         if target is not None:
             fits = all(n >= m for n, m in zip(target.shape, image.shape, strict=True))
             target = center_crop(target, image.shape) if fits else None
         parts = {name: to_array(getattr(solved, name), crop) for name in ("smooth", "sparse", "cost_map")}
+        labels = {} if acquisition is None or not acquisition.labels else {"labels": dict(acquisition.labels)}
         for name, part in {"image": image, **parts}.items():
             if not np.isfinite(part).all():
                 raise UnusableResultError(f"slice {index}: {name} is not finite in the units of the input")
@@ -308,10 +309,10 @@ class Run:
             smooth=parts["smooth"],
             sparse=parts["sparse"],
             cost_map=parts["cost_map"].astype(np.float32),
-            certificate=slice_certificate(problem, solved, self.recipe),
+            certificate={**slice_certificate(problem, solved, self.recipe), **labels},
             problem=problem,
             target=target,
-            geometry=None if acquisition is None else _cropped_geometry(acquisition, image.shape),
+            geometry=None if acquisition is None else cropped_geometry(acquisition, whole, image.shape),
             crop=crop,
         )
 
@@ -383,17 +384,3 @@ class Run:
                     time.monotonic() - clock, 3
                 )  # the writer puts the record into the file at its end
         return FileResult(Path(destination), tuple(certificates), tuple(notes))
-
-
-def _sha256(source: Source) -> str:
-    return source.sha256() if isinstance(source, MemoryKspace | GreyImage) else sha256_of(source.path)
-
-
-def _cropped_geometry(acquisition: Acquisition, shape: tuple[int, ...]) -> Geometry | None:
-    """Where a central crop of the encoded image lies: the same centre, a smaller field of view."""
-    geometry = acquisition.geometry
-    if geometry is None:
-        return None
-    encoded = geometry.field_of_view_mm
-    along_y, along_x = (encoded[i] * shape[i] / acquisition.shape[i] for i in range(2))
-    return replace(geometry, field_of_view_mm=(along_y, along_x, encoded[2]))

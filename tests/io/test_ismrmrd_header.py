@@ -73,3 +73,40 @@ def test_hostile_headers() -> None:
             IsmrmrdHeader.from_xml(valid.replace(b"<x>24</x>", b"<x>" + bad + b"</x>"))
     with pytest.raises(ValueError, match=r"matrixSize"):
         IsmrmrdHeader.from_xml(b"<a>" * 100_000 + b"</a>" * 100_000)
+
+
+IDENTITY = b"""<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
+  <subjectInformation><patientName>Doe^Jane</patientName><patientID>p7</patientID></subjectInformation>
+  <studyInformation><studyDate>2024-02-29</studyDate><studyInstanceUID>1.2.3</studyInstanceUID></studyInformation>
+  <measurementInformation><measurementID>m</measurementID><patientPosition>FFS</patientPosition>
+    <protocolName>gre</protocolName><frameOfReferenceUID>1.2.4</frameOfReferenceUID></measurementInformation>
+  <acquisitionSystemInformation><systemVendor>maker</systemVendor><systemFieldStrength_T>3.0</systemFieldStrength_T>
+    <receiverChannels>4</receiverChannels><institutionName>clinic</institutionName></acquisitionSystemInformation>
+  <experimentalConditions><H1resonanceFrequency_Hz>1</H1resonanceFrequency_Hz></experimentalConditions>
+  <encoding><encodedSpace><matrixSize><x>8</x><y>6</y><z>1</z></matrixSize></encodedSpace>
+    <reconSpace><matrixSize><x>8</x><y>6</y><z>1</z></matrixSize></reconSpace>
+    <trajectory>cartesian</trajectory></encoding>
+  <sequenceParameters><TR>10</TR><TE>3</TE><TE>6</TE></sequenceParameters>
+</ismrmrdHeader>"""
+
+
+def test_who_when_and_how_survive() -> None:
+    """In an order that the schema allows."""
+    from ismrmrd import xsd
+
+    header = IsmrmrdHeader.from_xml(IDENTITY)
+    assert header.texts["subjectInformation/patientName"] == "Doe^Jane"
+    assert header.texts["sequenceParameters/TE"] == "3"
+    assert "measurementInformation/protocolName" not in header.texts
+    assert IsmrmrdHeader.from_xml(header.to_xml()) == header
+    read = xsd.CreateFromDocument(header.to_xml())
+    assert read.studyInformation.studyInstanceUID == "1.2.3"
+    assert read.measurementInformation.frameOfReferenceUID == "1.2.4"
+    assert read.acquisitionSystemInformation.institutionName == "clinic"
+
+
+def test_no_patient_position_is_invented() -> None:
+    text = IDENTITY.replace(b"<patientPosition>FFS</patientPosition>", b"")
+    written = IsmrmrdHeader.from_xml(IsmrmrdHeader.from_xml(text).to_xml())
+    assert written.patient_position is None
+    assert written.texts["subjectInformation/patientName"] == "Doe^Jane"
