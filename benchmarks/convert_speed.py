@@ -19,7 +19,7 @@ import numpy as np
 
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.conversion import KSPACE_FORMATS, convert_kspace
-from mrisps.io.fastmri import KspaceWriter
+from mrisps.io.fastmri import write_fastmri
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.open import open_kspace
 
@@ -31,9 +31,8 @@ def make(path: Path, n_slices: int) -> None:
     """A fully sampled fastMRI file."""
     rng = np.random.default_rng(0)
     kspace = rng.standard_normal((N_COILS, N_Y, 2 * N_X), np.float32).view(np.complex64)
-    with KspaceWriter(path, n_slices, IsmrmrdHeader.for_shape((N_Y, N_X)).to_xml()) as writer:
-        for index in range(n_slices):
-            writer.write_slice(Acquisition(kspace, path, index, n_slices))
+    records = (Acquisition(kspace, path, index, n_slices) for index in range(n_slices))
+    write_fastmri(path, records, IsmrmrdHeader.for_shape((N_Y, N_X)).to_xml())
 
 
 def copy(source: Path, destination: Path) -> None:

@@ -110,7 +110,7 @@ def write_twix(
     end: bool = True,
 ) -> Path:
     """A Siemens file with the columns of (coil, y, x) k-space; flags and fields of single blocks can be set."""
-    from mrisps.io.twix_layout import twix_headers
+    from mrisps.io.twix import twix_headers
 
     layout = twix_headers(is_vb)
     n_coils, n_y, n_x = kspace.shape

@@ -5,12 +5,12 @@
 `kspace_file`                       `KspaceFile`: what every source of k-space gives, a slice at a time
 `open`                              `open_kspace`, `open_slices`: k-space in any format
 `memory`                            `MemoryKspace`: k-space in arrays and tensors
-`fastmri`                           fastMRI's HDF5 layout: `FastmriFile`, `KspaceWriter`, `write_kspace`
-`ismrmrd`, `ismrmrd_writer`         ISMRMRD (MRD): `IsmrmrdFile`, `IsmrmrdWriter`; `ismrmrd_header`: its XML header
+`fastmri`                           fastMRI's HDF5 layout: `FastmriFile`, `write_fastmri`, `write_kspace`
+`ismrmrd`, `ismrmrd_writer`         ISMRMRD (MRD): `IsmrmrdFile`, `write_ismrmrd`; `ismrmrd_header`: its XML header
 `ismrmrd_messages`                  the same from acquisitions that came one by one: `IsmrmrdMessages`
-`twix`, `twix_layout`               Siemens raw data: `TwixFile`
-`raw_file`, `readouts`, `volume`    lists of readouts to images: `RawFile`; three-dimensional ones to slices
-`bart`                              BART's cfl and hdr: `BartFile`, `CflWriter`
+`twix`                              Siemens raw data: `TwixFile`
+`raw_file`, `volume`                lists of readouts to images: `RawFile`; three-dimensional ones to slices
+`bart`                              BART's cfl and hdr: `BartFile`, `write_cfl`
 `arrays`, `matlab`                  arrays in npy, npz and mat files, whose axes are stated: `ArrayFile`, `read_array`
 `conversion`                        k-space from one format to another: `convert_kspace`
 `result_file`                       our results: `ResultFile`, `ResultWriter`
@@ -19,7 +19,7 @@
 `paper_slices`                      the paper's slices (npz) to fastMRI's layout
 `manifest`, `manifest_maker`        lists of files with checksums: `Manifest`
 `files`                             what a folder holds, checksums: `files_in`, `sha256_of`
-`hdf5`, `hdf5_writer`, `writers`    reading with errors that name file and field; writing all or nothing
+`hdf5`, `hdf5_writer`               reading with errors that name file and field; writing all or nothing
 `json_text`                         JSON texts in attributes
 ==================================  ===================================================================================
 """

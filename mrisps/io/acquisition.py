@@ -1,16 +1,16 @@
 """The record that a raw-data reader gives: one slice of k-space and what the file says about it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from mrisps.errors import FileError
 
-__all__ = ["Acquisition", "Geometry", "Scalar", "triple"]
+__all__ = ["Acquisition", "Geometry", "Scalar", "alike", "shown", "triple"]
 
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
@@ -22,6 +22,11 @@ def triple(values: Iterable[float]) -> tuple[float, float, float]:
     """Three numbers as Python's own, for `Geometry`; a ValueError for another number of them."""
     first, second, third = (float(value) for value in values)
     return first, second, third
+
+
+def shown(array: object) -> str:
+    """Element type and shape of an array, or the type of something else, for messages."""
+    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
 
 
 @dataclass(frozen=True)
@@ -52,40 +57,32 @@ class Acquisition:
     Parameters
     ----------
     kspace
-        complex64, (coil, y, x). Centred: the zero frequency is at [n_y // 2, n_x // 2]. Zero where nothing was
-        acquired. Rows are the readout direction, as in fastMRI; undersampling along x leaves out whole columns.
-    source
-        The file.
-    slice_index
-        Number of the slice in the file, from 0.
-    n_slices
-        How many slices the file has.
+        complex64 (coil, y, x). The zero frequency is at [n_y // 2, n_x // 2]; samples that were not acquired are zero. Rows
+        are the readout direction: undersampling along x leaves out whole columns.
+    source, slice_index, n_slices
+        The file, the number of the slice in it from 0, and how many slices it has.
     mask
-        bool, (x,) for whole columns or (y, x), centred like ``kspace``, true where acquired. None: the file does not
-        say.
+        bool (x,) for whole columns or (y, x), centred like ``kspace``, true where acquired. None: the file does not say.
     target
-        float32, (y, x): the reference image, possibly a central crop. None: the file has none.
+        float32 (y, x): the reference image, possibly a central crop.
     image_is_real
-        The file states that the underlying image is real.
+        The file states that the image is real.
     contrast
         The file's name for it, for example ``"CORPD_FBK"``.
     recon_shape
-        (y, x): size of the central crop that the file asks a reconstruction to have. None: the file does not say.
+        (y, x) of the central crop that the file asks a reconstruction to have.
     attributes
         Further attributes of the file.
     sensitivity_maps
-        complex64, (set, coil, y, x): coil sensitivities that the file brings along; one set, or two (soft SENSE).
+        complex64 (set, coil, y, x): coil sensitivities of the file; one set, or two (soft SENSE).
     calibration
-        complex64, (coil, y, x): calibration lines that were measured apart from the image (a reference scan), zero elsewhere,
-        on the grid of ``kspace``. Calibration lines that also belong to the image are in ``kspace``.
+        complex64 (coil, y, x): calibration lines that were measured apart from the image, zero elsewhere.
     noise_scan
-        complex64, (coil, sample): samples without signal, scaled so that their standard deviation is that of ``kspace`` (the
-        reader accounts for another bandwidth).
+        complex64 (coil, sample): samples without signal, scaled to the standard deviation of the noise in ``kspace``.
     readout_oversampling
         Encoded over reconstructed field of view along y: 2 where the image is the central half of the rows.
     labels
-        Counters of this slice in the file: ``slice``, ``contrast``, ``repetition``, ``phase``, ``set``, ``average``,
-        ``partition`` and the like.
+        Counters of this slice in the file: ``slice``, ``contrast``, ``repetition``, ``phase``, ``set`` and the like.
     geometry
         Where the image lies. None: the file does not say, or contradicts itself.
 
@@ -119,22 +116,32 @@ class Acquisition:
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
         if not 0 <= self.slice_index < self.n_slices:
             raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {self.slice_index}")
-        self._check_kspace()
+        self._check("kspace", np.complex64, ("coil", "y", "x"))
+        if not self.kspace.any():
+            raise self._error("kspace", "every sample is zero")
+        parts = self.kspace.real, self.kspace.imag
+        largest = max(abs(float(edge)) for part in parts for edge in (part.min(), part.max()))
+        if not _SMALLEST <= largest <= _LARGEST:
+            allowed = f"in single precision, scale it to {_SMALLEST:g} to {_LARGEST:g}"
+            raise self._error("kspace", f"its largest part is {largest:.1e}: {allowed}")
+        shape = self.kspace.shape
+        self._check("mask", np.bool_, shape[2:], shape[1:])
+        self._check("target", np.float32, ("y", "x"))
+        self._check("sensitivity_maps", np.complex64, ("set", *shape))
+        self._check("calibration", np.complex64, shape)
+        self._check("noise_scan", np.complex64, (shape[0], "sample"))
         if self.mask is not None:
-            self._check_mask(self.mask)
-        if self.target is not None:
-            self._check_target(self.target)
+            if not self.mask.any():
+                raise self._error("mask", "is zero everywhere: nothing was acquired")
+            n_outside = int(np.count_nonzero((self.kspace != 0).any(axis=0) & ~self.mask))
+            if n_outside:
+                message = f"{n_outside} samples are not zero where the mask says that nothing was acquired"
+                raise self._error("kspace", message)
         if self.recon_shape is not None and min(self.recon_shape) < 1:
             raise self._error("recon_shape", f"expected two positive numbers, got {self.recon_shape}")
-        n_sets = () if self.sensitivity_maps is None else self.sensitivity_maps.shape[:1]
-        self._check_companion("sensitivity_maps", self.sensitivity_maps, (*n_sets, *self.kspace.shape))
-        self._check_companion("calibration", self.calibration, self.kspace.shape)
-        n_samples = () if self.noise_scan is None else self.noise_scan.shape[1:]
-        self._check_companion("noise_scan", self.noise_scan, (self.n_coils, *n_samples))
         if not 1 <= self.readout_oversampling < 16:
-            raise self._error(
-                "readout_oversampling", f"expected a number from 1 to 16, got {self.readout_oversampling}"
-            )
+            message = f"expected a number from 1 to 16, got {self.readout_oversampling}"
+            raise self._error("readout_oversampling", message)
 
     @property
     def n_coils(self) -> int:
@@ -170,52 +177,36 @@ class Acquisition:
         where = f" (slice {self.slice_index})" if self.n_slices > 1 else ""
         return FileError(self.source, message + where, field=name)
 
-    def _check_kspace(self) -> None:
-        kspace = self.kspace
-        if not isinstance(kspace, np.ndarray) or kspace.ndim != 3 or kspace.dtype != np.complex64:
-            raise self._error("kspace", f"expected complex64 (coil, y, x), got {_describe(kspace)}")
-        if kspace.size == 0:
-            raise self._error("kspace", f"is empty: shape {kspace.shape}")
-        if not np.isfinite(kspace).all():
-            n_bad = int(np.count_nonzero(~np.isfinite(kspace)))
-            raise self._error("kspace", f"{n_bad} of {kspace.size} samples are NaN or infinite")
-        if not kspace.any():
-            raise self._error("kspace", "every sample is zero")
-        largest = max(abs(float(edge)) for part in (kspace.real, kspace.imag) for edge in (part.min(), part.max()))
-        if not _SMALLEST <= largest <= _LARGEST:
-            raise self._error(
-                "kspace",
-                f"its largest part is {largest:.1e}: in single precision, scale it to {_SMALLEST:g} to {_LARGEST:g}",
-            )
-
-    def _check_mask(self, mask: NDArray[np.bool_]) -> None:
-        n_y, n_x = self.shape
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape not in ((n_x,), (n_y, n_x)):
-            raise self._error("mask", f"expected bool ({n_x},) or ({n_y}, {n_x}), got {_describe(mask)}")
-        if not mask.any():
-            raise self._error("mask", "is zero everywhere: nothing was acquired")
-        n_outside = int(np.count_nonzero((self.kspace != 0).any(axis=0) & ~mask))
-        if n_outside:
-            raise self._error(
-                "kspace", f"{n_outside} samples are not zero where the mask says that nothing was acquired"
-            )
-
-    def _check_companion(self, name: str, array: NDArray[np.complex64] | None, shape: tuple[int, ...]) -> None:
-        if array is None:
+    def _check(self, name: str, dtype: DTypeLike, *shapes: tuple[int | str, ...]) -> None:
+        """Refuse an array of another type, or of none of these shapes; a name in a shape stands for any number."""
+        array = getattr(self, name)
+        if array is None and name != "kspace":
             return
-        if not isinstance(array, np.ndarray) or array.dtype != np.complex64 or array.shape != shape or array.size == 0:
-            raise self._error(name, f"expected complex64 {shape}, got {_describe(array)}")
-        if not np.isfinite(array).all():
-            raise self._error(name, "has NaN or infinite samples")
-
-    def _check_target(self, target: NDArray[np.float32]) -> None:
-        if not isinstance(target, np.ndarray) or target.ndim != 2 or target.dtype != np.float32 or target.size == 0:
-            raise self._error("target", f"expected float32 (y, x), got {_describe(target)}")
-        if not np.isfinite(target).all():
-            raise self._error("target", "has NaN or infinite pixels")
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or not any(_fits(array, s) for s in shapes):
+            expected = " or ".join(str(shape).replace("'", "") for shape in shapes)
+            raise self._error(name, f"expected {np.dtype(dtype)} {expected}, got {shown(array)}")
+        if array.size == 0:
+            raise self._error(name, f"is empty: shape {array.shape}")
+        n_bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if n_bad:
+            raise self._error(name, f"{n_bad} of {array.size} samples are NaN or infinite")
 
 
-def _describe(array: object) -> str:
-    if isinstance(array, np.ndarray):
-        return f"{array.dtype} {array.shape}"
-    return type(array).__name__
+def alike(records: Iterable[Acquisition]) -> Iterator[tuple[Acquisition, Acquisition]]:
+    """The first slice beside each one. A ValueError if shapes differ, or if there are not as many as the first one says."""
+    first, number, expected = None, 0, None
+    for number, record in enumerate(records, 1):
+        first = first or record
+        shapes = (record.kspace.shape, None if record.target is None else record.target.shape)
+        expected = expected or shapes
+        if number > first.n_slices or shapes != expected:
+            message = f"slice {number - 1} of {first.n_slices}: expected k-space and target {expected}, got {shapes}"
+            raise ValueError(message)
+        yield first, record
+    if first is None or number < first.n_slices:
+        raise ValueError(f"slices: expected {1 if first is None else first.n_slices}, {number} were written")
+
+
+def _fits(array: NDArray[np.generic], shape: tuple[int | str, ...]) -> bool:
+    same = (isinstance(n, str) or m == n for m, n in zip(array.shape, shape, strict=False))
+    return array.ndim == len(shape) and all(same)

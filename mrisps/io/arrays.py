@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.files import check_is_file, release_pages
-from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.kspace_file import KspaceFile, complex64
 from mrisps.io.matlab import chosen, mat_variables, read_mat
 from mrisps.settings import settings
 
@@ -56,11 +56,6 @@ class ArrayLayout:
         True: the zero frequency is at n // 2. False: it is at 0, as in the result of a plain fft2.
     variable
         Name of the array in an ``.npz`` or ``.mat`` file; None: the only one.
-
-    Raises
-    ------
-    ValueError
-        An axis is unknown or occurs twice, or y or x is missing.
     """
 
     axes: tuple[str, ...]
@@ -68,11 +63,10 @@ class ArrayLayout:
     variable: str | None = None
 
     def __post_init__(self) -> None:
-        unknown = [axis for axis in self.axes if axis not in AXES]
-        if unknown or len(set(self.axes)) < len(self.axes) or not {"y", "x"} <= set(self.axes):
-            raise ValueError(
-                f"axes: expected y, x and others of {', '.join(AXES)}, each once, got {','.join(self.axes)!r}"
-            )
+        axes = set(self.axes)
+        if not axes <= set(AXES) or len(axes) < len(self.axes) or not {"y", "x"} <= axes:
+            known = f"y, x and others of {', '.join(AXES)}"
+            raise ValueError(f"axes: expected {known}, each once, got {','.join(self.axes)!r}")
 
     @classmethod
     def parse(cls, axes: str, *, centred: bool = True, variable: str | None = None) -> "ArrayLayout":
@@ -81,13 +75,7 @@ class ArrayLayout:
 
     @classmethod
     def beside(cls, path: Path) -> "ArrayLayout | None":
-        """Read the statement beside a file; None if there is none.
-
-        Raises
-        ------
-        FileError
-            It cannot be read, or has an unknown key or a wrong value.
-        """
+        """Read the statement beside a file; None if there is none. A FileError for an unknown key or a wrong value."""
         sidecar = path.with_name(path.name + ".toml")
         if not sidecar.is_file():
             return None
@@ -103,7 +91,7 @@ class ArrayLayout:
         if "axes" not in table:
             raise FileError(sidecar, "is missing", field="axes")
         try:
-            return cls.parse(table["axes"], centred=table.get("centred", True), variable=table.get("variable"))
+            return cls.parse(**table)
         except ValueError as error:
             raise FileError(sidecar, str(error), field="axes") from error
 
@@ -138,14 +126,10 @@ class MappedKspace(KspaceFile):
             raise FileError(self.path, "is closed")
         position = [int(at) for at in np.unravel_index(index, tuple(self._counts.values()), order="F")]
         where: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *position)
-        values = self._array[where].transpose(2, 0, 1)  # (coil, y, x)
-        with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which is refused
-            kspace = np.array(values, np.complex64, order="C")
-            release_pages(self._array)
-            if not self._centred:
-                kspace = centered(kspace)
+        kspace = complex64(self._array[where].transpose(2, 0, 1))  # (coil, y, x)
+        release_pages(self._array)
         return Acquisition(
-            kspace=kspace,
+            kspace=kspace if self._centred else centered(kspace),
             source=self.path,
             slice_index=index,
             n_slices=self.n_slices,
@@ -156,16 +140,8 @@ class MappedKspace(KspaceFile):
 class ArrayFile(MappedKspace):
     """K-space in an array file. ``.npy`` is mapped, the others are read whole. Of the counters, the first of `AXES` is fastest.
 
-    Parameters
-    ----------
-    layout
-        What the axes are; None: stated beside the file.
-
-    Raises
-    ------
-    FileError
-        The layout is not stated; the file is damaged, has Python objects, not the variable, or other axes than stated; the
-        values are not complex.
+    The layout None stands for the statement beside the file. A FileError if there is none; if the file is damaged, has Python
+    objects, not the variable, or other axes than stated; if the values are not complex.
     """
 
     format = "array"
@@ -199,8 +175,9 @@ def centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
     nothing is rounded, and what was zero stays zero.
     """
     phase_y, phase_x = (_shift_phase(n) for n in kspace.shape[-2:])
-    moved: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x  # (..., y, x)
-    return np.fft.fftshift(moved, axes=(-2, -1)).astype(np.complex64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved: NDArray[np.complex128] = kspace.astype(np.complex128) * phase_y[:, np.newaxis] * phase_x  # (..., y, x)
+    return complex64(np.fft.fftshift(moved, axes=(-2, -1)))
 
 
 def _shift_phase(n: int) -> NDArray[np.complex128]:
@@ -215,55 +192,40 @@ def _shift_phase(n: int) -> NDArray[np.complex128]:
 def variables_of(path: Path | str) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and element type of the arrays in an ``.npy``, ``.npz`` or ``.mat`` file, without reading their numbers.
 
-    The one array of an ``.npy`` file has the name ``""``.
-
-    Raises
-    ------
-    FileError
-        The file is missing or damaged.
+    The one array of an ``.npy`` file has the name ``""``. A FileError if the file is missing or damaged.
     """
     path = Path(path)
-    check_is_file(path)
-    suffix = path.suffix.lower()
     with _naming(path, None):
-        if suffix == ".mat":
+        if path.suffix.lower() == ".mat":
             return mat_variables(path)
-        if suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             array = _read_npy(path)
             return {"": (array.shape, str(array.dtype))}
         with zipfile.ZipFile(path) as archive:
-            variables = {}
-            for name in _npz_names(archive):
-                shape, dtype = _npz_header(path, archive, name)
-                variables[name] = (shape, str(dtype))
-            return variables
+            return {name: _npz_header(path, archive, name) for name in _npz_names(archive)}
 
 
 def read_array(path: Path, variable: str | None = None, max_bytes: int = 64 << 30) -> NDArray[np.generic]:
     """Read one array of an ``.npy``, ``.npz`` or ``.mat`` file; that of an ``.npy`` file is mapped.
 
-    Parameters
-    ----------
-    variable
-        Its name in an ``.npz`` or ``.mat`` file; None: the only one.
-    max_bytes
-        The most that an array of an ``.npz`` file may have: a small archive may expand to any size.
-
-    Raises
-    ------
-    FileError
-        The file is missing or damaged, has no such array, or several and none was named.
+    The variable None stands for the only one. An array of an ``.npz`` file may have ``max_bytes`` at most: a small archive may
+    expand to any size. A FileError if the file is missing or damaged, has no such array, or several and none was named.
     """
-    check_is_file(path)
-    suffix = path.suffix.lower()
     with _naming(path, variable):
-        if suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return _read_npy(path)
-        return _read_npz(path, variable, max_bytes) if suffix == ".npz" else read_mat(path, variable)
+        if path.suffix.lower() == ".mat":
+            return read_mat(path, variable)
+        with zipfile.ZipFile(path) as archive:
+            name = chosen(path, _npz_names(archive), variable)
+            _npz_header(path, archive, name, max_bytes)
+            with archive.open(f"{name}.npy") as member:
+                return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
 
 @contextlib.contextmanager
 def _naming(path: Path, variable: str | None) -> Iterator[None]:
+    check_is_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the age of a format
@@ -279,21 +241,13 @@ def _read_npy(path: Path) -> NDArray[np.generic]:
     return array
 
 
-def _read_npz(path: Path, variable: str | None, max_bytes: int) -> NDArray[np.generic]:
-    with zipfile.ZipFile(path) as archive:
-        name = chosen(path, _npz_names(archive), variable)
-        _npz_header(path, archive, name, max_bytes)
-        with archive.open(f"{name}.npy") as member:
-            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
-
-
 def _npz_names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def _npz_header(
     path: Path, archive: zipfile.ZipFile, name: str, max_bytes: float = math.inf
-) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+) -> tuple[tuple[int, ...], str]:
     """Shape and element type, checked against the size of the content."""
     info = archive.getinfo(f"{name}.npy")
     if info.file_size > max_bytes:
@@ -304,4 +258,4 @@ def _npz_header(
         shape, _, dtype = read_header(member)
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > info.file_size:
         raise FileError(path, f"{shape} {dtype} is more than the {info.file_size} bytes there are", field=name)
-    return shape, dtype
+    return shape, str(dtype)

@@ -6,9 +6,10 @@ on sets of maps, echo times, and so on.
 Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``src/misc/io.c``; https://mrirecon.github.io/bart.
 """
 
-import contextlib
+import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,11 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import atomic_path
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition
+from mrisps.io.acquisition import Acquisition, alike
 from mrisps.io.arrays import MappedKspace
 from mrisps.io.json_text import JsonValue, to_json
-from mrisps.io.writers import SliceWriter
 
-__all__ = ["BartFile", "CflWriter", "read_cfl", "read_hdr"]
+__all__ = ["BartFile", "read_cfl", "read_hdr", "write_cfl"]
 
 _READOUT, _PHASE_1, _PHASE_2, _COIL = range(4)
 _SLICE = 13
@@ -33,30 +33,20 @@ _MAX_SAMPLES = 1 << 40
 
 
 def read_hdr(path: Path | str) -> tuple[int, ...]:
-    """Read the dimensions in a ``.hdr`` file.
-
-    Raises
-    ------
-    FileError
-        The file cannot be read, or has no line with 1 to 16 positive numbers after ``# Dimensions``.
-    """
+    """Read the 1 to 16 dimensions in a ``.hdr`` file; a FileError if it has none."""
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            content = stream.read(_MAX_HDR_BYTES)
+            lines = stream.read(_MAX_HDR_BYTES).decode("utf-8", errors="replace").splitlines()
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
-    lines = content.decode("utf-8", errors="replace").splitlines()
-    headings = [index for index, line in enumerate(lines) if line.strip() == "# Dimensions"]
-    words = lines[headings[0] + 1].split() if headings and headings[0] + 1 < len(lines) else []
-    if not 1 <= len(words) <= _MAX_DIMENSIONS or not all(
-        w.isascii() and w.isdigit() and 0 < len(w) < 13 for w in words
-    ):
-        raise FileError(
-            path, f"expected 1 to {_MAX_DIMENSIONS} positive numbers, got {' '.join(words)[:80]!r}", field="Dimensions"
-        )
+    after = (line for heading, line in itertools.pairwise(lines) if heading.strip() == "# Dimensions")
+    words = next(after, "").split()
+    if not 1 <= len(words) <= _MAX_DIMENSIONS or not all(re.fullmatch("[0-9]{1,12}", word) for word in words):
+        message = f"expected 1 to {_MAX_DIMENSIONS} positive numbers, got {' '.join(words)[:80]!r}"
+        raise FileError(path, message, field="Dimensions")
     dimensions = tuple(int(word) for word in words)
-    if 0 in dimensions or math.prod(dimensions) > _MAX_SAMPLES:
+    if not 1 <= math.prod(dimensions) <= _MAX_SAMPLES:
         raise FileError(path, f"expected positive numbers of a sensible size, got {dimensions}", field="Dimensions")
     return dimensions
 
@@ -64,15 +54,8 @@ def read_hdr(path: Path | str) -> tuple[int, ...]:
 def read_cfl(path: Path | str) -> NDArray[np.complex64]:
     """Map the array in a ``.cfl`` file, whose ``.hdr`` lies beside it, in BART's order of dimensions (read-only).
 
-    Parameters
-    ----------
-    path
-        ``NAME.cfl``, ``NAME.hdr`` or, as in BART's commands, ``NAME``.
-
-    Raises
-    ------
-    FileError
-        One of the two files cannot be read, or the size of the data is not what the dimensions say.
+    The path is ``NAME.cfl``, ``NAME.hdr`` or, as in BART's commands, ``NAME``. A FileError if one of the two files cannot be
+    read, or the size of the data is not what the dimensions say.
     """
     data, header = _pair(path)
     dimensions = read_hdr(header)
@@ -91,12 +74,8 @@ class BartFile(MappedKspace):
     """K-space in BART's layout.
 
     Dimension 0 is y, 1 is x, 3 the coils; echoes (5), time (10, 11), slices (13) and averages (14) are slices of their own. If
-    dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already.
-
-    Raises
-    ------
-    FileError
-        As `read_cfl`; there are partitions or another dimension that is not supported.
+    dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already. A FileError if
+    there are partitions or another dimension that is not supported.
     """
 
     format = "BART"
@@ -112,8 +91,7 @@ class BartFile(MappedKspace):
             notes.append("the readout is transformed already: y and x are the dimensions 1 and 2")
         for dimension, size in sizes.items():
             if size > 1 and dimension not in axes:
-                known = ", ".join(map(str, sorted(_COUNTERS)))
-                message = f"has size {size}; only {known} may be larger than 1"
+                message = f"has size {size}; only {', '.join(map(str, _COUNTERS))} may be larger than 1"
                 if dimension == _PHASE_2:
                     message = (
                         f"{size} partitions: transform along the readout first (bart fft -i 1), then slice by slice"
@@ -124,43 +102,23 @@ class BartFile(MappedKspace):
         self._map(array, [axes[dimension] for dimension in kept], tuple(_COUNTERS.values()), notes)
 
 
-class CflWriter(SliceWriter):
-    """Writes k-space as ``NAME.cfl`` and ``NAME.hdr``; slices become dimension 13.
-
-    Parameters
-    ----------
-    path
-        ``NAME.cfl``.
-    provenance
-        Where the data come from; written as JSON below the dimensions.
-    """
-
-    def __init__(self, path: Path | str, n_slices: int, *, provenance: Mapping[str, JsonValue] | None = None) -> None:
-        data, self._header = _pair(path)
-        super().__init__(data, n_slices)
-        self._provenance = provenance
-
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        header = stack.enter_context(atomic_path(self._header))
-        data = stack.enter_context(atomic_path(self.path))
-        self._stream = stack.enter_context(data.open("wb"))
-        self._header_stream = stack.enter_context(header.open("wb"))
-
-    def _create(self, first: Acquisition) -> None:
-        pass
-
-    def _write(self, record: Acquisition, first: Acquisition) -> None:
-        # BART's first index is the fastest: (y, x, 1, coil) there is (coil, 1, x, y) in C's order
-        kspace = np.ascontiguousarray(record.kspace.transpose(0, 2, 1))
-        self._stream.write(kspace.astype("<c8", copy=False).tobytes())
-
-    def _end(self, first: Acquisition) -> None:
+def write_cfl(
+    path: Path | str, records: Iterable[Acquisition], *, provenance: Mapping[str, JsonValue] | None = None
+) -> tuple[str, ...]:
+    """Write k-space as ``NAME.cfl`` and ``NAME.hdr``, with the slices as dimension 13; the provenance follows."""
+    data, header = _pair(path)
+    with atomic_path(header) as new_header, atomic_path(data) as new_data:
+        with new_data.open("wb") as stream:
+            for first, record in alike(records):  # noqa: B007 - used below
+                # BART's first index is the fastest: (y, x, 1, coil) there is (coil, 1, x, y) in C's order
+                stream.write(record.kspace.transpose(0, 2, 1).astype("<c8", copy=False).tobytes())
         dimensions = [*first.shape, 1, first.n_coils, *([1] * (_MAX_DIMENSIONS - 4))]
-        dimensions[_SLICE] = self.n_slices
+        dimensions[_SLICE] = first.n_slices
         lines = ["# Dimensions", " ".join(map(str, dimensions)) + " "]
-        if self._provenance is not None:
-            lines += ["# Provenance", to_json(self._provenance)]
-        self._header_stream.write(("\n".join(lines) + "\n").encode("utf-8"))
+        if provenance is not None:
+            lines += ["# Provenance", to_json(provenance)]
+        new_header.write_bytes(("\n".join(lines) + "\n").encode("utf-8"))
+    return ()
 
 
 def _pair(path: Path | str) -> tuple[Path, Path]:

@@ -14,25 +14,13 @@ __all__ = ["check_is_file", "files_in", "release_pages", "sha256_of"]
 
 
 def check_is_file(path: Path) -> None:
-    """Refuse a path that is no regular file.
-
-    Raises
-    ------
-    FileError
-        There is nothing, or something else, at this path.
-    """
+    """Refuse a path that is no regular file, with a FileError."""
     if not path.is_file():
         raise FileError(path, "is not a regular file" if path.exists() else "does not exist")
 
 
 def sha256_of(path: Path | str) -> str:
-    """Compute the SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises
-    ------
-    FileError
-        The file cannot be read.
-    """
+    """Compute the SHA-256 of a file as 64 hexadecimal digits; a FileError if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -43,24 +31,11 @@ def sha256_of(path: Path | str) -> str:
 def files_in(
     folder: Path | str, suffixes: Collection[str], *, everywhere: bool = False, may_be_empty: bool = False
 ) -> tuple[Path, ...]:
-    """List the files of some kinds that a folder holds, sorted by their path.
+    """List the files of a folder whose name has one of these endings (in small letters), sorted by their path.
 
     Where the folder itself has no such file, its subfolders are searched, but not theirs: what was written into a subfolder of
-    the inputs is not taken for an input. Hidden files and folders, and links to folders, are left out.
-
-    Parameters
-    ----------
-    suffixes
-        File name endings in small letters, for example ``{".h5", ".npy"}``; the case of a file name does not matter.
-    everywhere
-        Search the folder and everything below it.
-    may_be_empty
-        Whether the folder may have no such file, as one that is being filled.
-
-    Raises
-    ------
-    FileError
-        The folder does not exist or cannot be read, or has no such file; the message says what the folder has instead.
+    the inputs is not taken for an input. ``everywhere`` searches the folder and everything below it. Hidden files and folders,
+    and links to folders, are left out. A FileError says what the folder has instead, unless it ``may_be_empty``.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -84,10 +59,9 @@ def files_in(
 
 
 def release_pages(array: NDArray[np.generic]) -> None:
-    """Let go of the pages of a mapped file that were read; they are read again when they are used again.
+    """Let go of the pages of a mapped file that were read: else a walk through a large file has all of it in memory in the end.
 
-    Otherwise a program that walks through a large file has all of it in its resident memory in the end. Harmless for an array
-    that is not mapped, and where the system cannot do it.
+    Harmless for an array that is not mapped, and where the system cannot do it.
     """
     base: object = array
     while isinstance(base, np.ndarray):

@@ -23,28 +23,26 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 # What h5py raises for damaged content; TypeError and ValueError come from types and shapes that numpy does not have.
 _H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
-
 # A header may claim any size. One read must stay below this; a slice of 64 coils of 1024 x 1024 is half a GiB.
 _MAX_READ_BYTES = 8 << 30
 _BLOCK = 64
 
 
 class Hdf5Reader:
-    """An HDF5 file opened for reading; data sets by name, read in parts.
-
-    Raises
-    ------
-    FileError
-        The file does not exist, cannot be read, or is not (or no longer) an HDF5 file.
-    """
+    """An HDF5 file opened for reading; data sets by name, in parts. Whatever cannot be read is a FileError."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        check_is_file(self.path)
         try:
-            check_is_file(self.path)
             self._file = h5py.File(self.path, "r")
         except OSError as error:
-            raise FileError(self.path, _why_not_open(self.path, error)) from error
+            why = f"cannot be opened: {error.strerror or error}"
+            if "truncated" in str(error):
+                why = f"is truncated: {error}"
+            elif "signature not found" in str(error):
+                why = "is not an HDF5 file" if self.path.stat().st_size else "is empty (0 bytes)"
+            raise FileError(self.path, why) from error
 
     def __enter__(self) -> "Hdf5Reader":
         return self
@@ -90,23 +88,15 @@ class Hdf5Reader:
             return dtype
 
     def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
-        """Read some of the records of a one-dimensional data set, with all their members.
+        """Read some of the records of a one-dimensional data set; members of variable length are arrays of arrays.
 
-        Members of variable length come as an array of arrays. There is no way to leave members out: of those of variable length
-        that are not asked for, the HDF5 library reads the content, too, and never frees it.
-
-        Raises
-        ------
-        FileError
-            The data set is missing, damaged or stored outside this file, its elements are no records, or they are larger than
-            8 GiB.
+        There is no way to leave members out: of those of variable length that are not asked for, the HDF5 library reads the
+        content, too, and never frees it.
         """
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype.names is None or len(shape) != 1:
             raise FileError(self.path, f"expected records, got {dtype} {shape}", field=name)
-        n_bytes = len(range(*rows.indices(shape[0]))) * dtype.itemsize
-        if n_bytes > _MAX_READ_BYTES:
-            raise FileError(self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece", field=name)
+        self._check_size(name, len(range(*rows.indices(shape[0]))) * dtype.itemsize)
         with self._naming(name):
             records: NDArray[np.void] = self._dataset(name)[rows]
             return records
@@ -114,21 +104,15 @@ class Hdf5Reader:
     def read_record_member(self, name: str, member: str) -> NDArray[np.void]:
         """Read one member, of fixed length, of all records of a one-dimensional data set.
 
-        Where the data set lies in the file as it is, in chunks without compression, the member is taken out of the chunks; the
-        content of members of variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
-
-        Raises
-        ------
-        FileError
-            As `read_records`; the records have no such member, or it is of variable length.
+        Where the data set lies in chunks without compression, the member is taken out of the chunks; the content of members of
+        variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
         """
         shape, dtype = self.shape(name), self.dtype(name)
-        if dtype.names is None or member not in dtype.names or len(shape) != 1 or dtype.fields is None:
+        if dtype.fields is None or member not in dtype.fields or len(shape) != 1:
             raise FileError(self.path, f"expected records with {member}, got {dtype} {shape}", field=name)
-        if dtype.fields[member][0].hasobject or shape[0] * dtype.itemsize > _MAX_READ_BYTES:
-            raise FileError(
-                self.path, f"expected a member of fixed length, got {dtype} {shape}", field=f"{name}/{member}"
-            )
+        if dtype.fields[member][0].hasobject:
+            raise FileError(self.path, f"expected a member of fixed length, got {dtype}", field=f"{name}/{member}")
+        self._check_size(name, shape[0] * dtype.itemsize)
         with self._naming(name):
             dataset = self._dataset(name)
             kind = dataset.id.get_type()
@@ -149,30 +133,14 @@ class Hdf5Reader:
             return values
 
     def read(self, name: str, index: int | None = None) -> NDArray[np.generic]:
-        """Read a whole data set, or the part at ``index`` of its first axis.
-
-        Raises
-        ------
-        FileError
-            The data set is missing, damaged, stored outside this file, or larger than 8 GiB.
-        """
+        """Read a whole data set, or the part at ``index`` of its first axis; at most 8 GiB."""
         shape, dtype = self.shape(name), self.dtype(name)
-        n_bytes = math.prod(shape if index is None else shape[1:]) * dtype.itemsize
-        if n_bytes > _MAX_READ_BYTES:
-            raise FileError(
-                self.path, f"{n_bytes / (1 << 30):.1f} GiB in one piece: shape {shape}, {dtype}", field=name
-            )
+        self._check_size(name, math.prod(shape if index is None else shape[1:]) * dtype.itemsize)
         with self._naming(name):
             return np.asarray(self._dataset(name)[() if index is None else index])
 
     def read_text(self, name: str) -> bytes:
-        """Read a data set that is one text; a scalar and an array of one element both occur.
-
-        Raises
-        ------
-        FileError
-            It is missing, damaged, or something else.
-        """
+        """Read a data set that is one text; a scalar and an array of one element both occur."""
         values = self.read(name)
         value = values.reshape(-1)[0] if values.size == 1 else None
         if isinstance(value, str):
@@ -182,27 +150,21 @@ class Hdf5Reader:
         return value
 
     def attributes(self) -> tuple[dict[str, Scalar], tuple[str, ...]]:
-        """Read the attributes of the file.
-
-        Returns
-        -------
-        dict
-            Those that are a single text or number.
-        tuple
-            The names of the others.
-        """
+        """Read the attributes of the file that are a single text or number, and the names of the others."""
         with self._naming("attributes"):
             names = [str(name) for name in self._file.attrs]
         scalars: dict[str, Scalar] = {}
-        others: list[str] = []
         for name in names:
             with self._naming(f"attribute {name}"):
                 value = _scalar(self._file.attrs[name])
-            if value is None:
-                others.append(name)
-            else:
+            if value is not None:
                 scalars[name] = value
-        return scalars, tuple(others)
+        return scalars, tuple(name for name in names if name not in scalars)
+
+    def _check_size(self, name: str, n_bytes: int) -> None:
+        if n_bytes > _MAX_READ_BYTES:
+            message = f"{n_bytes / (1 << 30):.1f} GiB in one piece: {self.dtype(name)} {self.shape(name)}"
+            raise FileError(self.path, message, field=name)
 
     def _item(self, name: str) -> h5py.Group | h5py.Dataset | None:
         """What has this name, or None; no step of the way may leave the file."""
@@ -217,14 +179,17 @@ class Hdf5Reader:
 
     def _dataset(self, name: str) -> h5py.Dataset:
         dataset = self._item(name)
+        why = None
         if dataset is None:
-            raise FileError(self.path, f"is missing; the file has: {', '.join(self.names()) or 'nothing'}", field=name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise FileError(self.path, "is not a data set", field=name)
-        if dataset.external or dataset.is_virtual:
-            raise FileError(self.path, "is stored in another file, which is not followed", field=name)
-        if dataset.shape is None:
-            raise FileError(self.path, "is empty", field=name)
+            why = f"is missing; the file has: {', '.join(self.names()) or 'nothing'}"
+        elif not isinstance(dataset, h5py.Dataset):
+            why = "is not a data set"
+        elif dataset.external or dataset.is_virtual:
+            why = "is stored in another file, which is not followed"
+        elif dataset.shape is None:
+            why = "is empty"
+        if why is not None:
+            raise FileError(self.path, why, field=name)
         return dataset
 
     @contextlib.contextmanager
@@ -239,22 +204,9 @@ class Hdf5Reader:
 
 
 def _scalar(value: object) -> Scalar | None:
-    """Turn what h5py gives for an attribute into a Python text or number; None if it is neither."""
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(())[()]
+    """What h5py gives for an attribute as a Python text or number; None if it is neither."""
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.reshape(-1)[0].item() if value.dtype.kind != "O" else value.reshape(-1)[0]
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
+        value = value.decode("utf-8", errors="replace")
     return value if isinstance(value, str | bool | int | float) else None
-
-
-def _why_not_open(path: Path, error: OSError) -> str:
-    text = str(error)
-    if "truncated" in text:
-        return f"is truncated: {text}"
-    if "signature not found" in text:
-        return "is not an HDF5 file" if path.stat().st_size else "is empty (0 bytes)"
-    return f"cannot be opened: {error.strerror or text}"

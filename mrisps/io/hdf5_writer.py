@@ -8,9 +8,9 @@ once the file is closed.
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import h5py
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import atomic_path
 from mrisps.io.acquisition import Scalar
-from mrisps.io.writers import AtomicWriter
 
 __all__ = ["Hdf5Writer"]
 
@@ -26,84 +25,73 @@ _RECORD_CHUNK = 64
 _T = TypeVar("_T")
 
 
-class Hdf5Writer(AtomicWriter):
+class Hdf5Writer(contextlib.ExitStack):
     """An HDF5 file that appears under its name, complete, when the ``with`` block ends without an exception.
 
-    Parameters
-    ----------
-    path
-        The destination; what is there stays until the block has ended well.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written: folder missing or read-only, disk full.
+    What is there stays until then. A FileError if the folder is missing or read-only, or the disk is full.
     """
 
     def __init__(self, path: Path | str) -> None:
+        super().__init__()
         self.path = Path(path)
-        self._sink: _Sink | None = None
-        self._hdf5: h5py.File | None = None
+        self._opened: tuple[h5py.File, _Sink] | None = None
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        temporary = stack.enter_context(atomic_path(self.path))
-        raw = stack.enter_context(temporary.open("w+b", buffering=0))
-        self._sink = _Sink(raw)
-        stack.enter_context(_checked_at_end(self._sink))  # after HDF5 has closed, before the file is renamed
-        # v108: attributes may be larger than 64 kB, and every HDF5 since 2008 reads the file.
-        self._hdf5 = stack.enter_context(h5py.File(self._sink, "w", libver=("v108", "v110")))
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            sink = _Sink(stack.enter_context(temporary.open("w+b", buffering=0)))
+            # after HDF5 has closed, before the file is renamed
+            stack.push(lambda kind, *_: sink.check() if kind is None else None)
+            # v108: attributes may be larger than 64 kB, and every HDF5 since 2008 reads the file
+            self._opened = stack.enter_context(h5py.File(sink, "w", libver=("v108", "v110"))), sink
+            self.push(stack.pop_all())
+        return self
 
     def create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         """Make room for a data set that is written part after part; each part of the first axis is one chunk."""
         chunks = (1, *shape[1:]) if len(shape) > 1 and math.prod(shape[1:]) * dtype.itemsize < 1 << 32 else None
-        self._file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks)
-        self._check()
+        self._do(lambda file: file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks))
 
     def write_part(self, name: str, index: int, values: NDArray[np.generic]) -> None:
         """Write the part at ``index`` of the first axis."""
-        self._file[name][index] = values
-        self._check()
+        self._do(lambda file: file[name].__setitem__(index, values))
 
     def write(self, name: str, values: NDArray[np.generic] | bytes) -> None:
         """Write a whole data set."""
-        self._file.create_dataset(name, data=values)
-        self._check()
+        self._do(lambda file: file.create_dataset(name, data=values))
 
     def create_records(self, name: str, dtype: np.dtype[np.void]) -> None:
         """Make room for records that are appended block after block; groups in the name are made."""
-        self._file.create_dataset(name, shape=(0,), maxshape=(None,), dtype=dtype, chunks=(_RECORD_CHUNK,))
-        self._check()
+        options = {"maxshape": (None,), "chunks": (_RECORD_CHUNK,)}
+        self._do(lambda file: file.create_dataset(name, shape=(0,), dtype=dtype, **options))
 
     def append_records(self, name: str, records: NDArray[np.void]) -> None:
         """Append records."""
-        dataset = self._file[name]
-        n_before = dataset.shape[0]
-        dataset.resize(n_before + len(records), axis=0)
-        dataset[n_before:] = records
-        self._check()
 
-    def write_texts(self, name: str, texts: Sequence[bytes]) -> None:
+        def append(file: h5py.File) -> None:
+            n_before = len(file[name])
+            file[name].resize(n_before + len(records), axis=0)
+            file[name][n_before:] = records
+
+        self._do(append)
+
+    def write_texts(self, name: str, texts: list[bytes]) -> None:
         """Write a one-dimensional data set of texts of variable length."""
         # called ASCII whatever they are: the HDF5 library has no conversion between the two, and C++ programs ask for ASCII
-        self._file.create_dataset(name, data=np.asarray(texts, dtype=object), dtype=h5py.string_dtype("ascii"))
-        self._check()
+        kind, data = h5py.string_dtype("ascii"), np.asarray(texts, dtype=object)
+        self._do(lambda file: file.create_dataset(name, data=data, dtype=kind))
 
     def set_attributes(self, attributes: Mapping[str, Scalar]) -> None:
         """Write attributes of the file."""
-        for name, value in attributes.items():
-            self._file.attrs[name] = value
-        self._check()
+        self._do(lambda file: file.attrs.update(attributes))
 
-    @property
-    def _file(self) -> h5py.File:
-        if self._hdf5 is None:
+    def _do(self, action: Callable[[h5py.File], object]) -> None:
+        """Do something, and raise the first error of the disk, if there was one: there is no use in going on."""
+        if self._opened is None:
             raise ValueError(f"{self.path} is not open: use `with`")
-        return self._hdf5
-
-    def _check(self) -> None:
-        """Raise the first error of the disk, if there was one: there is no use in going on."""
-        if self._sink is not None:
-            self._sink.check()
+        file, sink = self._opened
+        action(file)
+        sink.check()
 
 
 class _Sink(io.RawIOBase):
@@ -166,9 +154,3 @@ class _Sink(io.RawIOBase):
         except BaseException as error:
             self._error = error
             return None
-
-
-@contextlib.contextmanager
-def _checked_at_end(sink: _Sink) -> Iterator[None]:
-    yield
-    sink.check()

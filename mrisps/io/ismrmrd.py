@@ -8,41 +8,48 @@ Source: S. J. Inati et al., *ISMRM Raw Data Format: A Proposed Standard for MRI 
 https://ismrmrd.readthedocs.io.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
-from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.raw_file import RawFile
-from mrisps.io.readouts import CALIBRATION, CALIBRATION_AND_IMAGING, COUNTERS, IMAGING, NOISE, RawGrid, Readouts
+from mrisps.io.ismrmrd_header import IsmrmrdHeader, parsed_header
+from mrisps.io.raw_file import (
+    CALIBRATION,
+    CALIBRATION_AND_IMAGING,
+    COUNTERS,
+    NOISE,
+    Average,
+    Ints,
+    RawFile,
+    flagged,
+    kinds_of,
+    table_of,
+)
 
 __all__ = ["IsmrmrdFile", "ismrmrd_groups"]
 
-_FIELD_OF = MappingProxyType(
-    {
-        **{"line": "kspace_encode_step_1", "partition": "kspace_encode_step_2", "n_coils": "active_channels"},
-        **{"n_samples": "number_of_samples", "is_reversed": "flags"},
-    }
-)
-_REVERSE = 22
-# Bits of ``flags``, counted from 1, that make a readout something else than imaging; the first that is set decides.
-_KIND_OF_FLAG = {
-    **{19: NOISE, 23: 4, 24: 5, 26: 6, 28: 6, 27: 7, 29: 8, 30: 9, 31: 9},
-    **{20: CALIBRATION, 21: CALIBRATION_AND_IMAGING},
+_FIELD_OF = {"line": "kspace_encode_step_1", "partition": "kspace_encode_step_2"}  # in ``idx``; others have our name
+_HEAD_FIELD_OF = {
+    **{"encoding": "encoding_space_ref", "n_coils": "active_channels", "n_samples": "number_of_samples"},
+    **{"center_sample": "center_sample", "discard_pre": "discard_pre", "discard_post": "discard_post"},
+    **{
+        "position_mm": "position",
+        "y_direction": "read_dir",
+        "x_direction": "phase_dir",
+        "slice_direction": "slice_dir",
+    },
 }
-_COMPRESSED = range(53, 57)
-_HEAD_FIELDS = (
-    *("flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample"),
-    *("encoding_space_ref", "trajectory_dimensions", "sample_time_us", "position", "read_dir", "phase_dir"),
-    *("slice_dir", "idx"),
-)
+# Bits of ``flags`` (in the standard counted from 1) that make a readout something else than imaging; the first decides.
+_KIND_OF_BIT = {
+    **{18: NOISE, 22: 4, 23: 5, 25: 6, 27: 6, 26: 7, 28: 8, 29: 9, 30: 9},
+    **{19: CALIBRATION, 20: CALIBRATION_AND_IMAGING},
+}
+_REVERSE, _COMPRESSED = 21, range(52, 56)
 _MAX_ACQUISITIONS = 1 << 24
 _MAX_BLOCK_BYTES = 8 << 30
 
@@ -67,14 +74,11 @@ class IsmrmrdFile(RawFile):
     """
 
     format = "ISMRMRD"
+    _record = "acquisition"
+    _field_of = MappingProxyType({**_FIELD_OF, **_HEAD_FIELD_OF, "is_reversed": "flags"})
 
     def __init__(
-        self,
-        path: Path | str,
-        *,
-        encoding: int = 0,
-        average: Literal["mean", "separate"] = "mean",
-        group: str | None = None,
+        self, path: Path | str, *, encoding: int = 0, average: Average = "mean", group: str | None = None
     ) -> None:
         self._file = Hdf5Reader(path)
         self.path = self._file.path
@@ -88,26 +92,29 @@ class IsmrmrdFile(RawFile):
         """Close the file. Harmless when done twice."""
         self._file.close()
 
-    def _read_metadata(self, encoding: int, average: Literal["mean", "separate"], group: str | None) -> None:
-        self._group = self._choose_group(group)
-        self._interpret(self._file.read_text(f"{self._group}/xml"), self._read_heads, encoding, average)
+    def _read_metadata(self, encoding: int, average: Average, group: str | None) -> None:
+        groups = ismrmrd_groups(self._file)
+        chosen = groups[0] if group is None and len(groups) == 1 else group
+        if chosen not in groups:
+            message = (
+                f"expected {group or 'one group'} with acquisitions (data and xml), has: {', '.join(groups) or 'none'}"
+            )
+            raise self._error("group", message)
+        self._group = str(chosen)
+        self._interpret(self._file.read_text(f"{chosen}/xml"), self._read_heads(), encoding, average)
 
     def _interpret(
-        self,
-        header_xml: bytes,
-        read_heads: Callable[[], NDArray[np.void]],
-        encoding: int = 0,
-        average: Literal["mean", "separate"] = "mean",
+        self, header_xml: bytes, heads: NDArray[np.void], encoding: int = 0, average: Average = "mean"
     ) -> None:
         """Set all attributes from the header's text and the heads of the acquisitions."""
-        self.header_xml: bytes = header_xml
-        try:
-            header = IsmrmrdHeader.from_xml(self.header_xml, encoding)
-        except ValueError as error:
-            raise FileError(self.path, str(error), field=f"{self._group}/xml") from error
+        self.header_xml = header_xml
+        header = parsed_header(self.path, header_xml, f"{self._group}/xml", encoding)
         if header.trajectory != "cartesian":
             raise self._error("trajectory", f"is {header.trajectory or 'not stated'}; only Cartesian is supported")
-        self._sort(self._readouts_of(read_heads()), self._grid(header), header, encoding=encoding, average=average)
+        self._sort(self._table(heads), header, encoding=encoding, average=average)
+        if header.n_coils not in (None, self.n_coils):
+            message = f"the header says {header.n_coils}, the acquisitions have {self.n_coils}"
+            raise self._error("receiverChannels", message)
         attributes: dict[str, Scalar] = {**header.user_parameters, **self.attributes}
         acquisition = attributes.get("acquisition")  # what fastMRI's files call the contrast; our writer keeps it
         self.contrast = acquisition if isinstance(acquisition, str) else header.protocol_name
@@ -116,116 +123,40 @@ class IsmrmrdFile(RawFile):
             attributes["patient_id"] = header.patient_id
         self.attributes = MappingProxyType(attributes)
         self.notes = (*self._notes(header, encoding), *self.notes)
-        if header.n_coils not in (None, self.n_coils):
-            message = f"the header says {header.n_coils}, the acquisitions have {self.n_coils}"
-            raise self._error("receiverChannels", message)
-
-    def _choose_group(self, group: str | None) -> str:
-        groups = ismrmrd_groups(self._file)
-        if group is None and len(groups) == 1:
-            return groups[0]
-        if group not in groups:
-            known = ", ".join(groups) or "none"
-            wanted = "one group" if group is None else group
-            raise self._error("group", f"expected {wanted} with acquisitions (data and xml), has: {known}")
-        return str(group)
-
-    def _grid(self, header: IsmrmrdHeader) -> RawGrid:
-        n_y, n_x, n_z = header.encoded_matrix
-        if header.line_limits is None:
-            raise self._error(_FIELD_OF["line"], "is missing: the line of the k-space centre is unknown")
-        limits = {"line": header.line_limits, **header.counter_limits}
-        if header.partition_limits is not None:
-            limits["partition"] = header.partition_limits
-        if n_z > 1 and header.partition_limits is None:
-            raise self._error(_FIELD_OF["partition"], "is missing: the partition of the k-space centre is unknown")
-        center_partition = 0 if header.partition_limits is None else header.partition_limits[2]
-        return RawGrid(
-            n_y=n_y,
-            n_x=n_x,
-            n_z=n_z,
-            center_line=header.line_limits[2],
-            center_partition=center_partition,
-            limits={name: (low, high) for name, (low, high, _) in limits.items() if name in COUNTERS},
-        )
 
     def _read_heads(self) -> NDArray[np.void]:
         name = f"{self._group}/data"
-        n_values = self._file.shape(name)[0]
+        (n_values, *_) = self._file.shape(name) or (0,)
         if not 0 < n_values <= _MAX_ACQUISITIONS:
             raise self._error(name, f"has {n_values} acquisitions, expected 1 to {_MAX_ACQUISITIONS}")
         if "data" not in (self._file.dtype(name).names or ()):
             raise self._error(name, f"expected records with head and data, got {self._file.dtype(name)}")
         return self._file.read_record_member(name, "head")
 
-    def _readouts_of(self, head: NDArray[np.void]) -> Readouts:
-        name = f"{self._group}/data"
-        fields = head.dtype.names or ()
-        counters = head["idx"].dtype.names or () if "idx" in fields else ()
-        missing = [field for field in _HEAD_FIELDS if field not in fields]
-        missing += [field for ours in COUNTERS if (field := _FIELD_OF.get(ours, ours)) not in counters]
-        if missing:
-            raise self._error(f"{name}/head", f"the acquisition header lacks {', '.join(missing)}")
+    def _table(self, head: NDArray[np.void]) -> NDArray[np.void]:
         try:
-            return self._readouts(head)
-        except (ValueError, TypeError) as error:  # a member of another type or shape
-            raise self._error(f"{name}/head", f"the acquisition header is damaged: {error}") from error
-
-    def _readouts(self, head: NDArray[np.void]) -> Readouts:
-        n = len(head)
-
-        def integers(values: NDArray[np.generic]) -> NDArray[np.int64]:
-            if values.dtype.kind not in "ui":
-                raise TypeError(f"expected integers, got {values.dtype}")
-            return values.astype(np.int64).reshape(n)
-
-        def triples(field: str) -> NDArray[np.float64]:
-            return head[field].astype(np.float64).reshape(n, 3)
-
-        flags = head["flags"].astype(np.uint64).reshape(n)
-
-        def flagged(flag: int) -> NDArray[np.bool_]:
-            return np.asarray((flags >> np.uint64(flag - 1)) & np.uint64(1) != 0, np.bool_)
-
-        kind = np.full(n, IMAGING, np.int64)
-        for flag, value in reversed(_KIND_OF_FLAG.items()):
-            kind[flagged(flag)] = value
-        readouts = Readouts(
-            source=self.path,
-            record="acquisition",
-            field_names=_FIELD_OF,
-            kind=kind,
-            encoding=integers(head["encoding_space_ref"]),
-            counters={ours: integers(head["idx"][_FIELD_OF.get(ours, ours)]) for ours in COUNTERS},
-            n_coils=integers(head["active_channels"]),
-            n_samples=integers(head["number_of_samples"]),
-            center_sample=integers(head["center_sample"]),
-            discard_pre=integers(head["discard_pre"]),
-            discard_post=integers(head["discard_post"]),
-            is_reversed=flagged(_REVERSE),
-            dwell_us=np.nan_to_num(
-                head["sample_time_us"].astype(np.float64).reshape(n), nan=0.0, posinf=0.0, neginf=0.0
-            ),
-            position_mm=triples("position"),
-            y_direction=triples("read_dir"),
-            x_direction=triples("phase_dir"),
-            slice_direction=triples("slice_dir"),
-        )
-        for flag in _COMPRESSED:
-            if flagged(flag).any():
-                message = f"its samples are compressed (flag {flag}), which is not supported"
-                raise readouts.error(np.flatnonzero(flagged(flag))[0], "flags", message)
-        with_trajectory = integers(head["trajectory_dimensions"]) > 0
-        with_trajectory &= readouts.where(IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING)
-        if with_trajectory.any():
-            message = "has a trajectory, but the header says Cartesian"
-            raise readouts.error(np.flatnonzero(with_trajectory)[0], "trajectory_dimensions", message)
+            flags = head["flags"].astype(np.uint64)
+            kinds = kinds_of(flags, _KIND_OF_BIT)
+            dwell = np.nan_to_num(head["sample_time_us"].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+            columns = {ours: head["idx"][_FIELD_OF.get(ours, ours)] for ours in COUNTERS}
+            columns |= {ours: head[theirs] for ours, theirs in _HEAD_FIELD_OF.items()}
+            columns |= {"kind": kinds, "is_reversed": flagged(flags, _REVERSE), "dwell_us": dwell}
+            readouts = table_of(columns)
+            with_trajectory = (head["trajectory_dimensions"] > 0) & (kinds < NOISE)
+        except (ValueError, TypeError, IndexError) as error:  # a member is missing, or of another type or shape
+            raise self._error(f"{self._group}/data/head", f"the acquisition header is damaged: {error}") from error
+        everything = np.arange(len(head))
+        for bit in _COMPRESSED:
+            message = f"its samples are compressed (flag {bit + 1}), which is not supported"
+            self._refuse(everything, flagged(flags, bit), "flags", message)
+        message = "has a trajectory, but the header says Cartesian"
+        self._refuse(everything, with_trajectory, "trajectory_dimensions", message)
         return readouts
 
-    def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
+    def _samples(self, numbers: Ints) -> NDArray[np.complex64]:
         """Samples (readout, coil, sample) of readouts of one size."""
-        readouts, name = self.readouts, f"{self._group}/data"
-        n_coils, n_samples = int(readouts.n_coils[numbers[0]]), int(readouts.n_samples[numbers[0]])
+        first, name = self.readouts[numbers[0]], f"{self._group}/data"
+        n_coils, n_samples = int(first["n_coils"]), int(first["n_samples"])
         n_floats = 2 * n_coils * n_samples
         if len(numbers) * n_floats * 4 > _MAX_BLOCK_BYTES:
             raise self._error(name, f"{len(numbers)} acquisitions of {n_coils} x {n_samples} in one piece")
@@ -234,12 +165,9 @@ class IsmrmrdFile(RawFile):
         for rows in _strided_runs(numbers):
             block = self._file.read_records(name, rows)["data"]
             lengths = np.fromiter((np.size(part) for part in block), np.int64, len(block))
-            if (lengths != n_floats).any():
-                bad = int(np.flatnonzero(lengths != n_floats)[0])
-                message = (
-                    f"has {lengths[bad]} numbers, the head says {n_coils} channels of {n_samples} samples: {n_floats}"
-                )
-                raise readouts.error(numbers[done + bad], "data", message)
+            expected = f"{n_coils} channels of {n_samples} samples: {n_floats}"
+            message = f"has {{}} numbers, the head says {expected}"
+            self._refuse(numbers[done : done + len(block)], lengths != n_floats, "data", message, lengths)
             part = values[done : done + len(block)]
             if block.dtype != object:
                 part[:] = block
@@ -253,44 +181,34 @@ class IsmrmrdFile(RawFile):
             yield f"encoding {encoding} of {header.n_encodings}"
         if header.encoded_fov_mm is None or header.recon_fov_mm is None:
             yield "the header has no fields of view: readout oversampling is unknown"
-        if header.crop != header.recon_matrix[:2]:
-            yield (
-                f"the header asks for {header.recon_matrix[0]} x {header.recon_matrix[1]} pixels; its field of view has "
-                f"{header.crop[0]} x {header.crop[1]} of the encoded size"
-            )
+        (n_y, n_x, _), crop = header.recon_matrix, header.crop
+        if crop != (n_y, n_x):
+            fov = f"its field of view has {crop[0]} x {crop[1]} of the encoded size"
+            yield f"the header asks for {n_y} x {n_x} pixels; {fov}"
         if self._geometry(self.images[0]) is None:
             yield "the position or the directions of the slices are unknown or contradict each other"
-        if self.readouts.where(NOISE).any() and (self.readouts.dwell_us <= 0).any():
+        if (self.readouts["kind"] == NOISE).any() and (self.readouts["dwell_us"] <= 0).any():
             yield "the noise scan is not used: its sample time, or that of the image, is unknown"
 
 
 def ismrmrd_groups(source: Path | str | Hdf5Reader) -> tuple[str, ...]:
-    """Names of the groups at the top level of an HDF5 file that have acquisitions.
-
-    Raises
-    ------
-    FileError
-        The file cannot be read.
-    """
+    """Names of the groups at the top level of an HDF5 file that have acquisitions; a FileError if it cannot be read."""
     if not isinstance(source, Hdf5Reader):
         with Hdf5Reader(source) as file:
             return ismrmrd_groups(file)
-    return tuple(
-        name
-        for name in source.names()
-        if source.has(f"{name}/data") and source.has(f"{name}/xml") and not source.has(f"{name}/header")
-    )
+
+    def has(*paths: str) -> bool:
+        return all(map(source.has, paths))
+
+    return tuple(g for g in source.names() if has(f"{g}/data", f"{g}/xml") and not has(f"{g}/header"))
 
 
-def _strided_runs(numbers: NDArray[np.int64]) -> Iterator[slice]:
+def _strided_runs(numbers: Ints) -> Iterator[slice]:
     """Ascending numbers as slices with a step: interleaved slices are then read in one piece, too."""
     start = 0
     while start < len(numbers):
-        if start + 1 == len(numbers):
-            yield slice(int(numbers[start]), int(numbers[start]) + 1)
-            return
-        step = int(numbers[start + 1] - numbers[start])
         steps = np.diff(numbers[start:])
+        step = int(steps[0]) if len(steps) else 1
         other = np.flatnonzero(steps != step)
         n = 1 + (len(steps) if len(other) == 0 else int(other[0]))
         yield slice(int(numbers[start]), int(numbers[start + n - 1]) + 1, step)

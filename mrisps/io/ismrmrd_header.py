@@ -8,8 +8,11 @@ Source: the schema ``ismrmrd.xsd`` of ISMRMRD 1.x, https://ismrmrd.readthedocs.i
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -18,33 +21,37 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 
-__all__ = ["IsmrmrdHeader", "Limits", "header_of", "rewritten"]
+__all__ = ["IsmrmrdHeader", "Limits", "header_of", "parsed_header", "rewritten"]
 
 Limits = tuple[int, int, int]
 """(minimum, maximum, center) of a counter."""
 
 _NAMESPACE = "http://www.ismrm.org/ISMRMRD"
 _MAX_HEADER_BYTES = 1 << 20
-_STEP_1, _STEP_2 = "kspace_encoding_step_1", "kspace_encoding_step_2"
-_COUNTERS = (_STEP_1, _STEP_2, "average", "slice", "contrast", "phase", "repetition", "set", "segment")
+_STEPS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
+_COUNTERS = (*_STEPS, "average", "slice", "contrast", "phase", "repetition", "set", "segment")
+_LIMITS = ("minimum", "maximum", "center")
 _SYSTEM, _MEASUREMENT = "acquisitionSystemInformation", "measurementInformation"
-_TEXTS = {
-    "subjectInformation": ("patientName", "patientWeight_kg", "patientBirthdate", "patientGender"),
+# The elements that are used, in the order of the schema.
+_SCHEMA = {
+    "subjectInformation": ("patientName", "patientWeight_kg", "patientID", "patientBirthdate", "patientGender"),
     "studyInformation": (
         *("studyDate", "studyTime", "studyID", "accessionNumber", "referringPhysicianName", "studyDescription"),
         *("studyInstanceUID", "bodyPartExamined"),
     ),
-    _MEASUREMENT: ("measurementID", "seriesDate", "seriesTime", "seriesDescription", "frameOfReferenceUID"),
-    _SYSTEM: ("systemVendor", "systemModel", "institutionName", "stationName", "deviceSerialNumber"),
+    _MEASUREMENT: (
+        *("measurementID", "seriesDate", "seriesTime", "patientPosition", "protocolName", "seriesDescription"),
+        "frameOfReferenceUID",
+    ),
+    _SYSTEM: (
+        *("systemVendor", "systemModel", "systemFieldStrength_T", "relativeReceiverNoiseBandwidth"),
+        *("receiverChannels", "institutionName", "stationName", "deviceSerialNumber"),
+    ),
+    "experimentalConditions": ("H1resonanceFrequency_Hz",),
+    "encoding": (),
     "sequenceParameters": ("TR", "TE", "TI", "flipAngle_deg", "sequence_type"),
 }
-_IN_ORDER = (  # of the schema; what is not named comes after it, as it is
-    *("subjectInformation", "studyInformation", _MEASUREMENT, _SYSTEM, "experimentalConditions", "encoding"),
-    *("sequenceParameters", "userParameters", "measurementID", "seriesDate", "seriesTime", "patientPosition"),
-    *("protocolName", "seriesDescription", "frameOfReferenceUID", "systemVendor", "systemModel"),
-    *("systemFieldStrength_T", "relativeReceiverNoiseBandwidth", "receiverChannels", "institutionName"),
-    *("stationName", "deviceSerialNumber"),
-)
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -53,32 +60,22 @@ class IsmrmrdHeader:
 
     Parameters
     ----------
-    encoded_matrix
-        Samples of the encoded space.
-    recon_matrix
-        Pixels of the image that is to be cut out of it.
+    encoded_matrix, recon_matrix
+        Samples of the encoded space, and pixels of the image that is to be cut out of it.
     encoded_fov_mm, recon_fov_mm
         Fields of view in mm; None if the header has none, or zeros, which stand for unknown.
-    line_limits, partition_limits
-        (minimum, maximum, center) of the first and of the second phase-encoding counter.
-    counter_limits
-        Likewise, of the other counters: ``slice``, ``contrast``, ``average`` and so on.
+    line_limits, partition_limits, counter_limits
+        (minimum, maximum, center) of the first and of the second phase-encoding counter, and of the others by name.
     trajectory
         For example ``"cartesian"``.
-    n_coils
-        Receiver channels.
-    field_strength_t
-        In tesla.
-    resonance_frequency_hz
-        Of hydrogen; None if the header has 0, which stands for unknown.
+    n_coils, field_strength_t, resonance_frequency_hz, patient_id, patient_position, protocol_name
+        As the header has them; None where it does not, or has a frequency of 0.
     relative_receiver_noise_bandwidth
         Effective over nominal bandwidth of the noise scan.
     calibration_mode
         ``"embedded"``, ``"interleaved"``, ``"separate"``, ``"external"`` or ``"other"``.
     acceleration
         Along the first and the second phase-encoding direction.
-    patient_id, patient_position, protocol_name
-        As the header has them.
     user_parameters
         Names and values of the user parameters; a name that occurs twice is left out.
     n_encodings
@@ -119,15 +116,14 @@ class IsmrmrdHeader:
         """Encoded over reconstructed field of view along the readout; 1 where they are unknown or make no sense."""
         if self.encoded_fov_mm is None or self.recon_fov_mm is None:
             return 1.0
-        ratio = self.encoded_fov_mm[0] / self.recon_fov_mm[0]
-        return ratio if ratio >= 1 else 1.0
+        return max(1.0, self.encoded_fov_mm[0] / self.recon_fov_mm[0])
 
     @property
     def crop(self) -> tuple[int, int]:
         """(y, x): how many pixels of the encoded image the reconstructed field of view has, at most all of them.
 
-        Where the fields of view are unknown, or the reconstructed pixels have the size of the encoded ones, that is the
-        reconstructed matrix. A larger reconstructed matrix (interpolation) does not make the crop larger.
+        Where the fields of view are unknown, that is the reconstructed matrix. A larger reconstructed matrix (interpolation) does
+        not make the crop larger.
         """
         if self.encoded_fov_mm is None or self.recon_fov_mm is None:
             return self.recon_matrix[0], self.recon_matrix[1]
@@ -138,9 +134,7 @@ class IsmrmrdHeader:
     @classmethod
     def for_shape(cls, shape: tuple[int, int], recon_shape: tuple[int, int] | None = None) -> "IsmrmrdHeader":
         """Make the header of k-space of this size (y, x) whose fields of view are unknown."""
-        recon = shape if recon_shape is None else recon_shape
-        limits = (0, shape[1] - 1, shape[1] // 2)
-        return cls((shape[0], shape[1], 1), (recon[0], recon[1], 1), line_limits=limits)
+        return cls((*shape, 1), (*(recon_shape or shape), 1), line_limits=(0, shape[1] - 1, shape[1] // 2))
 
     @classmethod
     def from_xml(cls, text: bytes, encoding: int = 0) -> "IsmrmrdHeader":
@@ -157,23 +151,22 @@ class IsmrmrdHeader:
         if not 0 <= encoding < max(1, len(encodings)):
             raise ValueError(f"encoding: expected 0 to {max(0, len(encodings) - 1)}, got {encoding}")
         chosen = encodings[encoding] if encodings else root
-        triples = {name: _limits(chosen, name) for name in _COUNTERS}
-        limits = {name: triple for name, triple in triples.items() if triple is not None}
+        found = {name: _numbers(chosen, f"encodingLimits/{name}", _LIMITS) for name in _COUNTERS}
+        limits = {name: (int(t[0]), int(t[1]), int(t[2])) for name, t in found.items() if t is not None}
         n_coils = _number(root, f"{_SYSTEM}/receiverChannels")
-        frequency = _number(root, "experimentalConditions/H1resonanceFrequency_Hz")
-        factors = [_number(chosen, f"parallelImaging/accelerationFactor/{step}") for step in (_STEP_1, _STEP_2)]
-        return cls(
+        factors = [_number(chosen, f"parallelImaging/accelerationFactor/{step}") for step in _STEPS]
+        header = cls(
             encoded_matrix=_matrix(chosen, "encodedSpace"),
             recon_matrix=_matrix(chosen, "reconSpace"),
             encoded_fov_mm=_field_of_view(chosen, "encodedSpace"),
             recon_fov_mm=_field_of_view(chosen, "reconSpace"),
-            line_limits=limits.pop(_STEP_1, None),
-            partition_limits=limits.pop(_STEP_2, None),
+            line_limits=limits.pop(_STEPS[0], None),
+            partition_limits=limits.pop(_STEPS[1], None),
             counter_limits=limits,
             trajectory=_find(chosen, "trajectory"),
             n_coils=None if n_coils is None else int(n_coils),
             field_strength_t=_number(root, f"{_SYSTEM}/systemFieldStrength_T"),
-            resonance_frequency_hz=int(frequency) if frequency else None,
+            resonance_frequency_hz=int(_number(root, "experimentalConditions/H1resonanceFrequency_Hz") or 0) or None,
             relative_receiver_noise_bandwidth=_number(root, f"{_SYSTEM}/relativeReceiverNoiseBandwidth"),
             calibration_mode=_find(chosen, "parallelImaging/calibrationMode"),
             acceleration=None if factors[0] is None else (int(factors[0]), int(factors[1] or 1)),
@@ -182,80 +175,94 @@ class IsmrmrdHeader:
             protocol_name=_find(root, f"{_MEASUREMENT}/protocolName"),
             user_parameters=_user_parameters(root),
             n_encodings=max(1, len(encodings)),
-            texts={
-                f"{group}/{name}": value
-                for group, names in _TEXTS.items()
-                for name in names
-                if (value := _find(root, f"{group}/{name}"))
-            },
         )
+        paths = [f"{group}/{name}" for group, names in _SCHEMA.items() for name in names]
+        others = [path for path in paths if path not in header._named()]
+        return replace(header, texts={path: value for path in others if (value := _find(root, path)) is not None})
 
     def to_xml(self) -> bytes:
         """Write a minimal header that is valid by the ISMRMRD schema; what is unknown but required is 0."""
+        return _text(self._tree())
+
+    def _tree(self) -> ElementTree.Element:
         root = ElementTree.Element("ismrmrdHeader", {"xmlns": _NAMESPACE})
-        _add(root, "subjectInformation", {"patientID": self.patient_id})
-        if self.patient_position is not None:  # which the schema requires in this group, and nobody may invent
-            _add(root, _MEASUREMENT, {"patientPosition": self.patient_position, "protocolName": self.protocol_name})
-        system = {
-            "systemFieldStrength_T": self.field_strength_t,
-            "relativeReceiverNoiseBandwidth": self.relative_receiver_noise_bandwidth,
-            "receiverChannels": self.n_coils,
-        }
-        _add(root, _SYSTEM, system)
-        _add(root, "experimentalConditions", {"H1resonanceFrequency_Hz": self.resonance_frequency_hz or 0})
-        encoding = ElementTree.SubElement(root, "encoding")
-        spaces = (
-            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
-            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
-        )
-        for name, matrix, fov in spaces:
-            space = ElementTree.SubElement(encoding, name)
-            for tag, values in (("matrixSize", matrix), ("fieldOfView_mm", fov or (0.0, 0.0, 0.0))):
-                _add(space, tag, dict(zip("xyz", values, strict=True)))
-        limits = ElementTree.SubElement(encoding, "encodingLimits")
-        counters = {_STEP_1: self.line_limits, _STEP_2: self.partition_limits, **self.counter_limits}
-        for name, triple in counters.items():
-            if triple is not None:
-                _add(limits, name, dict(zip(("minimum", "maximum", "center"), triple, strict=True)))
-        ElementTree.SubElement(encoding, "trajectory").text = self.trajectory or "other"
-        if self.acceleration is not None:
-            parallel = ElementTree.SubElement(encoding, "parallelImaging")
-            _add(parallel, "accelerationFactor", dict(zip((_STEP_1, _STEP_2), self.acceleration, strict=True)))
-            if self.calibration_mode is not None:
-                ElementTree.SubElement(parallel, "calibrationMode").text = self.calibration_mode
+        for path, value in self._leaves():
+            element = root
+            if value is None:
+                continue
+            for tag in path.split("/"):
+                inner = element.find(tag)
+                element = ElementTree.SubElement(element, tag) if inner is None else inner
+            element.text = _shown(value)
         if self.user_parameters:
             _append_user_parameters(root, self.user_parameters)
-        _add_texts(root, self.texts)
-        text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-        return text
+        return root
+
+    def _named(self) -> dict[str, Scalar | None]:
+        """Elements outside the encoding that have a field."""
+        return {
+            "subjectInformation/patientID": self.patient_id,
+            f"{_MEASUREMENT}/patientPosition": self.patient_position,
+            f"{_MEASUREMENT}/protocolName": self.protocol_name,
+            f"{_SYSTEM}/systemFieldStrength_T": self.field_strength_t,
+            f"{_SYSTEM}/relativeReceiverNoiseBandwidth": self.relative_receiver_noise_bandwidth,
+            f"{_SYSTEM}/receiverChannels": self.n_coils,
+            "experimentalConditions/H1resonanceFrequency_Hz": self.resonance_frequency_hz or 0,
+        }
+
+    def _leaves(self) -> Iterator[tuple[str, Scalar | None]]:
+        """Path and value of every element, in the order of the schema; None for what is not known."""
+        values = {**self.texts, **self._named()}
+        for group, names in _SCHEMA.items():
+            # the schema requires a patient position in this group, and nobody may invent one
+            if group != _MEASUREMENT or self.patient_position is not None:
+                yield from ((path, values.get(path)) for name in names if (path := f"{group}/{name}"))
+            if group == "encoding":
+                yield from ((f"encoding/{path}", value) for path, value in self._encoding())
+
+    def _encoding(self) -> Iterator[tuple[str, Scalar | None]]:
+        def named(path: str, names: Sequence[str], values: Sequence[float]) -> Iterator[tuple[str, float]]:
+            return ((f"{path}/{name}", value) for name, value in zip(names, values, strict=True))
+
+        for space, matrix, fov in (
+            ("encodedSpace", self.encoded_matrix, self.encoded_fov_mm),
+            ("reconSpace", self.recon_matrix, self.recon_fov_mm),
+        ):
+            yield from named(f"{space}/matrixSize", "xyz", matrix)
+            yield from named(f"{space}/fieldOfView_mm", "xyz", fov or (0.0, 0.0, 0.0))
+        yield "encodingLimits", ""
+        limits = {_STEPS[0]: self.line_limits, _STEPS[1]: self.partition_limits, **self.counter_limits}
+        for counter, triple in limits.items():
+            if triple is not None:
+                yield from named(f"encodingLimits/{counter}", _LIMITS, triple)
+        yield "trajectory", self.trajectory or "other"
+        if self.acceleration is not None:
+            yield from named("parallelImaging/accelerationFactor", _STEPS, self.acceleration)
+            yield "parallelImaging/calibrationMode", self.calibration_mode
 
 
-def header_of(file: Hdf5Reader, name: str = "ismrmrd_header") -> "tuple[IsmrmrdHeader | None, bytes | None]":
-    """Read the header in a data set of an HDF5 file, and its text; None where there is none.
-
-    Raises
-    ------
-    FileError
-        It is damaged; see `IsmrmrdHeader.from_xml`.
-    """
+def header_of(
+    file: Hdf5Reader, name: str = "ismrmrd_header", encoding: int = 0
+) -> tuple[IsmrmrdHeader | None, bytes | None]:
+    """Read the header in a data set of an HDF5 file, and its text; None where there is none. A FileError if it is damaged."""
     if not file.has(name):
         return None, None
     text = file.read_text(name)
+    return parsed_header(file.path, text, name, encoding), text
+
+
+def parsed_header(path: Path, text: bytes, field: str, encoding: int = 0) -> IsmrmrdHeader:
+    """`IsmrmrdHeader.from_xml` for the text of a file, with a FileError."""
     try:
-        return IsmrmrdHeader.from_xml(text), text
+        return IsmrmrdHeader.from_xml(text, encoding)
     except ValueError as error:
-        raise FileError(file.path, str(error), field=name) from error
+        raise FileError(path, str(error), field=field) from error
 
 
 def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:
     """The header ``text`` with one encoding only, whose matrix and limits are those of ``header``; all else stays as it is.
 
     The number of channels becomes that of ``header``, and user parameters that ``text`` does not have are appended.
-
-    Raises
-    ------
-    ValueError
-        As `IsmrmrdHeader.from_xml`.
     """
     root = _parse_xml(text)  # without prefixes, because not every reader of MRD files knows about namespaces
     root.attrib.clear()
@@ -263,30 +270,16 @@ def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:
     first, *others = root.findall("encoding")
     for other in others:
         root.remove(other)
-    ours = _parse_xml(header.to_xml())
+    ours = header._tree()
     for path in ("encodedSpace/matrixSize", "encodingLimits"):
         target, source = first.find(path), ours.find(f"encoding/{path}")
         if target is not None and source is not None:
             target[:] = list(source)
-    channels = root.find("acquisitionSystemInformation/receiverChannels")
+    channels = root.find(f"{_SYSTEM}/receiverChannels")
     if channels is not None and header.n_coils is not None:
         channels.text = str(header.n_coils)
     _append_user_parameters(root, header.user_parameters)
-    joined: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return joined
-
-
-def _add_texts(root: ElementTree.Element, texts: Mapping[str, str]) -> None:
-    """The elements of ``IsmrmrdHeader.texts``, in the order of the schema."""
-    for path, text in texts.items():
-        group, name = path.split("/")
-        parent = root.find(group)
-        if parent is None and group == _MEASUREMENT:  # without a patient position
-            continue
-        parent = ElementTree.SubElement(root, group) if parent is None else parent
-        ElementTree.SubElement(parent, name).text = _xml_text(text)
-    for parent in (root, *(child for child in root if child.tag in _TEXTS)):
-        parent[:] = sorted(parent, key=lambda e: _IN_ORDER.index(e.tag) if e.tag in _IN_ORDER else len(_IN_ORDER))
+    return _text(root)
 
 
 def _append_user_parameters(root: ElementTree.Element, parameters: Mapping[str, Scalar]) -> None:
@@ -299,8 +292,9 @@ def _append_user_parameters(root: ElementTree.Element, parameters: Mapping[str, 
     for name, value in parameters.items():
         if name not in known:
             tag = "String" if isinstance(value, str) else "Double" if isinstance(value, float) else "Long"
-            shown = int(value) if isinstance(value, bool) else value
-            _add(parent, f"userParameter{tag}", {"name": name, "value": shown})
+            element = ElementTree.SubElement(parent, f"userParameter{tag}")
+            ElementTree.SubElement(element, "name").text = _shown(name)
+            ElementTree.SubElement(element, "value").text = _shown(value)
     order = ("Long", "Double", "String", "Base64")  # the schema's
     parent[:] = sorted(parent, key=lambda element: order.index(element.tag.removeprefix("userParameter")))
 
@@ -325,76 +319,58 @@ def _parse_xml(text: bytes) -> ElementTree.Element:
     return root
 
 
-def _add(parent: ElementTree.Element, tag: str, values: Mapping[str, Scalar | None]) -> None:
-    """An element with these children, unless all are None."""
-    known = {name: value for name, value in values.items() if value is not None}
-    if known:
-        element = ElementTree.SubElement(parent, tag)
-        for name, value in known.items():
-            ElementTree.SubElement(element, name).text = _xml_text(value) if isinstance(value, str) else repr(value)
+def _text(root: ElementTree.Element) -> bytes:
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
 
 
-def _xml_text(text: str) -> str:
-    """Without the characters that XML 1.0 cannot hold."""
-    return "".join(
-        c for c in text if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
+def _shown(value: Scalar) -> str:
+    return (
+        _NOT_IN_XML.sub("", value) if isinstance(value, str) else repr(int(value) if isinstance(value, bool) else value)
     )
 
 
 def _find(root: ElementTree.Element, path: str) -> str | None:
-    element = root.find(path)
-    return None if element is None or element.text is None else element.text.strip()
+    text = root.findtext(path)
+    return text.strip() or None if text is not None else None
 
 
 def _number(root: ElementTree.Element, path: str) -> float | None:
     text = _find(root, path)
-    if text is None:
-        return None
     try:
-        value = float(text)
+        value = math.nan if text is None else float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if text is not None and not math.isfinite(value):
         raise ValueError(f"{path.replace('/', '.')}: expected a number, got {text[:40]!r}")
-    return value
+    return None if text is None else value
 
 
-def _triple(root: ElementTree.Element, path: str, names: Iterable[str]) -> tuple[float, float, float] | None:
-    first, second, third = (_number(root, f"{path}/{name}") for name in names)
-    return None if first is None or second is None or third is None else (first, second, third)
+def _numbers(root: ElementTree.Element, path: str, names: Sequence[str]) -> tuple[float, ...] | None:
+    found = tuple(value for name in names if (value := _number(root, f"{path}/{name}")) is not None)
+    return found if len(found) == len(names) else None
 
 
 def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int, int]:
-    triple = _triple(encoding, f"{space}/matrixSize", "xyz")
-    if triple is None or not all(1 <= n <= 1 << 16 for n in triple):
-        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {triple}")
-    return int(triple[0]), int(triple[1]), int(triple[2])
+    sizes = _numbers(encoding, f"{space}/matrixSize", "xyz")
+    if sizes is None or not all(1 <= n <= 1 << 16 for n in sizes):
+        raise ValueError(f"encoding.{space}.matrixSize: expected three numbers from 1 to 65536, got {sizes}")
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
 def _field_of_view(encoding: ElementTree.Element, space: str) -> tuple[float, float, float] | None:
-    triple = _triple(encoding, f"{space}/fieldOfView_mm", "xyz")
-    return None if triple is None or min(triple[:2]) <= 0 else triple
-
-
-def _limits(encoding: ElementTree.Element, counter: str) -> Limits | None:
-    triple = _triple(encoding, f"encodingLimits/{counter}", ("minimum", "maximum", "center"))
-    return None if triple is None else (int(triple[0]), int(triple[1]), int(triple[2]))
+    sizes = _numbers(encoding, f"{space}/fieldOfView_mm", "xyz")
+    return None if sizes is None or min(sizes[:2]) <= 0 else (sizes[0], sizes[1], sizes[2])
 
 
 def _user_parameters(root: ElementTree.Element) -> dict[str, Scalar]:
-    parameters: dict[str, Scalar] = {}
-    seen: set[str] = set()
     kinds: dict[str, Callable[[str], Scalar]] = {"Long": int, "Double": float, "String": str}
+    found: list[tuple[str | None, Scalar]] = []
     for tag, kind in kinds.items():
         for element in root.iterfind(f"userParameters/userParameter{tag}"):
-            name, text = _find(element, "name"), _find(element, "value")
             try:
-                value = kind(text or "")
+                found.append((_find(element, "name"), kind(_find(element, "value") or "")))
             except ValueError:
                 continue
-            if name is not None and name not in seen:
-                parameters[name] = value
-            elif name is not None:
-                parameters.pop(name, None)
-            seen.add(name or "")
-    return parameters
+    times = Counter(name for name, _ in found)
+    return {name: value for name, value in found if name is not None and times[name] == 1}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 from mrisps.io.ismrmrd import IsmrmrdFile
+from mrisps.io.raw_file import Ints
 
 __all__ = ["IsmrmrdMessages"]
 
@@ -32,29 +33,27 @@ class IsmrmrdMessages(IsmrmrdFile):
         self, header_xml: bytes, heads: NDArray[np.void], samples: Sequence[bytes], name: str = "stream"
     ) -> None:
         self.path, self._group = Path(name), "stream"
-        self.heads, self._data = heads, samples
+        self.heads, self._parts = heads, samples
         if len(heads) == 0:
             raise FileError(self.path, "has no acquisitions", field="stream/data")
-        self._interpret(header_xml, lambda: self.heads)
+        self._interpret(header_xml, heads)
 
     def close(self) -> None:
         """Do nothing: the acquisitions are in memory."""
 
     def sha256(self) -> str:
         """Compute the SHA-256 of header, heads and samples."""
-        digest = hashlib.sha256(self.header_xml)
+        digest = hashlib.sha256(self.header_xml or b"")
         digest.update(self.heads.tobytes())
-        for part in self._data:
+        for part in self._parts:
             digest.update(part)
         return digest.hexdigest()
 
-    def _samples(self, numbers: NDArray[np.int64]) -> NDArray[np.complex64]:
-        shape = (len(numbers), int(self.readouts.n_coils[numbers[0]]), int(self.readouts.n_samples[numbers[0]]))
-        for number in numbers:
-            if len(self._data[number]) != 8 * shape[1] * shape[2]:
-                message = (
-                    f"has {len(self._data[number])} bytes, the head says {shape[1]} channels of {shape[2]} samples"
-                )
-                raise self.readouts.error(number, "data", message)
-        joined = b"".join(self._data[number] for number in numbers)
-        return np.frombuffer(joined, np.complex64).reshape(shape)
+    def _samples(self, numbers: Ints) -> NDArray[np.complex64]:
+        first = self.readouts[numbers[0]]
+        n_coils, n_samples = int(first["n_coils"]), int(first["n_samples"])
+        parts = [self._parts[number] for number in numbers]
+        n_bytes = np.asarray([len(part) for part in parts])
+        message = f"has {{}} bytes, the head says {n_coils} channels of {n_samples} samples"
+        self._refuse(numbers, n_bytes != 8 * n_coils * n_samples, "data", message, n_bytes)
+        return np.frombuffer(b"".join(parts), np.complex64).reshape(len(numbers), n_coils, n_samples)

@@ -20,13 +20,7 @@ def to_json(value: JsonValue) -> str:
 
 
 def from_json(text: str, path: Path, field: str) -> JsonValue:
-    """Read a JSON text of a file.
-
-    Raises
-    ------
-    FileError
-        The text is no JSON, or nested too deeply.
-    """
+    """Read a JSON text of a file; a FileError if it is none, or nested too deeply."""
     try:
         value: JsonValue = json.loads(text)
     except (ValueError, RecursionError) as error:

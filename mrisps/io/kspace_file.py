@@ -6,12 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Scalar
 from mrisps.io.files import sha256_of
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 
-__all__ = ["KspaceFile"]
+__all__ = ["KspaceFile", "complex64"]
 
 
 class KspaceFile(ABC):
@@ -19,24 +22,16 @@ class KspaceFile(ABC):
 
     Attributes
     ----------
-    path
-        The file.
-    format
-        ``"fastMRI"``, ``"ISMRMRD"`` and so on.
+    path, format
+        The file; ``"fastMRI"``, ``"ISMRMRD"`` and so on.
     n_slices
         How many slices can be read: slices of the body times contrasts, repetitions and so on; see `Acquisition.labels`.
-    n_coils
-        Number of coils.
-    shape
-        (y, x) of the k-space of a slice.
-    recon_shape
-        (y, x) of the central crop that the file asks for.
-    contrast
-        The file's name for it.
+    n_coils, shape
+        Number of coils, and (y, x) of the k-space of a slice.
+    recon_shape, contrast, image_is_real, attributes
+        As in `Acquisition`.
     header, header_xml
         The ISMRMRD header, and the whole text that it comes from.
-    attributes
-        Further texts and numbers.
     notes
         What is missing or unusual, what was left out.
     """
@@ -48,6 +43,7 @@ class KspaceFile(ABC):
     shape: tuple[int, int]
     recon_shape: tuple[int, int] | None = None
     contrast: str | None = None
+    image_is_real: bool = False
     header: IsmrmrdHeader | None = None
     header_xml: bytes | None = None
     attributes: Mapping[str, Scalar] = MappingProxyType({})
@@ -69,8 +65,7 @@ class KspaceFile(ABC):
 
     def slices(self) -> Iterator[Acquisition]:
         """Read all slices, one after the other."""
-        for index in range(self.n_slices):
-            yield self.read_slice(index)
+        return map(self.read_slice, range(self.n_slices))
 
     def sha256(self) -> str:
         """Compute the SHA-256 of the file, or of the arrays, as 64 hexadecimal digits."""
@@ -88,3 +83,9 @@ class KspaceFile(ABC):
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.n_slices:
             raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {index}")
+
+
+def complex64(array: NDArray[np.generic]) -> NDArray[np.complex64]:
+    """Copy as complex64 in C order; what is too large becomes infinite, which `Acquisition` refuses."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(array, np.complex64, order="C")

@@ -12,9 +12,8 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +35,14 @@ _MAX_DIMENSIONS = 32
 _HEAD_BYTES = 1 << 12  # flags, dimensions and name of a compressed array are in this many bytes, or it is passed over
 
 
-class _DamagedError(ValueError):
-    """Something in the file cannot be."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Element:
+class _Element(NamedTuple):
     """A data element: its type, and the bytes of its content."""
 
     kind: int
     content: memoryview
 
 
-@dataclass(frozen=True, eq=False)
-class _Array:
+class _Array(NamedTuple):
     """A numeric array in a file, whose numbers have not been read."""
 
     shape: tuple[int, ...]
@@ -58,46 +51,44 @@ class _Array:
 
 
 def mat_variables(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape, in MATLAB's order of dimensions, and element type of the numeric arrays in a file, without reading their numbers.
-
-    Raises
-    ------
-    FileError
-        As `read_mat`.
-    """
+    """Shape, in MATLAB's order of dimensions, and element type of the numeric arrays in a file, without reading their numbers."""
     if _is_73(path):
         with Hdf5Reader(path) as file:
-            variables = {}
-            for name, (shape, dtype) in file.layout().items():
-                names = file.dtype(name).names
-                variables[name] = (
-                    shape[::-1],
-                    "complex" if names is not None and set(names) == {"real", "imag"} else dtype,
-                )
-            return variables
+            return {
+                name: (shape[::-1], "complex" if _is_complex(file.dtype(name)) else dtype)
+                for name, (shape, dtype) in file.layout().items()
+            }
     with _naming(path, None):
-        _, arrays = _mapped(path)
-        return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        return {name: (array.shape, array.dtype) for name, array in _mapped(path)[1].items()}
 
 
 def read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
-    """Read one array of numbers, in MATLAB's order of dimensions.
+    """Read one array of numbers, in MATLAB's order of dimensions; the variable None stands for the only one there is.
 
-    Parameters
-    ----------
-    variable
-        Its name; None: the only one there is.
-
-    Raises
-    ------
-    FileError
-        The file is damaged, of another version, or does not have the array; there are several and none was named.
+    A FileError if the file is damaged, of another version, or does not have the array, or has several and none was named.
     """
-    if _is_73(path):
-        return _read_73(path, variable)
-    with _naming(path, variable):
-        order, arrays = _mapped(path)
-        return _values(arrays[chosen(path, list(arrays), variable)], order)
+    if not _is_73(path):
+        with _naming(path, variable):
+            order, arrays = _mapped(path)
+            return _values(arrays[chosen(path, list(arrays), variable)], order)
+    with Hdf5Reader(path) as file:
+        values = file.read(chosen(path, list(file.layout()), variable))
+    if _is_complex(values.dtype):
+        parts = [np.asarray(values[name]) for name in ("real", "imag")]  # type: ignore[call-overload]  # records
+        values = _joined(parts[0], parts[1], str(np.result_type(parts[0].dtype, np.complex64)))
+    return values.T  # MATLAB's first index is the fastest
+
+
+def chosen(path: Path, names: list[str], variable: str | None) -> str:
+    """The array that is meant: the one of this name, or the only one. A FileError if there is none, or are several."""
+    if variable is None and len(names) == 1:
+        return names[0]
+    has = f"the file has: {', '.join(names) or 'none'}"
+    if variable is None:
+        raise FileError(path, f"expected one array, {has}", field="variable")
+    if variable not in names:
+        raise FileError(path, f"is missing; {has}", field=variable)
+    return variable
 
 
 def _is_73(path: Path) -> bool:
@@ -108,11 +99,22 @@ def _is_73(path: Path) -> bool:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
 
 
+def _is_complex(dtype: np.dtype[np.generic]) -> bool:
+    return set(dtype.names or ()) == {"real", "imag"}
+
+
+def _joined(real: NDArray[np.generic], imaginary: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+    joined = np.empty(real.shape, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found out by who uses it
+        joined.real, joined.imag = real, imaginary
+    return joined
+
+
 @contextlib.contextmanager
 def _naming(path: Path, variable: str | None) -> Iterator[None]:
     try:
         yield
-    except (_DamagedError, struct.error, zlib.error, ValueError, OverflowError, MemoryError, OSError) as error:
+    except (struct.error, zlib.error, ValueError, OverflowError, MemoryError, OSError) as error:
         raise FileError(path, f"is no readable MAT file: {error}", field=variable) from error
 
 
@@ -126,42 +128,23 @@ def _mapped(path: Path) -> tuple[str, dict[str, _Array]]:
     return order, dict(_arrays(content[128:], order))
 
 
-def chosen(path: Path, names: list[str], variable: str | None) -> str:
-    """The array that is meant: the one of this name, or the only one.
-
-    Raises
-    ------
-    FileError
-        There is none of that name, or there are several.
-    """
-    if variable is None and len(names) == 1:
-        return names[0]
-    has = f"the file has: {', '.join(names) or 'none'}"
-    if variable is None:
-        raise FileError(path, f"expected one array, {has}", field="variable")
-    if variable not in names:
-        raise FileError(path, f"is missing; {has}", field=variable)
-    return variable
-
-
 def _elements(content: memoryview, order: str) -> Iterator[_Element]:
     """The data elements one after the other."""
     position = 0
     while position + 8 <= len(content):
         kind, n_bytes = struct.unpack_from(f"{order}II", content, position)
+        start, step = position + 8, 8
         if kind >> 16:  # a short one, in four of its eight bytes
-            kind, n_bytes = kind & 0xFFFF, kind >> 16
+            kind, n_bytes, start = kind & 0xFFFF, kind >> 16, position + 4
             if n_bytes > 4:
-                raise _DamagedError(f"a short data element of {n_bytes} bytes")
-            yield _Element(kind, content[position + 4 : position + 4 + n_bytes])
-            position += 8
-            continue
-        if position + 8 + n_bytes > len(content):
-            raise _DamagedError(
-                f"is truncated: a data element of {n_bytes} bytes, of which {len(content) - position - 8} are there"
-            )
-        yield _Element(kind, content[position + 8 : position + 8 + n_bytes])
-        position += 8 + (n_bytes if kind == _COMPRESSED else -(-n_bytes // 8) * 8)
+                raise ValueError(f"a short data element of {n_bytes} bytes")
+        else:
+            step += n_bytes if kind == _COMPRESSED else -(-n_bytes // 8) * 8
+        if start + n_bytes > len(content):
+            there = len(content) - start
+            raise ValueError(f"is truncated: a data element of {n_bytes} bytes, of which {there} are there")
+        yield _Element(kind, content[start : start + n_bytes])
+        position += step
 
 
 def _arrays(content: memoryview, order: str) -> Iterator[tuple[str, _Array]]:
@@ -179,15 +162,15 @@ def _arrays(content: memoryview, order: str) -> Iterator[tuple[str, _Array]]:
         if len(parts) < 3 or len(parts[0].content) < 8:
             continue
         (flags,) = struct.unpack_from(f"{order}I", parts[0].content)
-        kind = _CLASSES.get(flags & 0xFF)
-        if kind is None or parts[2].kind != 1:
+        dtype = _CLASSES.get(flags & 0xFF)
+        if dtype is None or parts[2].kind != 1:
             continue
         if flags & _COMPLEX:
-            kind = "complex64" if kind == "float32" else "complex128"
+            dtype = "complex64" if dtype == "float32" else "complex128"
         shape = tuple(int(n) for n in _numbers(parts[1], order))
         if len(shape) > _MAX_DIMENSIONS or min(shape, default=-1) < 0:
-            raise _DamagedError(f"dimensions {shape}")
-        yield bytes(parts[2].content).decode("latin-1"), _Array(shape, kind, element)
+            raise ValueError(f"dimensions {shape}")
+        yield bytes(parts[2].content).decode("latin-1"), _Array(shape, dtype, element)
 
 
 def _values(array: _Array, order: str) -> NDArray[np.generic]:
@@ -196,38 +179,21 @@ def _values(array: _Array, order: str) -> NDArray[np.generic]:
         inflater = zlib.decompressobj()
         inner = inflater.decompress(content, _MAX_BYTES)
         if not inflater.eof:
-            raise _DamagedError("compressed data end too early, or are too large")
+            raise ValueError("compressed data end too early, or are too large")
         content = next(_elements(memoryview(inner), order), array.element).content
-    parts = list(_elements(content, order))
-    if len(parts) < 4:
-        raise _DamagedError("the array has no numbers")
-    real = _numbers(parts[3], order)
-    if len(real) != math.prod(array.shape):
-        raise _DamagedError(f"{len(real)} numbers for an array of shape {array.shape}")
-    if not array.dtype.startswith("complex"):
-        return real.reshape(array.shape, order="F")
-    if len(parts) < 5 or len(imaginary := _numbers(parts[4], order)) != len(real):
-        raise _DamagedError("the imaginary part is missing or has another size")
-    joined = np.empty(len(real), array.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found out by who uses it
-        joined.real, joined.imag = real, imaginary
-    return joined.reshape(array.shape, order="F")
+    parts = list(_elements(content, order))[3:]
+    is_complex, n = array.dtype.startswith("complex"), math.prod(array.shape)
+    if len(parts) < 1 + is_complex:
+        raise ValueError("the array has no numbers, or no imaginary part")
+    real, *imaginary = (_numbers(part, order) for part in parts[: 1 + is_complex])
+    for numbers in (real, *imaginary):
+        if len(numbers) != n:
+            raise ValueError(f"{len(numbers)} numbers for an array of shape {array.shape}")
+    values = _joined(real, imaginary[0], array.dtype) if is_complex else real
+    return values.reshape(array.shape, order="F")
 
 
 def _numbers(element: _Element, order: str) -> NDArray[np.generic]:
     if element.kind not in _TYPES:
-        raise _DamagedError(f"a data element of type {element.kind}")
+        raise ValueError(f"a data element of type {element.kind}")
     return np.frombuffer(element.content, np.dtype(order + _TYPES[element.kind]))
-
-
-def _read_73(path: Path, variable: str | None) -> NDArray[np.generic]:
-    with Hdf5Reader(path) as file:
-        name = chosen(path, list(file.layout()), variable)
-        values = file.read(name)
-    if values.dtype.names is not None and set(values.dtype.names) == {"real", "imag"}:
-        records = cast("NDArray[np.void]", values)
-        real, imag = records["real"], records["imag"]
-        joined = np.empty(values.shape, np.result_type(real.dtype, np.complex64))
-        joined.real, joined.imag = real, imag
-        values = joined
-    return values.T  # MATLAB's first index is the fastest

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition
+from mrisps.io.acquisition import Acquisition, shown
 from mrisps.io.arrays import centered
-from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.kspace_file import KspaceFile, complex64
 
 __all__ = ["ArrayOrTensor", "MemoryKspace"]
 
@@ -75,33 +75,31 @@ class MemoryKspace(KspaceFile):
         array = _numpy("kspace", kspace)
         if array.ndim not in (2, 3, 4) or array.dtype.kind != "c" or array.size == 0:
             message = "expected complex (y, x), (coil, y, x) or (slice, coil, y, x)"
-            raise ValueError(f"kspace: {message}, got {array.dtype} {array.shape}")
+            raise ValueError(f"kspace: {message}, got {shown(array)}")
         self._kspace = array.reshape((1,) * (4 - array.ndim) + array.shape)  # (slice, coil, y, x)
         self.n_slices, self.n_coils, n_y, n_x = self._kspace.shape
         self.shape = (n_y, n_x)
         self.path = Path(name)
-        self._centred, self._image_is_real = centred, image_is_real
+        self._centred, self.image_is_real = centred, image_is_real
         self._mask = None if mask is None else self._checked_mask(_numpy("mask", mask))
         self._maps = None if maps is None else self._checked_maps(_numpy("maps", maps))
-        self._noise = None
-        if noise is not None:
-            samples = _numpy("noise", noise)
-            if samples.ndim != 2 or samples.dtype.kind != "c" or len(samples) != self.n_coils or samples.size == 0:
-                raise ValueError(f"noise: expected complex ({self.n_coils}, sample), got {_shown(samples)}")
-            self._noise = samples
-        notes = [] if self._mask is not None else ["no mask"]
-        if array.dtype != np.complex64:
-            notes.append(f"{array.dtype} is rounded to complex64")
-        self.notes = tuple(notes)
+        self._noise = None if noise is None else _numpy("noise", noise)
+        samples = self._noise
+        if samples is not None and not (
+            samples.ndim == 2 and samples.dtype.kind == "c" and len(samples) == self.n_coils and samples.size
+        ):
+            raise ValueError(f"noise: expected complex ({self.n_coils}, sample), got {shown(samples)}")
+        rounded = () if array.dtype == np.complex64 else (f"{array.dtype} is rounded to complex64",)
+        self.notes = (*(("no mask",) if mask is None else ()), *rounded)
 
     def close(self) -> None:
         """Do nothing: the arrays belong to the caller."""
 
     def sha256(self) -> str:
         """Compute the SHA-256 of all arrays with their shapes and element types."""
-        digest = hashlib.sha256(f"{self._centred} {self._image_is_real}".encode())
+        digest = hashlib.sha256(f"{self._centred} {self.image_is_real}".encode())
         for array in (self._kspace, self._mask, self._maps, self._noise):
-            digest.update(b"none" if array is None else _shown(array).encode())
+            digest.update(b"none" if array is None else shown(array).encode())
             if array is not None:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -117,18 +115,17 @@ class MemoryKspace(KspaceFile):
         """
         try:
             self._check_index(index)
-            mask = None if self._mask is None else self._mask[0 if len(self._mask) == 1 else index]
-            maps = None if self._maps is None else self._maps[0 if len(self._maps) == 1 else index]
-            kspace = _complex64(self._kspace[index])
+            mask, maps = self._mask, self._maps
+            kspace = complex64(self._kspace[index])
             return Acquisition(
                 kspace=kspace if self._centred else centered(kspace),
                 source=self.path,
                 slice_index=index,
                 n_slices=self.n_slices,
-                mask=mask,
-                image_is_real=self._image_is_real,
-                sensitivity_maps=None if maps is None else _complex64(maps),
-                noise_scan=None if self._noise is None else _complex64(self._noise),
+                mask=None if mask is None else mask[index % len(mask)],
+                image_is_real=self.image_is_real,
+                sensitivity_maps=None if maps is None else complex64(maps[index % len(maps)]),
+                noise_scan=None if self._noise is None else complex64(self._noise),
             )
         except FileError as error:
             raise ValueError(f"{error.field}: {error.message}") from error
@@ -138,7 +135,7 @@ class MemoryKspace(KspaceFile):
         n_y, n_x = self.shape
         known = ((n_x,), (n_y, n_x), (self.n_slices, n_y, n_x))
         if mask.shape not in known or mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
-            raise ValueError(f"mask: expected 0 and 1, {known[0]}, {known[1]} or {known[2]}, got {_shown(mask)}")
+            raise ValueError(f"mask: expected 0 and 1, {known[0]}, {known[1]} or {known[2]}, got {shown(mask)}")
         acquired = mask.astype(np.bool_)
         if not self._centred:
             acquired = np.fft.fftshift(acquired, axes=(-1,) if acquired.ndim == 1 else (-2, -1))
@@ -146,16 +143,14 @@ class MemoryKspace(KspaceFile):
 
     def _checked_maps(self, maps: NDArray[np.generic]) -> NDArray[np.generic]:
         """As (slice or 1, set, coil, y, x)."""
-        image = (self.n_coils, *self.shape)
+        image, n = (self.n_coils, *self.shape), self.n_slices
         fits = maps.shape[-3:] == image and maps.ndim in (3, 4, 5) and maps.dtype.kind == "c" and maps.size > 0
-        if not fits or (maps.ndim == 5 and len(maps) != self.n_slices):
-            expected = f"{image}, (set, *{image}) or ({self.n_slices}, set, *{image})"
-            raise ValueError(f"maps: expected complex (coil, y, x) = {expected}, got {_shown(maps)}")
-        if maps.ndim == 4 and len(maps) == self.n_slices > 1:
-            n = self.n_slices
-            raise ValueError(
-                f"maps: {_shown(maps)} may be {n} sets or one set for each of the {n} slices; give (slice, set, coil, y, x)"
-            )
+        if not fits or (maps.ndim == 5 and len(maps) != n):
+            expected = f"{image}, (set, *{image}) or ({n}, set, *{image})"
+            raise ValueError(f"maps: expected complex (coil, y, x) = {expected}, got {shown(maps)}")
+        if maps.ndim == 4 and len(maps) == n > 1:
+            either = f"may be {n} sets or one set for each of the {n} slices"
+            raise ValueError(f"maps: {shown(maps)} {either}; give (slice, set, coil, y, x)")
         return maps.reshape((1,) * (5 - maps.ndim) + maps.shape)
 
 
@@ -165,12 +160,3 @@ def _numpy(name: str, value: ArrayOrTensor) -> NDArray[np.generic]:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{name}: expected a NumPy array or a PyTorch tensor, got {type(value).__name__}")
     return value
-
-
-def _complex64(array: NDArray[np.generic]) -> NDArray[np.complex64]:
-    with np.errstate(over="ignore", invalid="ignore"):  # too large for complex64 is infinite, which Acquisition refuses
-        return np.array(array, np.complex64, order="C")
-
-
-def _shown(array: NDArray[np.generic]) -> str:
-    return f"{array.dtype} {array.shape}"

@@ -7,6 +7,7 @@ from mrisps.io.arrays import ArrayFile, ArrayLayout
 from mrisps.io.bart import BartFile
 from mrisps.io.fastmri import FastmriFile
 from mrisps.io.files import check_is_file
+from mrisps.io.hdf5 import HDF5_MAGIC
 from mrisps.io.ismrmrd import IsmrmrdFile, ismrmrd_groups
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.raw_file import RawFile
@@ -19,8 +20,6 @@ _HDF5_SUFFIXES = (".h5", ".hdf5", ".mrd")
 _ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
 KSPACE_SUFFIXES = (*_HDF5_SUFFIXES, ".dat", ".cfl", ".hdr", *_ARRAY_SUFFIXES)
 """File name endings, in small letters, of what `open_kspace` may read."""
-
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def open_kspace(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFile:
@@ -42,7 +41,7 @@ def open_kspace(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFi
     check_is_file(path)
     try:
         with path.open("rb") as stream:
-            is_hdf5 = stream.read(8) == _HDF5_MAGIC
+            is_hdf5 = stream.read(8) == HDF5_MAGIC
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror}") from error
     suffix = path.suffix.lower()
@@ -58,12 +57,6 @@ def open_kspace(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFi
 
 
 def open_slices(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFile:
-    """Open k-space as `open_kspace` does, and give three-dimensional measurements as slices, too.
-
-    Raises
-    ------
-    FileError
-        As `open_kspace`.
-    """
+    """Open k-space as `open_kspace` does, and give three-dimensional measurements as slices, too."""
     file = open_kspace(path, layout)
     return VolumeSlices(file) if isinstance(file, RawFile) and file.n_z > 1 else file

@@ -1,14 +1,14 @@
 """Files that are lists of readouts (ISMRMRD, twix): which line goes where.
 
-`RawFile` checks the table of readouts, sorts them into images, and puts their samples on the grid when an image is asked for.
-Nothing is transformed.
+A reader fills the table of readouts from the headers in its file, without the samples. `RawFile` checks the table, sorts it
+into images, and puts the samples on the grid when an image is asked for. Nothing is transformed.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +16,57 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Geometry, triple
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.readouts import (
-    CALIBRATION,
-    CALIBRATION_AND_IMAGING,
-    IMAGING,
-    KINDS,
-    NOISE,
-    Ints,
-    RawGrid,
-    Readouts,
+from mrisps.io.kspace_file import KspaceFile, complex64
+
+__all__ = [
+    *("CALIBRATION", "CALIBRATION_AND_IMAGING", "COUNTERS", "IMAGING", "NOISE", "Average", "Ints", "RawFile"),
+    *("RawImage", "Volume", "flagged", "kinds_of", "table_of"),
+]
+
+Ints: TypeAlias = NDArray[np.int64]
+Average = Literal["mean", "separate"]
+
+# What a readout is for. All but the first four kinds are left out of images.
+_KINDS = (
+    *("imaging", "calibration", "calibration and imaging", "noise", "navigation", "phase correction", "feedback"),
+    *("dummy", "surface coil correction", "phase stabilisation", "synchronisation"),
 )
+IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING, NOISE = range(4)
 
-__all__ = ["RawFile", "RawImage", "Volume"]
-
+COUNTERS = ("line", "partition", "average", "slice", "contrast", "phase", "repetition", "set")
+"""The counters of a readout. Images differ in the last five of them."""
 _IMAGE_COUNTERS = ("contrast", "set", "phase", "repetition", "slice")  # the slice counts fastest
+
+_INTEGERS = ("kind", "encoding", *COUNTERS, "n_coils", "n_samples", "center_sample", "discard_pre", "discard_post")
+_TRIPLES = ("position_mm", "y_direction", "x_direction", "slice_direction")
+# center_sample has the zero frequency; discard_pre and discard_post samples at the ends are no data; is_reversed: taken
+# backwards (EPI); dwell_us is the time a sample, 0 stands for unknown; positions and directions in patient coordinates (LPS).
+_READOUT = np.dtype(
+    [*((n, "i8") for n in _INTEGERS), ("is_reversed", "?"), ("dwell_us", "f8"), *((n, "f8", 3) for n in _TRIPLES)]
+)
 _CHUNK_BYTES = 1 << 26
 _MAX_IMAGE_BYTES = 64 << 30
+
+
+def table_of(columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.void]:
+    """The table of readouts; a ValueError or TypeError for a column of another shape or kind of number."""
+    table: NDArray[np.void] = np.zeros(len(columns["kind"]), _READOUT)
+    for name, values in columns.items():
+        np.copyto(table[name], values, casting="same_kind")
+    return table
+
+
+def flagged(flags: NDArray[np.uint64], bit: int) -> NDArray[np.bool_]:
+    """Where a bit is set."""
+    return np.asarray((flags >> np.uint64(bit)) & np.uint64(1) != 0, np.bool_)
+
+
+def kinds_of(flags: NDArray[np.uint64], kind_of_bit: Mapping[int, int]) -> Ints:
+    """What each readout is for: the first bit that is set decides; imaging where none is."""
+    kinds = np.full(len(flags), IMAGING, np.int64)
+    for bit, kind in reversed(list(kind_of_bit.items())):
+        kinds[flagged(flags, bit)] = kind
+    return kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +82,8 @@ class RawImage:
 class Volume:
     """Three-dimensional k-space, before the transform along the readout that makes slices of it.
 
-    Parameters
-    ----------
-    kspace
-        complex64 (coil, y, x, z), the k-space centre at n // 2, zero where nothing was acquired; y is the readout.
-    mask
-        bool (y, x, z): what was acquired.
-    calibration
-        complex64 (coil, y, x, z), or None; see `Acquisition`.
-    noise_scan, labels, geometry
-        See `Acquisition`; the geometry is that of the whole volume.
+    ``kspace`` and ``calibration`` are complex64 (coil, y, x, z) with the centre at n // 2 and y as the readout, ``mask`` is bool
+    (y, x, z); all else is as in `Acquisition`, and the geometry that of the whole volume.
     """
 
     kspace: NDArray[np.complex64]
@@ -76,42 +102,29 @@ class RawFile(KspaceFile):
     readouts are left out, and counted in ``notes``. Calibration lines belong to the image if the header says that they are
     embedded in it or interleaved with it.
 
-    Attributes
-    ----------
-    readouts : Readouts
-        All readouts of the file.
-    images : tuple of RawImage
-        Ordered by contrast, set, phase, repetition, (average,) and slice, the slice counting fastest.
-    n_z : int
-        Partitions of a three-dimensional measurement; 1 otherwise.
-    image_is_real : bool
-        The file states that the image is real.
+    ``readouts`` is the table of all readouts, ``images`` are ordered by contrast, set, phase, repetition, (average,) and slice, the
+    slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement, else 1.
     """
 
+    _record: ClassVar[str]  # what the format calls a readout
+    _field_of: ClassVar[Mapping[str, str]]  # the format's names for ours, for messages
     header: IsmrmrdHeader
-    readouts: Readouts
-    images: tuple["RawImage", ...]
+    readouts: NDArray[np.void]
+    images: tuple[RawImage, ...]
     n_z: int
-    image_is_real = False
 
     @abstractmethod
     def _samples(self, numbers: Ints) -> NDArray[np.complex64]:
         """Read the readouts of these numbers, ascending and of one size: complex64 (readout, coil, sample)."""
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice of a two-dimensional measurement.
-
-        Raises
-        ------
-        FileError
-            There is no such slice; the file is three-dimensional or closed; samples are missing, not finite, or all zero.
-        """
+        """Read one slice of a two-dimensional measurement."""
         self._check_index(index)
         if self.n_z > 1:
             message = (
                 f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
             )
-            raise self._error(self.readouts.field_names["partition"], message)
+            raise self._error(self._field_of["partition"], message)
         image = self.read_volume(index)
         mask = image.mask[..., 0]
         columns = np.asarray(mask.any(axis=0), np.bool_)
@@ -135,15 +148,7 @@ class RawFile(KspaceFile):
     def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
         """Read one image of a three-dimensional measurement (or of a two-dimensional one, as one partition).
 
-        Parameters
-        ----------
-        out
-            Where to put k-space, zeros (coil, y, x, z) complex64, for example mapped from a file; by default in memory.
-
-        Raises
-        ------
-        FileError
-            There is no such image; the file is closed; samples are missing or not finite.
+        K-space goes to ``out``, zeros (coil, y, x, z) complex64, for example mapped from a file; by default into memory.
         """
         self._check_index(index)
         image = self.images[index]
@@ -152,13 +157,7 @@ class RawFile(KspaceFile):
         return Volume(kspace, mask, calibration, self._noise(image), image.labels, self._geometry(image))
 
     def _sort(
-        self,
-        readouts: Readouts,
-        grid: RawGrid,
-        header: IsmrmrdHeader,
-        *,
-        encoding: int = 0,
-        average: Literal["mean", "separate"] = "mean",
+        self, readouts: NDArray[np.void], header: IsmrmrdHeader, *, encoding: int = 0, average: Average = "mean"
     ) -> None:
         """Check the readouts and sort them into images; sets all attributes but path, header text and contrast.
 
@@ -168,31 +167,37 @@ class RawFile(KspaceFile):
             There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was taken
             backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is named.
         """
-        self.readouts, self.grid, self.header, self._average = readouts, grid, header, average
-        here = readouts.encoding == encoding
-        only = readouts.where(CALIBRATION) & here
-        imaging = readouts.where(IMAGING, CALIBRATION_AND_IMAGING) & here
+        self.readouts, self.header, self._average = readouts, header, average
+        n_y, n_x, self.n_z = header.encoded_matrix
+        here = readouts["encoding"] == encoding
+        only = (readouts["kind"] == CALIBRATION) & here
+        both = (readouts["kind"] == CALIBRATION_AND_IMAGING) & here
+        imaging = (readouts["kind"] == IMAGING) & here | both
         if not imaging.any():
             raise FileError(self.path, f"has no imaging readouts: {self._counted(here) or 'nothing at all'}")
-        for_calibration = readouts.where(CALIBRATION, CALIBRATION_AND_IMAGING) & here
+        limits = {"line": header.line_limits, "partition": header.partition_limits, **header.counter_limits}
+        for name, what, is_needed in (("line", "line", True), ("partition", "partition", self.n_z > 1)):
+            if limits[name] is None and is_needed:
+                raise self._error(self._field_of[name], f"is missing: the {what} of the k-space centre is unknown")
+        self._limits = {name: triple for name in COUNTERS if (triple := limits.get(name)) is not None}
+        for_calibration = only | both
         if header.calibration_mode in ("embedded", "interleaved"):
             imaging, for_calibration = imaging | only, np.zeros_like(only)
         elif not only.any():
             for_calibration = only  # the lines are in k-space; there is nothing apart
         self._check(np.flatnonzero(imaging), "imaging")
         self._check(np.flatnonzero(for_calibration), "calibration")
-        self.n_coils = int(readouts.n_coils[imaging][0])
-        n_bytes = 8 * self.n_coils * grid.n_y * grid.n_x * grid.n_z
+        self.n_coils = int(readouts["n_coils"][imaging][0])
+        n_bytes = 8 * self.n_coils * n_y * n_x * self.n_z
         if n_bytes > _MAX_IMAGE_BYTES:
             raise self._error("encodedSpace", f"{n_bytes / (1 << 30):.0f} GiB for one image")
         self.images = self._sorted(np.flatnonzero(imaging), np.flatnonzero(for_calibration))
-        self.n_slices, self.n_z = len(self.images), grid.n_z
-        self.shape, self.recon_shape = (grid.n_y, grid.n_x), header.crop
-        dwell = float(readouts.dwell_us[self.images[0].imaging[0]])
+        self.n_slices, self.shape, self.recon_shape = len(self.images), (n_y, n_x), header.crop
+        dwell = float(readouts["dwell_us"][self.images[0].imaging[0]])
         self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
         self.notes = self._notes_of_readouts(here)
 
-    def _noise(self, image: "RawImage") -> NDArray[np.complex64] | None:
+    def _noise(self, image: RawImage) -> NDArray[np.complex64] | None:
         """Noise readouts (coil, sample), scaled to the noise of an image; None if there are none, or a dwell time is unknown.
 
         The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and relative
@@ -201,98 +206,84 @@ class RawFile(KspaceFile):
         Source: P. Kellman, E. R. McVeigh, *Image Reconstruction in SNR Units*, Magn Reson Med 54 (2005), equation 2;
         ISMRMRD, ``relativeReceiverNoiseBandwidth``.
         """
-        numbers = np.flatnonzero(self.readouts.where(NOISE))
-        data_dwell = float(self.readouts.dwell_us[image.imaging[0]])
-        if len(numbers) == 0 or data_dwell <= 0 or (self.readouts.dwell_us[numbers] <= 0).any():
+        numbers, dwell = np.flatnonzero(self.readouts["kind"] == NOISE), self.readouts["dwell_us"]
+        data_dwell = float(dwell[image.imaging[0]])
+        if len(numbers) == 0 or data_dwell <= 0 or (dwell[numbers] <= 0).any():
             return None
         relative_bandwidth = self.header.relative_receiver_noise_bandwidth or 1.0
         if not relative_bandwidth > 0:
             raise self._error("relativeReceiverNoiseBandwidth", f"expected a number > 0, got {relative_bandwidth}")
-        self._require(numbers, "n_coils", self.readouts.n_coils, self.n_coils)
+        self._require(numbers, "n_coils", self.n_coils)
         parts = []
         for number in numbers:  # few, and not always of one length
-            scale = np.sqrt(self.readouts.dwell_us[number] / (data_dwell * relative_bandwidth))
-            part = self._samples(np.asarray([number]))[0]
-            self._check_finite(part[np.newaxis], np.asarray([number]))
-            with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Acquisition
-                parts.append((part * np.float32(scale)).astype(np.complex64))
+            part = self._checked_samples(np.asarray([number]))[0]
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts.append(complex64(part * np.float32(np.sqrt(dwell[number] / (data_dwell * relative_bandwidth)))))
         return np.concatenate(parts, axis=1)
 
-    def _geometry(self, image: "RawImage") -> Geometry | None:
+    def _geometry(self, image: RawImage) -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
-        first, readouts, field_of_view_mm = image.imaging[0], self.readouts, self.header.encoded_fov_mm
-        directions = np.stack(
-            [axis[first] for axis in (readouts.y_direction, readouts.x_direction, readouts.slice_direction)]
-        )
-        position = readouts.position_mm[first]
-        if field_of_view_mm is None or not np.isfinite(directions).all() or not np.isfinite(position).all():
+        place = self.readouts[image.imaging[0]]
+        y, x, through = (place[name] for name in _TRIPLES[1:])
+        directions = np.stack([y, x, through])
+        if self.header.encoded_fov_mm is None or not np.isfinite([place["position_mm"], *directions]).all():
             return None
         if np.abs(directions @ directions.T - np.eye(3)).max() > 1e-3:
             return None
-        y, x, through = (triple(direction) for direction in directions)
-        return Geometry(field_of_view_mm, triple(position), y, x, through)
+        return Geometry(self.header.encoded_fov_mm, triple(place["position_mm"]), triple(y), triple(x), triple(through))
+
+    def _readout_error(self, number: int | np.integer, field: str, message: str) -> FileError:
+        return self._error(self._field_of.get(field, field), f"{self._record} {int(number)}: {message}")
+
+    def _refuse(
+        self, numbers: Ints, bad: NDArray[np.bool_], field: str, message: str, *values: NDArray[np.generic]
+    ) -> None:
+        """Name the first bad one of these readouts; its values go into the message."""
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise self._readout_error(numbers[first], field, message.format(*(column[first] for column in values)))
+
+    def _require(self, numbers: Ints, name: str, expected: int) -> None:
+        values = self.readouts[name][numbers]
+        message = f"is {{}}, but {expected} in the readouts before it"
+        self._refuse(numbers, values != expected, name, message, values)
 
     def _check(self, numbers: Ints, what: str) -> None:
-        readouts, grid = self.readouts, self.grid
         if len(numbers) == 0:
             return
-        if readouts.is_reversed[numbers].any():
-            bad = numbers[readouts.is_reversed[numbers]][0]
-            raise readouts.error(bad, "is_reversed", "is a line that was read backwards (EPI), which is not supported")
-        n_coils, n_samples = readouts.n_coils[numbers[0]], readouts.n_samples[numbers[0]]
-        if n_coils < 1 or n_samples < 1:
-            raise readouts.error(numbers[0], "n_coils" if n_coils < 1 else "n_samples", "is 0")
-        for name, values, expected in (
-            ("n_coils", readouts.n_coils, n_coils),
-            ("n_samples", readouts.n_samples, n_samples),
-        ):
-            self._require(numbers, name, values, int(expected))
+        table, (n_y, n_x, n_z) = self.readouts[numbers], self.header.encoded_matrix
+        backwards = "is a line that was read backwards (EPI), which is not supported"
+        self._refuse(numbers, table["is_reversed"], "is_reversed", backwards)
+        for name in ("n_coils", "n_samples"):
+            self._refuse(numbers[:1], table[name][:1] < 1, name, "is 0")
+        for name in ("n_coils", "n_samples"):
+            self._require(numbers, name, int(table[name][0]))
         first, last = self._rows(numbers)
-        bad = (first < 0) | (last > grid.n_y) | (first >= last)
-        if bad.any():
-            number = numbers[bad][0]
-            message = (
-                f"{n_samples} samples around sample {readouts.center_sample[number]} do not fit into {grid.n_y} rows whose "
-                f"centre is row {grid.n_y // 2}"
-            )
-            raise readouts.error(number, "center_sample", message)
-        for name, (minimum, maximum) in grid.limits.items():
-            counter = readouts.counters[name][numbers]
-            bad = (counter < minimum) | (counter > maximum)
-            if bad.any():
-                message = f"is {counter[bad][0]}, the header says {minimum} to {maximum}"
-                raise readouts.error(numbers[bad][0], name, message)
-        for name, index, size in zip(("line", "partition"), self._columns(numbers), (grid.n_x, grid.n_z), strict=True):
-            bad = (index < 0) | (index >= size)
-            if bad.any():
-                message = (
-                    f"{readouts.counters[name][numbers][bad][0]} is index {index[bad][0]} of {size} of the {what} grid"
-                )
-                raise readouts.error(numbers[bad][0], name, message)
-
-    def _require(self, numbers: Ints, name: str, values: Ints, expected: int) -> None:
-        bad = values[numbers] != expected
-        if bad.any():
-            message = f"is {values[numbers][bad][0]}, but {expected} in the readouts before it"
-            raise self.readouts.error(numbers[bad][0], name, message)
+        message = f"{{}} samples around sample {{}} do not fit into {n_y} rows whose centre is row {n_y // 2}"
+        bad = (first < 0) | (last > n_y) | (first >= last)
+        self._refuse(numbers, bad, "center_sample", message, table["n_samples"], table["center_sample"])
+        for name, (low, high, _) in self._limits.items():
+            bad = (table[name] < low) | (table[name] > high)
+            self._refuse(numbers, bad, name, f"is {{}}, the header says {low} to {high}", table[name])
+        for name, index, size in zip(("line", "partition"), self._columns(numbers), (n_x, n_z), strict=True):
+            message = f"{{}} is index {{}} of {size} of the {what} grid"
+            self._refuse(numbers, (index < 0) | (index >= size), name, message, table[name], index)
 
     def _rows(self, numbers: Ints) -> tuple[Ints, Ints]:
         """First and last + 1 row of the samples of readouts."""
-        readouts = self.readouts
-        start = self.grid.n_y // 2 - readouts.center_sample[numbers]
-        first = start + readouts.discard_pre[numbers]
-        return first, start + readouts.n_samples[numbers] - readouts.discard_post[numbers]
+        table = self.readouts[numbers]
+        start = self.header.encoded_matrix[0] // 2 - table["center_sample"]
+        return start + table["discard_pre"], start + table["n_samples"] - table["discard_post"]
 
     def _columns(self, numbers: Ints) -> tuple[Ints, Ints]:
         """Indices along x and z of readouts."""
-        counters, grid = self.readouts.counters, self.grid
-        x = counters["line"][numbers] - grid.center_line + grid.n_x // 2
-        return x, counters["partition"][numbers] - grid.center_partition + grid.n_z // 2
+        table, (_, n_x, n_z) = self.readouts[numbers], self.header.encoded_matrix
+        center_line, center_partition = (self._limits.get(name, (0, 0, 0))[2] for name in ("line", "partition"))
+        return table["line"] - center_line + n_x // 2, table["partition"] - center_partition + n_z // 2
 
     def _sorted(self, imaging: Ints, calibration: Ints) -> tuple[RawImage, ...]:
-        counters = self.readouts.counters
         names = _IMAGE_COUNTERS if self._average == "mean" else (*_IMAGE_COUNTERS[:-1], "average", "slice")
-        keys = np.stack([counters[name] for name in names], axis=1)  # (readout, counter)
+        keys = np.stack([self.readouts[name] for name in names], axis=1)  # (readout, counter)
         kinds, image_of = np.unique(keys[imaging], axis=0, return_inverse=True)
         image_of = image_of.reshape(-1)
         order = np.argsort(image_of, kind="stable")
@@ -300,13 +291,8 @@ class RawFile(KspaceFile):
         images = []
         for kind, numbers in zip(kinds, parts, strict=True):
             self._refuse_twice(numbers)
-            images.append(
-                RawImage(
-                    labels=MappingProxyType(dict(zip(names, map(int, kind), strict=True))),
-                    imaging=numbers,
-                    calibration=self._calibration_of(kind, keys, calibration),
-                )
-            )
+            labels = MappingProxyType(dict(zip(names, map(int, kind), strict=True)))
+            images.append(RawImage(labels, numbers, self._calibration_of(kind, keys, calibration)))
         return tuple(images)
 
     def _calibration_of(self, kind: Ints, keys: Ints, calibration: Ints) -> Ints:
@@ -321,34 +307,28 @@ class RawFile(KspaceFile):
         return same
 
     def _refuse_twice(self, numbers: Ints) -> None:
-        counters = self.readouts.counters
-        lines = np.stack([counters[name][numbers] for name in ("average", "partition", "line")])  # (counter, readout)
+        lines = np.stack([self.readouts[name][numbers] for name in ("average", "partition", "line")])
         order = np.lexsort(lines[::-1])
-        same = (lines[:, order[1:]] == lines[:, order[:-1]]).all(axis=0)
-        if same.any():
-            before, again = numbers[order[:-1][same][0]], numbers[order[1:][same][0]]
-            message = (
-                f"line {counters['line'][again]} of this image was acquired before, by {self.readouts.record} {before}"
-            )
-            raise self.readouts.error(again, "line", message)
+        same = (lines[:, order[1:]] == lines[:, order[:-1]]).all(axis=0)  # (counter, readout)
+        before, again = numbers[order[:-1]], numbers[order[1:]]
+        message = f"line {{}} of this image was acquired before, by {self._record} {{}}"
+        self._refuse(again, same, "line", message, self.readouts["line"][again], before)
 
     def _placed(
         self, numbers: Ints, out: NDArray[np.complex64] | None
     ) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
         """Put readouts on the grid, in pieces of 64 MiB: k-space (coil, y, x, z), and what was acquired (y, x, z)."""
-        grid, readouts = self.grid, self.readouts
-        shape = (self.n_coils, grid.n_y, grid.n_x, grid.n_z)
+        shape = (self.n_coils, *self.header.encoded_matrix)
         kspace = np.zeros(shape, np.complex64) if out is None else out
         counts = np.zeros(shape[1:], np.int32)
-        n_chunk = max(1, _CHUNK_BYTES // (8 * self.n_coils * int(readouts.n_samples[numbers[0]])))
+        n_chunk = max(1, _CHUNK_BYTES // (8 * self.n_coils * int(self.readouts["n_samples"][numbers[0]])))
         for start in range(0, len(numbers), n_chunk):
             chunk = numbers[start : start + n_chunk]
-            values = self._samples(chunk)  # (readout, coil, sample)
-            self._check_finite(values, chunk)
+            values = self._checked_samples(chunk)  # (readout, coil, sample)
             first, last = self._rows(chunk)
             x, z = self._columns(chunk)
-            average = readouts.counters["average"][chunk]
-            keys = np.stack([first, last, readouts.discard_pre[chunk], average], axis=1)
+            table = self.readouts[chunk]
+            keys = np.stack([first, last, table["discard_pre"], table["average"]], axis=1)
             for key in np.unique(keys, axis=0):  # one, where nothing is averaged and all readouts are alike
                 here = (keys == key).all(axis=1)
                 row, end, skip, _ = (int(value) for value in key)
@@ -360,36 +340,34 @@ class RawFile(KspaceFile):
             kspace /= np.maximum(counts, 1)
         return kspace, counts > 0
 
-    def _check_finite(self, values: NDArray[np.complex64], numbers: Ints) -> None:
-        if not np.isfinite(values).all():
-            bad = numbers[~np.isfinite(values).all(axis=(1, 2))][0]
-            raise self.readouts.error(bad, "data", "has NaN or infinite samples")
+    def _checked_samples(self, numbers: Ints) -> NDArray[np.complex64]:
+        values = self._samples(numbers)
+        bad = np.asarray(~np.isfinite(values).all(axis=(1, 2)), np.bool_)
+        self._refuse(numbers, bad, "data", "has NaN or infinite samples")
+        return values
 
     def _counted(self, here: NDArray[np.bool_]) -> str:
-        kinds, counts = np.unique(self.readouts.kind[here], return_counts=True)
-        texts = [f"{count} {KINDS[kind]}" for kind, count in zip(kinds, counts, strict=True)]
+        kinds, counts = np.unique(self.readouts["kind"][here], return_counts=True)
+        texts = [f"{count} {_KINDS[kind]}" for kind, count in zip(kinds, counts, strict=True)]
         n_elsewhere = int(np.count_nonzero(~here))
         return ", ".join(texts + ([f"{n_elsewhere} of other encoding spaces"] if n_elsewhere else []))
 
     def _notes_of_readouts(self, here: NDArray[np.bool_]) -> tuple[str, ...]:
-        readouts = self.readouts
         notes = [f"readouts: {self._counted(here)}"]
-        others = sorted(set(map(int, readouts.kind[here])) - {IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING, NOISE})
+        others = [_KINDS[kind] for kind in np.unique(self.readouts["kind"][here]) if kind > NOISE]
         if others:
-            notes.append(f"left out: {', '.join(KINDS[kind] for kind in others)}")
-        n_averages = len(
-            np.unique(readouts.counters["average"][np.concatenate([image.imaging for image in self.images])])
-        )
+            notes.append(f"left out: {', '.join(others)}")
+        numbers = np.concatenate([image.imaging for image in self.images])
+        n_averages = len(np.unique(self.readouts["average"][numbers]))
         if n_averages > 1:
             what = "each line is the mean of its averages" if self._average == "mean" else "one image each"
             notes.append(f"{n_averages} averages: {what}")
         lengths = {len(image.imaging) for image in self.images}
         if len(lengths) > 1:
             notes.append(f"the images have from {min(lengths)} to {max(lengths)} readouts")
-        n_lines = sorted({"slice", "repetition", "contrast", "set", "phase"} & self.grid.limits.keys())
-        for name in n_lines:
-            minimum, maximum = self.grid.limits[name]
+        for name in sorted(self._limits.keys() & set(_IMAGE_COUNTERS)):
+            low, high, _ = self._limits[name]
             found = len({image.labels[name] for image in self.images})
-            if found < maximum - minimum + 1:
-                notes.append(f"{name}: the header says {minimum} to {maximum}, the file has {found} of them")
+            if found < high - low + 1:
+                notes.append(f"{name}: the header says {low} to {high}, the file has {found} of them")
         return tuple(notes)

@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps._version import __version__
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Geometry, Scalar, triple
+from mrisps.io.acquisition import Geometry, Scalar, shown, triple
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.image_volume import ImageVolume
 from mrisps.io.ismrmrd_header import IsmrmrdHeader, header_of
 from mrisps.io.json_text import JsonValue, from_json, to_json
-from mrisps.io.writers import AtomicWriter
 
 __all__ = ["DATA_SETS", "ResultFile", "ResultWriter", "read_volume"]
 
@@ -34,7 +34,7 @@ _FORMAT_VERSION = 1  # attribute ``mrisps_format``
 _TEXTS = ("provenance", "certificate", "geometry")
 
 
-class ResultFile:
+class ResultFile(contextlib.ExitStack):
     """A result file, opened for reading; images are read when asked for. Files without any of our attributes are read, too.
 
     Attributes
@@ -52,10 +52,11 @@ class ResultFile:
     ------
     FileError
         The file cannot be read, is of a later version of the format, or has no data set ``reconstruction`` that is
-        real (slice, y, x).
+        real (slice, y, x); or, when they are asked for: images are not finite, texts are damaged.
     """
 
     def __init__(self, path: Path | str) -> None:
+        super().__init__()
         with contextlib.ExitStack() as stack:
             self._file = stack.enter_context(Hdf5Reader(path))
             self.path = self._file.path
@@ -69,27 +70,11 @@ class ResultFile:
             self._texts = {name: attributes.pop(name) for name in _TEXTS if name in attributes}
             self.attributes: Mapping[str, Scalar] = attributes
             self.names = tuple(name for name in DATA_SETS if self._file.has(name))
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> "ResultFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file. Harmless when done twice."""
-        self._stack.close()
+            self.push(stack.pop_all())
 
     @staticmethod
     def is_result(path: Path | str) -> bool:
-        """Whether an HDF5 file has reconstructed images and no k-space.
-
-        Raises
-        ------
-        FileError
-            The file cannot be read.
-        """
+        """Whether an HDF5 file has reconstructed images and no k-space; a FileError if it cannot be read."""
         with Hdf5Reader(path) as file:
             return file.has("reconstruction") and not file.has("kspace")
 
@@ -98,13 +83,7 @@ class ResultFile:
         return self._file.layout()
 
     def read(self, name: str = "reconstruction", index: int | None = None) -> NDArray[np.generic]:
-        """Read the data set of this name, (slice, y, x), or one slice of it, (y, x).
-
-        Raises
-        ------
-        FileError
-            There is no such data set or slice, or it cannot be read; ``reconstruction`` or ``image`` is not finite.
-        """
+        """Read the data set of this name, (slice, y, x), or one slice of it, (y, x)."""
         n_slices = (self._file.shape(name) or (0,))[0]
         if index is not None and not 0 <= index < n_slices:
             raise FileError(self.path, f"expected 0 to {n_slices - 1}, got {index}", field=f"slice of {name}")
@@ -114,13 +93,7 @@ class ResultFile:
         return values
 
     def volume(self) -> ImageVolume:
-        """Read the images with their place: complex ones if the file has them, else the magnitude.
-
-        Raises
-        ------
-        FileError
-            The images are not finite, or of another type or shape; geometries or header are damaged.
-        """
+        """Read the images with their place: complex ones if the file has them, else the magnitude."""
         images: NDArray[np.float32] | NDArray[np.complex64]
         with np.errstate(over="ignore"):  # a number too large for single precision is found by ImageVolume
             if "image" in self.names:
@@ -136,13 +109,7 @@ class ResultFile:
 
     @cached_property
     def provenance(self) -> Mapping[str, JsonValue] | None:
-        """How the images were made; None if the file does not say.
-
-        Raises
-        ------
-        FileError
-            It is no JSON object.
-        """
+        """How the images were made; None if the file does not say."""
         value = self._json("provenance")
         if value is not None and not isinstance(value, Mapping):
             raise FileError(self.path, "expected an object", field="attribute provenance")
@@ -150,15 +117,9 @@ class ResultFile:
 
     @cached_property
     def certificates(self) -> tuple[Mapping[str, JsonValue], ...]:
-        """What the solver said about each slice; empty if the file does not say.
-
-        Raises
-        ------
-        FileError
-            It is no JSON list of one object a slice.
-        """
+        """What the solver said about each slice; empty if the file does not say."""
         value = self._json("certificate")
-        entries = value if isinstance(value, list) else [] if value is None else [value]
+        entries = value if isinstance(value, list) else []
         objects = tuple(entry for entry in entries if isinstance(entry, Mapping))
         if value is not None and (not isinstance(value, list) or not len(objects) == len(value) == self.n_slices):
             raise FileError(self.path, f"expected a list of {self.n_slices} objects", field="attribute certificate")
@@ -166,13 +127,7 @@ class ResultFile:
 
     @cached_property
     def geometries(self) -> tuple[Geometry | None, ...]:
-        """Where each image lies: pixel [n_y // 2, n_x // 2] is at ``position_mm``. None where that is unknown.
-
-        Raises
-        ------
-        FileError
-            They are no JSON list of one geometry a slice.
-        """
+        """Where each image lies: pixel [n_y // 2, n_x // 2] is at ``position_mm``. None where that is unknown."""
         field = "attribute geometry"
         value = self._json("geometry")
         if value is None:
@@ -187,13 +142,7 @@ class ResultFile:
 
     @cached_property
     def header(self) -> IsmrmrdHeader | None:
-        """The ISMRMRD header of the measurement; None if the file has none.
-
-        Raises
-        ------
-        FileError
-            It is damaged.
-        """
+        """The ISMRMRD header of the measurement; None if the file has none."""
         return header_of(self._file)[0]
 
     def digests(self) -> dict[str, str]:
@@ -212,24 +161,11 @@ class ResultFile:
         return None if text is None else from_json(str(text), self.path, f"attribute {name}")
 
 
-class ResultWriter(AtomicWriter):
+class ResultWriter(contextlib.ExitStack):
     """Writes results slice after slice. The file appears when the ``with`` block ends well and every slice was written.
 
-    Parameters
-    ----------
-    path
-        The file to be written; what is there stays until the block has ended well.
-    attributes
-        Attributes of the file, for example ``acquisition``, ``max``, ``norm`` and ``patient_id`` of the input.
-    provenance
-        How the images were made.
-    header
-        Written as ``ismrmrd_header``.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written.
+    What is there stays until then. The attributes are those of the file, for example ``acquisition`` and ``patient_id`` of the
+    input; the header is written as ``ismrmrd_header``. A FileError if the file cannot be written.
     """
 
     def __init__(
@@ -241,17 +177,19 @@ class ResultWriter(AtomicWriter):
         provenance: Mapping[str, JsonValue] | None = None,
         header: IsmrmrdHeader | None = None,
     ) -> None:
+        super().__init__()
         if n_slices < 1:
             raise ValueError(f"n_slices: expected at least 1, got {n_slices}")
-        self.path = Path(path)
-        self.n_slices = n_slices
-        self._attributes = dict(attributes or {})
-        self._provenance = provenance
-        self._header = header
+        self.path, self.n_slices = Path(path), n_slices
+        self._attributes, self._provenance, self._header = dict(attributes or {}), provenance, header
         self._layout: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
-        self._certificates: dict[int, Mapping[str, JsonValue] | None] = {}
-        self._geometries: dict[int, Geometry | None] = {}
+        self._said: dict[int, tuple[Mapping[str, JsonValue] | None, Geometry | None]] = {}
         self._file = Hdf5Writer(self.path)
+
+    def __enter__(self) -> Self:
+        self.enter_context(self._file)
+        self.push(lambda kind, *_: self._finish() if kind is None else None)
+        return self
 
     def write_slice(
         self,
@@ -284,7 +222,7 @@ class ResultWriter(AtomicWriter):
         FileError
             The image or an extra is not finite, or the disk is full.
         """
-        if not 0 <= index < self.n_slices or index in self._certificates:
+        if not 0 <= index < self.n_slices or index in self._said:
             raise ValueError(f"index: expected 0 to {self.n_slices - 1}, each once, got {index}")
         parts = self._parts(image, extras or {})
         layout = {name: (part.shape, part.dtype) for name, part in parts.items()}
@@ -296,41 +234,37 @@ class ResultWriter(AtomicWriter):
             raise ValueError(f"image, extras: expected as for the first slice {self._layout}, got {layout}")
         for name, part in parts.items():
             self._file.write_part(name, index, part)
-        self._certificates[index] = certificate
-        self._geometries[index] = geometry
+        self._said[index] = certificate, geometry
 
     def _parts(
         self, image: NDArray[np.float32] | NDArray[np.complex64], extras: Mapping[str, NDArray[np.generic]]
     ) -> dict[str, NDArray[np.generic]]:
         if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "fc":
-            raise ValueError(f"image: expected real or complex (y, x), got {image.dtype} {image.shape}")
-        if not np.isfinite(image).all():
-            raise FileError(self.path, "has NaN or infinite pixels, not written", field="reconstruction")
-        parts: dict[str, NDArray[np.generic]] = {}
-        if image.dtype.kind == "c":
-            parts = {"reconstruction": np.abs(image).astype(np.float32), "image": image.astype(np.complex64)}
-        else:
-            parts = {"reconstruction": image.astype(np.float32)}
+            raise ValueError(f"image: expected real or complex (y, x), got {shown(image)}")
+        is_complex = image.dtype.kind == "c"
+        parts: dict[str, NDArray[np.generic]] = {
+            "reconstruction": np.asarray(abs(image) if is_complex else image, "f4")
+        }
+        if is_complex:
+            parts["image"] = image.astype(np.complex64)
         for name, extra in extras.items():
             if name in parts or not name.isidentifier():
                 raise ValueError(f"extras: expected names like cost_map, other than {tuple(parts)}, got {name!r}")
             if extra.size == 0 or extra.dtype.kind not in "fcbiu":
-                raise ValueError(f"extras: {name}: expected an array of numbers, got {extra.dtype} {extra.shape}")
-            if extra.dtype.kind in "fc" and not np.isfinite(extra).all():
-                raise FileError(self.path, "has NaN or infinite pixels, not written", field=name)
+                raise ValueError(f"extras: {name}: expected an array of numbers, got {shown(extra)}")
             parts[name] = extra
+        for name, part in parts.items():
+            if not np.isfinite(part).all():
+                raise FileError(self.path, "has NaN or infinite pixels, not written", field=name)
         return parts
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        stack.enter_context(self._file)
-
     def _finish(self) -> None:
-        missing = [index for index in range(self.n_slices) if index not in self._certificates]
+        missing = [index for index in range(self.n_slices) if index not in self._said]
         if missing:
             raise ValueError(f"slices not written: {missing}")
         attributes = {**self._attributes, "mrisps_format": _FORMAT_VERSION, "mrisps_version": __version__}
-        certificates = [self._certificates[index] for index in range(self.n_slices)]
-        geometries = [None if g is None else asdict(g) for _, g in sorted(self._geometries.items())]
+        certificates = [self._said[index][0] for index in range(self.n_slices)]
+        geometries = [None if g is None else asdict(g) for _, (_, g) in sorted(self._said.items())]
         if self._provenance is not None:
             attributes["provenance"] = to_json(self._provenance)
         if any(certificate is not None for certificate in certificates):
@@ -345,10 +279,7 @@ class ResultWriter(AtomicWriter):
 def read_volume(path: Path | str, names: Sequence[str]) -> NDArray[np.float32]:
     """Read the images (slice, y, x) under the first of these names that an HDF5 file has: results or reference images.
 
-    Raises
-    ------
-    FileError
-        The file cannot be read, has none of the names, or the images are not real, three-dimensional and finite.
+    A FileError if it has none of the names, or the images are not real, three-dimensional and finite.
     """
     with Hdf5Reader(path) as file:
         name = next((name for name in names if file.has(name)), None)
@@ -371,6 +302,4 @@ def _checked_shape(file: Hdf5Reader, name: str, kinds: str) -> tuple[int, ...]:
 
 
 def _geometry(entry: Mapping[str, Sequence[float]]) -> Geometry:
-    names = ("field_of_view_mm", "position_mm", "y_direction", "x_direction", "slice_direction")
-    fov, position, y, x, through = (triple(entry[name]) for name in names)
-    return Geometry(fov, position, y, x, through)
+    return Geometry(**{name: triple(entry[name]) for name in Geometry.__dataclass_fields__})

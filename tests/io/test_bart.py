@@ -10,16 +10,14 @@ from raw_files import normal
 
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
-from mrisps.io.bart import BartFile, CflWriter, read_cfl, read_hdr
+from mrisps.io.bart import BartFile, read_cfl, read_hdr, write_cfl
 from mrisps.io.open import open_kspace
 
 KSPACE = normal((2, 3, 10, 8))  # (slice, coil, y, x)
 
 
 def write(path: Path) -> None:
-    with CflWriter(path, 2, provenance={"input": "x"}) as writer:
-        for index in range(2):
-            writer.write_slice(Acquisition(KSPACE[index], path, index, 2))
+    write_cfl(path, (Acquisition(KSPACE[index], path, index, 2) for index in range(2)), provenance={"input": "x"})
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -98,7 +96,7 @@ def test_missing_and_not_finite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_written", [0, 1])
 def test_an_unfinished_file_does_not_appear(tmp_path: Path, n_written: int) -> None:
-    with pytest.raises(ValueError, match="slices: expected 2"), CflWriter(tmp_path / "a.cfl", 2) as writer:  # noqa: PT012 - leaving the block fails
-        for index in range(n_written):
-            writer.write_slice(Acquisition(KSPACE[index], tmp_path, index, 2))
+    records = [Acquisition(KSPACE[index], tmp_path, index, 2) for index in range(n_written)]
+    with pytest.raises(ValueError, match="slices: expected"):
+        write_cfl(tmp_path / "a.cfl", records)
     assert list(tmp_path.iterdir()) == []

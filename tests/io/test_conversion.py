@@ -15,7 +15,7 @@ from raw_files import CALIBRATION, N_COILS, N_X, N_Y, NOISE, RawLine, header, li
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.conversion import KSPACE_FORMATS, KspaceFormat, convert_kspace
-from mrisps.io.fastmri import FastmriFile, KspaceWriter, write_kspace
+from mrisps.io.fastmri import FastmriFile, write_fastmri, write_kspace
 from mrisps.io.files import sha256_of
 from mrisps.io.open import open_kspace
 
@@ -210,14 +210,11 @@ def test_a_failure_leaves_nothing(tmp_path: Path, to: KspaceFormat) -> None:
 
 def test_slices_of_one_shape_and_of_the_number_that_was_said(tmp_path: Path) -> None:
     record = Acquisition(KSPACE[0], tmp_path, 0, 2)
-    with (
-        pytest.raises(ValueError, match="slices: expected 2, 1 were written"),
-        KspaceWriter(tmp_path / "a.h5", 2, b"") as writer,
-    ):
-        writer.write_slice(record)
-    with pytest.raises(ValueError, match="slice 1 of 2: expected"), KspaceWriter(tmp_path / "a.h5", 2, b"") as writer:  # noqa: PT012 - the second slice fails
-        writer.write_slice(record)
-        writer.write_slice(Acquisition(KSPACE[0, :, :8], tmp_path, 1, 2))
+    with pytest.raises(ValueError, match="slices: expected 2, 1 were written"):
+        write_fastmri(tmp_path / "a.h5", [record], b"")
+    other = Acquisition(KSPACE[0, :, :8], tmp_path, 1, 2)
+    with pytest.raises(ValueError, match="slice 1 of 2: expected"):
+        write_fastmri(tmp_path / "a.h5", [record, other], b"")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,12 +236,9 @@ print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))  # of
     peaks = []
     for n_slices in (2, 25):
         source = tmp_path / f"{n_slices}.h5"
-        with KspaceWriter(
-            source, n_slices, header(encoded_matrix=(256, 256, 1), line_limits=(0, 255, 128)).to_xml()
-        ) as writer:
-            kspace = normal((16, 256, 256))
-            for index in range(n_slices):
-                writer.write_slice(Acquisition(kspace, source, index, n_slices))
+        kspace = normal((16, 256, 256))
+        records = (Acquisition(kspace, source, index, n_slices) for index in range(n_slices))
+        write_fastmri(source, records, header(encoded_matrix=(256, 256, 1), line_limits=(0, 255, 128)).to_xml())
         if source_format != "fastmri":
             convert(source, source.with_suffix(KSPACE_FORMATS[source_format]), source_format)
             source = source.with_suffix(KSPACE_FORMATS[source_format])

@@ -17,7 +17,7 @@ from scipy.io import savemat
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout, variables_of
-from mrisps.io.bart import CflWriter
+from mrisps.io.bart import write_cfl
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.image_volume import ImageVolume
 from mrisps.io.nifti import nifti_header, write_nifti
@@ -53,9 +53,7 @@ def twix_vb(folder: Path) -> Path:
 
 
 def cfl(folder: Path) -> Path:
-    with CflWriter(folder / "a.cfl", 2) as writer:
-        for index in range(2):
-            writer.write_slice(Acquisition(KSPACE[index], folder, index, 2))
+    write_cfl(folder / "a.cfl", (Acquisition(KSPACE[index], folder, index, 2) for index in range(2)))
     return folder / "a.cfl"
 
 

@@ -34,7 +34,7 @@ print({"torch", "scipy", "sigpy", "skimage", "matplotlib", "PIL", "pooch", "requ
 
 def test_read_slice(raw_file: Path, kspace: KSpace, mask: Mask) -> None:
     with FastmriFile(raw_file) as file:
-        assert (file.n_slices, file.n_coils, file.shape, file.multicoil) == (3, 1, (24, 15), False)
+        assert (file.n_slices, file.n_coils, file.shape) == (3, 1, (24, 15))
         records = list(file.slices())
     for index, record in enumerate(records):
         np.testing.assert_array_equal(record.kspace, (kspace * mask)[index][np.newaxis])
@@ -51,7 +51,7 @@ def test_multicoil(tmp_path: Path, kspace: KSpace) -> None:
     coils = np.stack([kspace, 2 * kspace], axis=1)
     write_kspace(tmp_path / "a.h5", coils, target=np.ones((3, 10, 10), np.float32))
     with FastmriFile(tmp_path / "a.h5") as file:
-        assert (file.multicoil, file.n_coils, file.target_name) == (True, 2, "reconstruction_rss")
+        assert (file.n_coils, file.target_name) == (2, "reconstruction_rss")
         np.testing.assert_array_equal(file.read_slice(2).kspace, coils[2])
 
 

@@ -9,7 +9,7 @@ from raw_files import normal, write_twix
 
 from mrisps.errors import FileError
 from mrisps.io.open import open_kspace
-from mrisps.io.twix import TwixFile
+from mrisps.io.twix import TwixFile, twix_headers
 
 pytest.importorskip("twixtools")
 
@@ -70,8 +70,6 @@ def test_synchronisation_blocks_are_skipped(tmp_path: Path) -> None:
     path = write_twix(tmp_path / "a.dat", KSPACE)
     content = bytearray(path.read_bytes())
     start = 10_240 + struct.unpack_from("<I", content, 10_240)[0]
-    from mrisps.io.twix_layout import twix_headers
-
     layout = twix_headers(False)
     block: np.ndarray = np.zeros(1, layout.block)
     block["FlagsAndDMALength"] = layout.block.itemsize + 40
