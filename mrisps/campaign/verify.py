@@ -50,7 +50,13 @@ class Verification:
 
 
 def verify_file(
-    record: Record, source: Path, weights: Weights, *, device: str | None = None, progress: Progress | None = None
+    record: Record,
+    source: Path,
+    weights: Weights,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Make a reconstruction again, from the recipe that it carries, and compare.
 
@@ -66,6 +72,8 @@ def verify_file(
         The weights it was made with.
     device
         Where to compute; by default where the output was made.
+    threads
+        Of the processor; by default as many as made the output.
     progress
         As for :meth:`mrisps.reconstruction.run.Run.write`.
 
@@ -87,9 +95,11 @@ def verify_file(
             output, f"was made with other weights: {expected[:12]}..., these are {found[:12]}...", field="weights"
         )
     run = record.run(weights, device)
-    threads = record.part("machine").get("threads")
-    if type(threads) is int and threads > 0:  # a number from a file: no more than there are
-        torch.set_num_threads(min(threads, available_cores()))
+    recorded = record.part("machine").get("threads")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif type(recorded) is int and recorded > 0:  # a number from a file: no more than there are
+        torch.set_num_threads(min(recorded, available_cores()))
     with tempfile.TemporaryDirectory(prefix="mrisps-verify-") as folder:
         again = Path(folder) / "again.h5"
         run.write(source, again, input_sha256=sha256, progress=progress)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -10,31 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import FAILURE, INTERRUPTED, UsageError, fail, note, usage_errors
-from mrisps.cli.compare import ManifestRoot
-from mrisps.cli.options import (
-    AcceptUnconverged,
-    Device,
-    Keep,
-    MaskFile,
-    NoCrop,
-    Output,
-    Overwrite,
-    RecipeName,
-    Scale,
-    SetValues,
-    Undersample,
-    Weights,
-    chosen_run,
-)
-from mrisps.cli.terminal import BatchProgress
+from mrisps.cli.common import FAILURE, INTERRUPTED, UsageError, fail, note, result, usage_errors
+from mrisps.cli.options import IncludeTest, KspaceOptions, ManifestRoot, RunOptions, WriteOptions, option
+from mrisps.cli.recon import slices_state
+from mrisps.cli.terminal import Display, time_left
 from mrisps.errors import MrispsError
 from mrisps.journal import JournalInUseError
-from mrisps.reconstruction.choices import FROM_ZEROS
 
 if TYPE_CHECKING:
     from mrisps.campaign.batch import BatchResult
-    from mrisps.campaign.loop import Stop
+    from mrisps.campaign.batch_item import Entry, Item
+    from mrisps.campaign.loop import Progress, Stop
     from mrisps.campaign.sources import SourceFile
 
 __all__ = ["batch"]
@@ -49,70 +35,41 @@ def batch(
             "`mrisps manifest`), whose checksums are then checked.",
         ),
     ],
-    recipe_name: RecipeName,
-    output: Output,
-    weights: Weights = None,
+    writing: WriteOptions,
+    options: RunOptions,
+    kspace: KspaceOptions,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers", min=1, help="Processes. Default: one for each core; with --device cuda one for each GPU."
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads", min=1, help="Threads of each process. Default: cores / workers. They change the last digits."
-        ),
+        option("--workers N", "Processes. Default: one for each core; with --device cuda one for each GPU.", least=1),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(
-            "--scheduler",
-            metavar="ADDRESS|local",
-            help="Work on a Dask cluster: its scheduler's address, such as tcp://host:8786; or `local`, a cluster of --workers "
+        option(
+            "--scheduler ADDRESS|local",
+            "Work on a Dask cluster: its scheduler's address, such as tcp://host:8786; or `local`, a cluster of --workers "
             "processes here. Needs the extra `batch`.",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
+        option(
             "--resume/--no-resume",
-            help="Do only what is missing, has failed, or whose input, recipe, weights, options or software changed; or do "
+            "Do only what is missing, has failed, or whose input, recipe, weights, options or software changed; or do "
             "everything again.",
         ),
     ] = True,
     root: ManifestRoot = None,
-    include_test: Annotated[
-        bool, typer.Option("--include-test", help="Also the files of a manifest's split `test`, which are held out.")
-    ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on as files arrive in the folder, until Ctrl-C.")] = False,
+    include_test: IncludeTest = False,
+    watch: Annotated[bool, option("--watch", "Go on as files arrive in the folder, until Ctrl-C.")] = False,
     settle: Annotated[
         float,
-        typer.Option(
-            "--settle",
-            min=0,
-            metavar="SECONDS",
-            help="With --watch: a file is complete when it has not changed for so long.",
-        ),
+        option("--settle SECONDS", "With --watch: a file is complete when it has not changed for so long.", least=0),
     ] = 5.0,
-    mask: MaskFile = None,
-    undersample: Undersample = False,
-    scale: Scale = None,
-    changes: SetValues = None,
-    no_crop: NoCrop = False,
-    device: Device = "cpu",
     thresholds_file: Annotated[
         Path | None,
-        typer.Option(
-            "--thresholds",
-            metavar="FILE",
-            help="TOML with the thresholds of the report's flags; see docs/many-files.md.",
-        ),
+        option("--thresholds FILE", "TOML with the thresholds of the report's flags; see docs/many-files.md."),
     ] = None,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write DIR/report.html at the end.")] = True,
-    overwrite: Overwrite = False,
-    keep: Keep = False,
-    accept_unconverged: AcceptUnconverged = False,
+    report: Annotated[bool, option("--report/--no-report", "Write DIR/report.html at the end.")] = True,
 ) -> None:
     """Reconstruct many files, resumably, in parallel.
 
@@ -133,24 +90,14 @@ def batch(
     from mrisps.campaign.workers import DaskWorkers, LocalWorkers, devices_of
     from mrisps.reports.flags import Thresholds
 
+    output = writing.output
     with usage_errors():
         sources = _sources(source, root, include_test, watch, output)
         thresholds = Thresholds() if thresholds_file is None else Thresholds.read(thresholds_file)
-    run = chosen_run(
-        "mri",
-        recipe_name,
-        changes,
-        weights=weights,
-        device=device,
-        mask=mask,
-        undersample=undersample,
-        scale=scale,
-        crop=not no_crop,
-    )
-    with usage_errors():
-        devices, n_threads = devices_of(run.device, workers, threads, on_cluster=scheduler is not None)
-    mask_file = None if mask in (None, FROM_ZEROS) else Path(str(mask))
-    job = Job.of(run, output, mask=mask_file, keep=keep, threads=n_threads)
+    run = kspace.run(options)
+    with usage_errors("workers"):
+        devices, n_threads = devices_of(run.device, workers, options.threads, on_cluster=scheduler is not None)
+    job = Job.of(run, output, keep=writing.keep, threads=n_threads)
     stop = Stop()
     try:
         with open_ledger(job.folder) as ledger:
@@ -167,7 +114,7 @@ def batch(
                     stop=stop,
                     watched=WatchedFolder(source, settle) if watch else None,
                     redo=not resume,
-                    overwrite=overwrite,
+                    overwrite=writing.overwrite,
                 )
             if stop.now and scheduler is None:  # the processes are gone, and leave what they were writing
                 remove_partial_files(job.folder)
@@ -179,7 +126,7 @@ def batch(
         raise UsageError(f"{output}: another batch works on this folder") from error
     if stop.now or (done.n_left and stop.soon and not watch and not done.disk_full):
         raise typer.Exit(INTERRUPTED)
-    if done.disk_full or done.failed or done.n_unusable or (done.n_unconverged and not accept_unconverged):
+    if done.disk_full or done.failed or done.n_unusable or (done.n_unconverged and not writing.accept_unconverged):
         raise typer.Exit(FAILURE)
 
 
@@ -216,6 +163,57 @@ def _stopping(stop: "Stop", watch: bool) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, earlier)
+
+
+class BatchProgress(Display):
+    """How far a batch is: a line for each file that is finished; on a terminal also what each worker is at.
+
+    The estimated end goes by the bytes of the inputs, which are better known than their times.
+    """
+
+    _n_files = _n_finished = 0
+    _bytes_left = _bytes_made = 0
+
+    def waiting(self, items: "Sequence[Item]", /) -> None:
+        """Count what is to be done."""
+        self._n_files += len(items)
+        self._bytes_left += sum(item.source.size for item in items)
+
+    def started(self, item: "Item", /) -> None:
+        """Wait for the first news of it."""
+
+    def finished(self, item: "Item", entry: "Entry", /) -> None:
+        """Print the line of a file."""
+        self._n_finished += 1
+        self._bytes_left -= item.source.size
+        if entry.state == "done" and not entry.reused:  # others take no time worth mentioning
+            self._bytes_made += item.source.size
+        left = self.left()
+        line = f"[{self._n_finished}/{self._n_files}] {entry_line(item.name, entry)}{left and f'; {left}'}"
+        self.say(line, result)
+        self.end(item.name)
+
+    def tick(self, progress: "Progress", /) -> None:
+        """Move the bars."""
+        if self.is_drawn:
+            for name, position, n_slices, iteration in progress:
+                self.show(name, f"slice {position + 1}/{n_slices}  iteration {iteration}", position, n_slices or None)
+        state = f"{self._n_finished} of {self._n_files} finished  {self.left()}"
+        self.show("files", state.rstrip(), self._n_finished, self._n_files or None)
+
+    def left(self) -> str:
+        """How much longer, in words; empty where nobody knows."""
+        return time_left(self.seconds(), self._bytes_made, self._bytes_made + self._bytes_left)
+
+
+def entry_line(name: str, entry: "Entry") -> str:
+    """What became of a file of a batch, on one line."""
+    if entry.state != "done":
+        return f"{name}: FAILED: {entry.error}"
+    state = f"{entry.verdict.upper()}: {slices_state(entry.n_slices, entry.n_converged)}"
+    return (
+        f"{name}: {f'was up to date: {state}' if entry.reused else f'{state}, {entry.summary}, {entry.seconds:.1f} s'}"
+    )
 
 
 def _print_summary(done: "BatchResult", folder: Path) -> None:

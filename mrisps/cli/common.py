@@ -19,13 +19,10 @@ __all__ = [
     "INTERRUPTED",
     "USAGE",
     "UsageError",
-    "examples",
     "fail",
     "guarded",
-    "make_folder",
     "memory_errors",
     "named",
-    "new_file",
     "note",
     "one_line",
     "parse_size",
@@ -60,8 +57,7 @@ def printable(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line."""
-    text = " ".join(str(error).split())
-    return printable(text) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def note(text: str) -> None:
@@ -118,12 +114,9 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError:  # the reader of our output has gone, as `head` does: typer ends quietly
             raise
-        except (UsageError, SettingsError) as error:
-            fail(error)
-            raise typer.Exit(USAGE) from error
         except (MrispsError, ValueError, OSError) as error:
             fail(error)
-            raise typer.Exit(FAILURE) from error
+            raise typer.Exit(USAGE if isinstance(error, UsageError | SettingsError) else FAILURE) from error
         except MemoryError as error:
             fail(MrispsError("not enough memory"))
             raise typer.Exit(FAILURE) from error
@@ -132,14 +125,25 @@ def guarded(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """For the block that reads the options: whatever is wrong there is wrong with the command."""
+def usage_errors(*options: str) -> Iterator[None]:
+    """For the block that reads the options: whatever is wrong there is wrong with the command.
+
+    Parameters
+    ----------
+    options
+        Names of arguments that are options of the command: an error that begins with one gets its dashes.
+    """
     try:
         yield
     except UsageError:
         raise
     except (MrispsError, ValueError) as error:
-        raise UsageError(one_line(error)) from error
+        text = one_line(error)
+        subject, colon, rest = text.partition(": ")
+        names = subject.split(", ")
+        if colon and set(names) <= set(options):
+            text = f"{', '.join('--' + name.replace('_', '-') for name in names)}: {rest}"
+        raise UsageError(text) from error
 
 
 @contextmanager
@@ -161,29 +165,3 @@ def parse_size(text: str, option: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
         raise UsageError(f"{option}: expected HEIGHTxWIDTH in pixels, for example 640x368, got {text!r}")
     return int(parts[0]), int(parts[1])
-
-
-def make_folder(path: Path) -> None:
-    """Make an output folder with its parents; it may exist.
-
-    Raises
-    ------
-    FileError
-        It cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "it exists and is not a folder" if path.exists() else error.strerror or str(error)
-        raise FileError(path, f"cannot be used as output folder: {why}") from error
-
-
-def new_file(path: Path, overwrite: bool) -> None:
-    """Refuse a file that exists, unless it may be overwritten."""
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already; use --overwrite to replace it")
-
-
-def examples(*lines: str) -> str:
-    """Epilog of a command: examples whose lines are kept as they are."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

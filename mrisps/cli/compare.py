@@ -7,113 +7,66 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import (
-    FAILURE,
-    UsageError,
-    fail,
-    make_folder,
-    memory_errors,
-    note,
-    parse_size,
-    result,
-    usage_errors,
-)
-from mrisps.cli.evaluate import Border, Crop, DataRangeText, parse_data_range
+from mrisps.cli.common import FAILURE, UsageError, fail, memory_errors, note, result, usage_errors
+from mrisps.cli.evaluate import CompareOptions
+from mrisps.cli.files import make_folder
 from mrisps.cli.options import (
     AcceptUnconverged,
-    Device,
+    DataOptions,
+    IncludeTest,
+    ModelOptions,
     Output,
-    SetValues,
     SliceNumbers,
-    Weights,
-    checked_device,
-    chosen_recipe,
     chosen_slices,
-    chosen_weights,
+    option,
 )
-from mrisps.cli.terminal import CountProgress, print_table
+from mrisps.cli.terminal import Display, print_table
 from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
     from mrisps.campaign.methods import Candidate
     from mrisps.quality.baselines import Baseline
 
-__all__ = ["Data", "ManifestContrast", "ManifestRoot", "ManifestSplit", "compare"]
-
-Data = Annotated[
-    list[str],
-    typer.Option(
-        "--data",
-        metavar="PATH",
-        help="Folder, file or manifest (.toml, or a name, see `mrisps manifest`). Can be given several times.",
-    ),
-]
-ManifestRoot = Annotated[
-    Path | None,
-    typer.Option("--root", metavar="DIR", help="Folder that the paths of a manifest are below. Default: its own."),
-]
-ManifestSplit = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only this split of a manifest.")]
-ManifestContrast = Annotated[
-    str | None, typer.Option("--contrast", metavar="NAME", help="Only files of this contrast in a manifest.")
-]
+__all__ = ["compare"]
 
 
 def compare(
-    data: Data,
+    files: DataOptions,
     recipe_names: Annotated[
         list[str],
-        typer.Option(
-            "--recipe",
-            metavar="[CONTRAST=]NAME|FILE",
-            help="A recipe. Several are compared with each other; one with CONTRAST= is for files of that contrast.",
+        option(
+            "--recipe [CONTRAST=]NAME|FILE",
+            "A recipe. Several are compared with each other; one with CONTRAST= is for files of that contrast.",
         ),
     ],
     output: Output,
-    weights: Weights = None,
-    changes: SetValues = None,
-    device: Device = "cpu",
-    root: ManifestRoot = None,
-    split: ManifestSplit = None,
-    contrast: ManifestContrast = None,
-    include_test: Annotated[
-        bool,
-        typer.Option(
-            "--include-test", help="Also the split `test`, which is held out: for the final measurement only."
-        ),
-    ] = False,
+    compared: CompareOptions,
+    options: ModelOptions,
+    include_test: IncludeTest = False,
     slices: SliceNumbers = None,
-    data_range: DataRangeText = "target-max",
-    crop: Crop = None,
-    border: Border = 0,
     baselines: Annotated[
         str,
-        typer.Option(
-            "--baselines",
-            metavar="A,B,...|none",
-            help="What the recipes are compared with, of zero-filled, CG-SENSE (several coils only), l1-wavelet, TV.",
+        option(
+            "--baselines A,B,...|none",
+            "What the recipes are compared with, of zero-filled, CG-SENSE (several coils only), l1-wavelet, TV.",
         ),
     ] = "zero-filled,CG-SENSE,l1-wavelet,TV",
     tune_on: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tune-baselines-on",
-            metavar="PATH",
-            help="Where the weights of the baselines are tuned, once for each contrast and acceleration: as --data. Default: on "
+        option(
+            "--tune-baselines-on PATH",
+            "Where the weights of the baselines are tuned, once for each contrast and acceleration: as --data. Default: on "
             "slices that are evaluated, to the baselines' advantage.",
         ),
     ] = None,
     tuning_split: Annotated[
-        str | None, typer.Option("--tuning-split", metavar="NAME", help="Only this split of the manifest for tuning.")
+        str | None, option("--tuning-split NAME", "Only this split of the manifest for tuning.")
     ] = None,
-    n_tuning_slices: Annotated[
-        int, typer.Option("--tuning-slices", min=1, metavar="N", help="Number of slices for tuning.")
-    ] = 3,
+    n_tuning_slices: Annotated[int, option("--tuning-slices N", "Number of slices for tuning.", least=1)] = 3,
     tv_iterations: Annotated[
-        int, typer.Option("--tv-iterations", min=1, metavar="N", help="Of SigPy's TV, which converges slowly.")
+        int, option("--tv-iterations N", "Of SigPy's TV, which converges slowly.", least=1)
     ] = 1000,
-    n_worst: Annotated[
-        int, typer.Option("--worst", min=0, metavar="N", help="Number of worst slices of each setting to show.")
-    ] = 2,
+    n_worst: Annotated[int, option("--worst N", "Number of worst slices of each setting to show.", least=0)] = 2,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
     """Compare recipes and other methods with references.
@@ -127,34 +80,39 @@ def compare(
     """
     from mrisps.atomic import write_bytes
     from mrisps.campaign.evaluate import run_evaluation
-    from mrisps.campaign.sources import sources_of
     from mrisps.quality.evaluation import EvaluationSettings
 
     with usage_errors():
         choice = chosen_slices(slices)
         settings = EvaluationSettings(
-            data_range=parse_data_range(data_range),
-            crop=None if crop is None else parse_size(crop, "--crop"),
-            border=border,
+            data_range=compared.peak(),
+            crop=compared.size(),
+            border=compared.border,
             baselines=_baselines(baselines, tv_iterations),
             n_tuning_slices=n_tuning_slices,
             n_worst=n_worst,
             slices=(choice.start, choice.stop),
-            device=checked_device(device),
+            device=options.checked_device(),
         )
-        files = sources_of(data, root=root, split=split, contrast=contrast, include_test=include_test)
+        sources = files.sources(include_test=include_test)
         tuning = None
         if tune_on is not None:
-            tuning = sources_of(tune_on, root=root, split=tuning_split, contrast=contrast)
+            tuning = dataclasses.replace(files, data=tune_on, split=tuning_split).sources()
         elif tuning_split is not None:
             raise UsageError("--tuning-split: needs --tune-baselines-on, too")
-        candidates = _candidates(recipe_names, changes, weights)
+        candidates = _candidates(recipe_names, options)
     make_folder(output)
-    with memory_errors(settings.device), CountProgress("scores") as progress:
-        found = run_evaluation(files, candidates, settings, output, tuning_files=tuning, say=progress.update)
+    with memory_errors(settings.device), Display() as display:
+
+        def say(done: int, total: int, line: str) -> None:
+            display.say(f"[{done}/{total}] {line}")
+            if display.is_drawn:
+                display.show("scores", f"{done} of {total}", done, total or None)
+
+        found = run_evaluation(sources, candidates, settings, output, tuning_files=tuning, say=say)
     from mrisps.reports.evaluation import EvaluationReport
 
-    report = EvaluationReport(found, settings, _provenance(data, candidates))
+    report = EvaluationReport(found, settings, _provenance(files.data, candidates))
     for name, content in report.files().items():
         write_bytes(output / name, content)
     columns, cells = report.table()
@@ -178,17 +136,13 @@ def _baselines(text: str, tv_iterations: int) -> "tuple[Baseline, ...]":
     known = {baseline.name.lower(): baseline for baseline in BASELINES}
     for name in names:
         if name not in known:
-            raise UsageError(
-                f"--baselines: expected some of {', '.join(b.name for b in BASELINES)}, or none, got {name!r}"
-            )
-    return tuple(
-        dataclasses.replace(baseline, n_iterations=tv_iterations) if baseline.name == "TV" else baseline
-        for name, baseline in known.items()
-        if name in names
-    )
+            listed = ", ".join(baseline.name for baseline in BASELINES)
+            raise UsageError(f"--baselines: expected some of {listed}, or none, got {name!r}")
+    chosen = [baseline for name, baseline in known.items() if name in names]
+    return tuple(dataclasses.replace(b, n_iterations=tv_iterations) if b.name == "TV" else b for b in chosen)
 
 
-def _candidates(names: Sequence[str], changes: Sequence[str] | None, chosen: str | None) -> "list[Candidate]":
+def _candidates(names: Sequence[str], options: ModelOptions) -> "list[Candidate]":
     from mrisps.campaign.methods import Candidate
 
     found: list[Candidate] = []
@@ -196,8 +150,8 @@ def _candidates(names: Sequence[str], changes: Sequence[str] | None, chosen: str
         contrast, equals, name = text.partition("=")
         if not equals:
             contrast, name = "", text
-        recipe = chosen_recipe(name, changes, "mri")
-        weights = chosen_weights(chosen, recipe, name)
+        recipe = options.recipe(name, "mri")
+        weights = options.weights_of(recipe, name)
         label = Path(name).stem if name.endswith(".py") else name
         if any(candidate.label == label for candidate in found):
             raise UsageError(f"--recipe: {label} is there twice")
@@ -206,17 +160,8 @@ def _candidates(names: Sequence[str], changes: Sequence[str] | None, chosen: str
 
 
 def _provenance(data: Sequence[str], candidates: "Sequence[Candidate]") -> dict[str, object]:
-    import numpy
-    import torch
+    from mrisps.reconstruction.run import software
 
-    from mrisps._version import __version__, code_commit
-
-    software = {
-        "mrisps": __version__,
-        "commit": code_commit(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-    }
     recipes = {
         candidate.label: {
             "recipe_sha256": candidate.recipe.sha256(),
@@ -225,4 +170,4 @@ def _provenance(data: Sequence[str], candidates: "Sequence[Candidate]") -> dict[
         }
         for candidate in candidates
     }
-    return {"software": software, "data": ", ".join(data), **recipes}
+    return {"software": software(), "data": ", ".join(data), **recipes}

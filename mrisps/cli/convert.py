@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, new_file, note, result, usage_errors
-from mrisps.cli.options import ArrayAxes, ArrayVariable, Overwrite, Uncentred, chosen_layout
+from mrisps.cli.common import UsageError, note, result, usage_errors
+from mrisps.cli.files import new_file
+from mrisps.cli.options import ArrayOptions, Overwrite, option
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
@@ -27,32 +28,24 @@ def convert(
     destination: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write; a folder for png, tif and npy images.")
     ],
+    arrays: ArrayOptions,
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to",
-            metavar="FORMAT",
-            help="k-space: fastmri, mrd, cfl, npy. Images: nifti, mrd-images, reconstruction, png, tif, npy. By default the "
+        option(
+            "--to FORMAT",
+            "k-space: fastmri, mrd, cfl, npy. Images: nifti, mrd-images, reconstruction, png, tif, npy. By default the "
             "one that OUT's name says: .h5, .mrd, .cfl, .npy, .nii, .nii.gz.",
         ),
     ] = None,
-    axes: ArrayAxes = None,
-    variable: ArrayVariable = None,
-    uncentred: Uncentred = False,
     place_from: Annotated[
         Path | None,
-        typer.Option(
-            "--place-from",
-            metavar="RAW",
-            help="Raw file whose position and orientation the images have (for nifti, mrd-images).",
-        ),
+        option("--place-from RAW", "Raw file whose position and orientation the images have (for nifti, mrd-images)."),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(
-            "--part",
-            metavar="PART",
-            help="Of complex images: magnitude, phase (radians), real, imaginary, complex. By default the magnitude for nifti, "
+        option(
+            "--part PART",
+            "Of complex images: magnitude, phase (radians), real, imaginary, complex. By default the magnitude for nifti, "
             "png, tif and npy, and complex for mrd-images and reconstruction.",
         ),
     ] = None,
@@ -64,10 +57,9 @@ def convert(
     (.npy, .npz, .mat) with --axes, or with a text beside them (docs/files.md). One slice at a time is in memory. Samples are
     not changed. What the new format cannot carry is listed; it is not an error.
     """
-    with usage_errors():
-        if not source.exists():
-            raise UsageError(f"{source}: does not exist")
-        layout = chosen_layout(axes, variable, uncentred)
+    if not source.exists():
+        raise UsageError(f"{source}: does not exist")
+    layout = arrays.layout()
     if source.is_dir() or _is_dicom(source):
         from mrisps.io.dicom import read_dicom_series
 

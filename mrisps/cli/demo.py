@@ -5,10 +5,9 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from mrisps.cli.common import make_folder, result, usage_errors
-from mrisps.cli.options import Device, Threads, Weights, checked_device, chosen_weights
+from mrisps.cli.common import result
+from mrisps.cli.files import make_folder
+from mrisps.cli.options import WeightsOptions, option
 from mrisps.cli.terminal import print_table, steps
 
 if TYPE_CHECKING:
@@ -21,13 +20,10 @@ RECIPE = "head_acc8"
 
 
 def demo(
+    options: WeightsOptions,
     output: Annotated[
-        Path,
-        typer.Option("--output", metavar="DIR", help="Folder for report.html, demo.png and result.json (replaced)."),
+        Path, option("--output DIR", "Folder for report.html, demo.png and result.json (replaced).")
     ] = Path("demo-output"),
-    weights: Weights = None,
-    device: Device = "cpu",
-    threads: Threads = None,
 ) -> None:
     """See it work on a real MR head slice.
 
@@ -41,10 +37,8 @@ def demo(
     from mrisps.reports.demo import demo_png, demo_report
     from mrisps.reports.html import render
 
-    device = checked_device(device)
-    with usage_errors():
-        recipe = load_recipe(RECIPE)
-    found = chosen_weights(weights, recipe, RECIPE)
+    device = options.checked_device()
+    found = options.weights_of(load_recipe(RECIPE), RECIPE)
     make_folder(output)
     with steps() as say:
         done = run_demo(found, device=device, report=say)
@@ -70,10 +64,7 @@ def demo_content(done: "DemoResult", weights_sha256: str) -> "DemoContent":
 
     return DemoContent(
         reference=done.reference,
-        methods=[
-            TimedMethod(method.name, method.image, method.psnr, method.ssim, method.nmse, method.seconds)
-            for method in done.methods
-        ],
+        methods=[TimedMethod(m.name, m.image, m.psnr, m.ssim, m.nmse, m.seconds) for m in done.methods],
         mask=done.mask.array2d(),
         smooth=done.smooth,
         sparse=done.sparse,
@@ -99,14 +90,8 @@ def _record(done: "DemoResult", content: "DemoContent") -> dict[str, object]:
     """The numbers of the demonstration, for programs."""
     return {
         "methods": [
-            {
-                "name": method.name,
-                "psnr_db": method.psnr,
-                "ssim": method.ssim,
-                "nmse": method.nmse,
-                "seconds": method.seconds,
-            }
-            for method in done.methods
+            {"name": m.name, "psnr_db": m.psnr, "ssim": m.ssim, "nmse": m.nmse, "seconds": m.seconds}
+            for m in done.methods
         ],
         "data_range": 1.0,
         "mask": done.mask.to_record(),

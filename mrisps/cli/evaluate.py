@@ -2,42 +2,60 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, new_file, note, parse_size
-from mrisps.cli.options import Overwrite
-from mrisps.cli.terminal import print_table
+from mrisps.cli.common import UsageError, note, parse_size
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, Threads, option
+from mrisps.cli.terminal import Display, print_table
 
 if TYPE_CHECKING:
     from mrisps.quality.metrics import DataRange
 
-__all__ = ["Border", "Crop", "DataRangeText", "evaluate", "parse_data_range"]
+__all__ = ["CompareOptions", "evaluate"]
 
-DataRangeText = Annotated[
-    str,
-    typer.Option(
-        "--data-range",
-        metavar="X|target-max",
-        help="Peak value for PSNR and SSIM: a number in the units of the images, or `target-max`, the maximum of each reference "
-        "volume (fastMRI's rule).",
-    ),
-]
-Crop = Annotated[
-    str | None,
-    typer.Option(
-        "--crop",
-        metavar="HxW",
-        help="Compare the central H x W pixels. Default: for HDF5 the square as wide as the reference (fastMRI's rule), for "
-        "images all of it.",
-    ),
-]
-Border = Annotated[
-    int, typer.Option("--border", min=0, metavar="N", help="Leave out N pixels at every edge, after cropping.")
-]
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How images are compared."""
+
+    data_range: Annotated[
+        str,
+        option(
+            "--data-range X|target-max",
+            "Peak value for PSNR and SSIM: a number in the units of the images, or `target-max`, the maximum of each reference "
+            "volume (fastMRI's rule).",
+        ),
+    ] = "target-max"
+    crop: Annotated[
+        str | None,
+        option(
+            "--crop HxW",
+            "Compare the central H x W pixels. Default: for HDF5 the square as wide as the reference (fastMRI's rule), for "
+            "images all of it.",
+        ),
+    ] = None
+    border: Annotated[int, option("--border N", "Leave out N pixels at every edge, after cropping.", least=0)] = 0
+
+    def peak(self) -> "DataRange":
+        """A positive number, or ``target-max``; a UsageError if it is something else."""
+        if self.data_range == "target-max":
+            return "target-max"
+        try:
+            peak = float(self.data_range)
+        except ValueError:
+            peak = math.nan
+        if not 0 < peak < math.inf:
+            raise UsageError(f"--data-range: expected a positive number or target-max, got {self.data_range!r}")
+        return peak
+
+    def size(self) -> tuple[int, int] | None:
+        """(y, x) of what is compared; a UsageError if it is no size."""
+        return None if self.crop is None else parse_size(self.crop, "--crop")
 
 
 def evaluate(
@@ -46,12 +64,9 @@ def evaluate(
         Path,
         typer.Argument(metavar="REFERENCES", help="File with the reference, or folder of files of the same names."),
     ],
-    data_range: DataRangeText = "target-max",
-    crop: Crop = None,
-    border: Border = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers as JSON.")
-    ] = None,
+    compared: CompareOptions,
+    json_file: Annotated[Path | None, option("--json FILE", "Also write the numbers as JSON.")] = None,
+    threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Measure the quality of images against references.
@@ -66,28 +81,33 @@ def evaluate(
     from mrisps.atomic import write_text
     from mrisps.quality.file_scores import evaluate_files
 
-    peak = parse_data_range(data_range)
-    size = None if crop is None else parse_size(crop, "--crop")
+    peak, size, border = compared.peak(), compared.size(), compared.border
     for path in (results, references):
         if not path.exists():
             raise UsageError(f"{path}: does not exist")
     if json_file is not None:
         _check_json_file(json_file, (results, references), overwrite)
-    scores = evaluate_files(results, references, data_range=peak, crop=size, border=border)
+    with Display() as display:
+        scores = evaluate_files(
+            results,
+            references,
+            data_range=peak,
+            crop=size,
+            border=border,
+            progress=lambda done, total: display.show("files", f"{done} of {total} compared", done, total),
+        )
     rows = [
         [
             score.name,
             str(score.n_slices),
             f"{score.shape[0]} x {score.shape[1]}",
             f"{score.data_range:.6g}",
-            f"{score.psnr:.3f}",
-            f"{score.ssim:.5f}",
-            f"{score.nmse:.6f}",
+            *_numbers(score.psnr, score.ssim, score.nmse),
         ]
         for score in scores.scores
     ]
     if len(rows) > 1:
-        rows.append(["mean", "", "", "", f"{scores.psnr:.3f}", f"{scores.ssim:.5f}", f"{scores.nmse:.6f}"])
+        rows.append(["mean", "", "", "", *_numbers(scores.psnr, scores.ssim, scores.nmse)])
     print_table(["file", "slices", "compared", "data range", "PSNR (dB)", "SSIM", "NMSE"], rows)
     if json_file is not None:
         record = {
@@ -100,23 +120,8 @@ def evaluate(
         note(f"numbers: {json_file}")
 
 
-def parse_data_range(text: str) -> "DataRange":
-    """A positive number, or ``target-max``.
-
-    Raises
-    ------
-    UsageError
-        It is something else.
-    """
-    if text == "target-max":
-        return "target-max"
-    try:
-        peak = float(text)
-    except ValueError:
-        peak = math.nan
-    if not 0 < peak < math.inf:
-        raise UsageError(f"--data-range: expected a positive number or target-max, got {text!r}")
-    return peak
+def _numbers(psnr: float, ssim: float, nmse: float) -> tuple[str, str, str]:
+    return f"{psnr:.3f}", f"{ssim:.5f}", f"{nmse:.6f}"
 
 
 def _check_json_file(path: Path, inputs: tuple[Path, Path], overwrite: bool) -> None:

@@ -1,32 +1,46 @@
-"""Which files a command reads, and which it may write."""
+"""Which files a command reads, which it may write, and the loop over those that it reconstructs one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mrisps.cli.common import UsageError, usage_errors
+import typer
 
-__all__ = ["input_files", "output_files"]
+from mrisps.cli.common import FAILURE, UsageError, fail, named, note, one_line, result, usage_errors
+from mrisps.errors import FileError, MrispsError
+
+if TYPE_CHECKING:
+    from mrisps.reconstruction.verdict import Verdict
+
+__all__ = ["Done", "do_each", "input_files", "make_folder", "new_file", "output_files"]
+
+
+def make_folder(path: Path) -> None:
+    """Make an output folder with its parents; it may exist. A FileError if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "it exists and is not a folder" if path.exists() else error.strerror or str(error)
+        raise FileError(path, f"cannot be used as output folder: {why}") from error
+
+
+def new_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that exists, unless it may be overwritten."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists already; use --overwrite to replace it")
 
 
 def input_files(paths: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
-    """The files, with each folder replaced by its files with one of the suffixes; see :func:`mrisps.io.files.files_in`.
-
-    Raises
-    ------
-    UsageError
-        A path does not exist, a folder has no such file, or two files have the same name (their outputs would, too).
-    """
+    """The files, with each folder replaced by its files with one of the suffixes; see :func:`mrisps.io.files.files_in`."""
     from mrisps.io.files import files_in
 
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            with usage_errors():
-                files.extend(files_in(path, suffixes))
-        elif path.exists():
-            files.append(path)
-        else:
+        if not path.exists():
             raise UsageError(f"{path}: does not exist")
+        with usage_errors():
+            files += files_in(path, suffixes) if path.is_dir() else [path]
     return files
 
 
@@ -35,10 +49,8 @@ def output_files(inputs: Sequence[Path], outputs: Sequence[Sequence[Path]], over
 
     Parameters
     ----------
-    inputs
-        Input files.
-    outputs
-        All outputs of each input.
+    inputs, outputs
+        Input files, and all outputs of each.
     overwrite
         Whether existing files may be replaced.
 
@@ -63,3 +75,48 @@ def output_files(inputs: Sequence[Path], outputs: Sequence[Sequence[Path]], over
     if existing and not overwrite:
         others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UsageError(f"{existing[0]}: exists already{others}; use --overwrite to replace it")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of one file: the line that says it, its verdict, whether all of it converged, and what a user should know."""
+
+    line: str
+    verdict: "Verdict"
+    converged: bool
+    notes: Sequence[str] = ()
+
+
+def do_each(sources: Sequence[Path], do: Callable[[Path], Done], accept_unconverged: bool) -> None:
+    """Reconstruct files one after the other; one that fails does not stop the others.
+
+    Raises
+    ------
+    typer.Exit
+        A file failed, is unusable, or (unless accepted) did not converge.
+    """
+    failures: list[str] = []
+    n_unconverged = n_unusable = 0
+    for source in sources:
+        try:
+            done = do(source)
+        except (MrispsError, ValueError) as error:
+            failure = named(source, error)
+            fail(failure)
+            failures.append(one_line(failure))
+            continue
+        for line in done.notes:
+            note(f"note: {source.name}: {line}")
+        for line in done.verdict.reasons:
+            note(f"{done.verdict.level}: {source.name}: {line}")
+        n_unconverged += not done.converged
+        n_unusable += done.verdict.level == "unusable"
+        result(done.line)
+    if len(sources) > 1:
+        unconverged = f", {n_unconverged} of them did NOT CONVERGE" if n_unconverged else ""
+        made = f"{len(sources) - len(failures)} of {len(sources)} files reconstructed"
+        note(f"{made}{unconverged}; {len(failures)} failed")
+        for line in failures:
+            note(f"  failed: {line}")
+    if failures or n_unusable or (n_unconverged and not accept_unconverged):
+        raise typer.Exit(FAILURE)

@@ -8,138 +8,108 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mrisps.cli.common import FAILURE, UsageError, fail, make_folder, memory_errors, named, note, result
-from mrisps.cli.files import input_files, output_files
-from mrisps.cli.options import (
-    AcceptUnconverged,
-    Device,
-    Keep,
-    Output,
-    Overwrite,
-    RecipeName,
-    Scale,
-    SetValues,
-    Threads,
-    Weights,
-    chosen_run,
-)
+from mrisps.cli.common import UsageError, memory_errors, usage_errors
+from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files
+from mrisps.cli.options import RunOptions, WriteOptions, option
 from mrisps.cli.terminal import SolverProgress
-from mrisps.errors import MrispsError
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
-    from mrisps.reconstruction.slice_result import SliceResult
 
 __all__ = ["denoise", "superres"]
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-FORMATS = ("png", "tif", "tiff", "npy")
 PART_NAMES = ("smooth", "sparse", "cost_map")
 
 ImageFiles = Annotated[
     list[Path], typer.Argument(metavar="IN", help="Grey images: PNG, TIFF or NPY files, or folders of them.")
 ]
-Format = Annotated[
-    str | None,
-    typer.Option("--format", metavar="png|tif|npy", help="Format of the results. Default: that of the input."),
-]
-Bits = Annotated[int, typer.Option("--bits", metavar="8|16", help="Bits of a PNG result.")]
-Parts = Annotated[
-    bool,
-    typer.Option(
-        "--parts",
-        help="Also write NAME_smooth, NAME_sparse and NAME_cost_map, as float32 TIFF where the result is a PNG (which has "
-        "no negative values).",
-    ),
-]
-ColourToGrey = Annotated[
-    bool, typer.Option("--colour-to-grey", help="Convert colour images (ITU-R BT.601 luma) instead of refusing them.")
-]
 
 
 @dataclass(frozen=True)
-class _Outputs:
-    image: Path
-    sidecar: Path
-    parts: tuple[Path, ...]
+class ImageOptions:
+    """How images are read and written."""
 
-    @property
-    def all(self) -> list[Path]:
-        return [self.image, self.sidecar, *self.parts]
+    file_format: Annotated[
+        str | None, option("--format png|tif|npy", "Format of the results. Default: that of the input.")
+    ] = None
+    bits: Annotated[int, option("--bits 8|16", "Bits of a PNG result.")] = 8
+    parts: Annotated[
+        bool,
+        option(
+            "--parts",
+            "Also write NAME_smooth, NAME_sparse and NAME_cost_map, as float32 TIFF where the result is a PNG (which has no "
+            "negative values).",
+        ),
+    ] = False
+    colour_to_grey: Annotated[
+        bool, option("--colour-to-grey", "Convert colour images (ITU-R BT.601 luma) instead of refusing them.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        formats = [suffix[1:] for suffix in SUFFIXES]
+        if self.file_format is not None and self.file_format not in formats:
+            raise UsageError(f"--format: expected one of {', '.join(formats)}, got {self.file_format!r}")
+        if self.bits not in (8, 16):
+            raise UsageError(f"--bits: expected 8 or 16, got {self.bits}")
+
+    def outputs(self, source: Path, folder: Path) -> list[Path]:
+        """The image, its sidecar, and its parts."""
+        suffix = source.suffix.lower() if self.file_format is None else f".{self.file_format}"
+        part_suffix = ".tif" if suffix == ".png" else suffix
+        parts = [f"{source.stem}_{name}{part_suffix}" for name in PART_NAMES if self.parts]
+        return [folder / name for name in (f"{source.stem}{suffix}", f"{source.stem}.json", *parts)]
 
 
 def denoise(
     inputs: ImageFiles,
-    recipe: RecipeName,
-    output: Output,
-    weights: Weights = None,
-    noise_std: Annotated[
+    writing: WriteOptions,
+    options: RunOptions,
+    images: ImageOptions,
+    sigma: Annotated[
         float | None,
-        typer.Option(
-            "--noise-std",
-            metavar="X",
-            help="Standard deviation of the noise, white being 1, for the certificate's misfit. How strongly is denoised is "
-            "set by beta and lam of the recipe. Default: the recipe's.",
+        option(
+            "--sigma,--noise-std X",
+            "Standard deviation of the noise, white being 1. It chooses recipe and scale; with --recipe it is for the "
+            "certificate's misfit alone: how strongly is denoised is then set by beta and lam of the recipe.",
         ),
     ] = None,
-    device: Device = "cpu",
-    threads: Threads = None,
-    scale: Scale = None,
-    changes: SetValues = None,
-    file_format: Format = None,
-    bits: Bits = 8,
-    parts: Parts = False,
-    colour_to_grey: ColourToGrey = False,
-    keep: Keep = False,
-    overwrite: Overwrite = False,
-    accept_unconverged: AcceptUnconverged = False,
 ) -> None:
     """Denoise grey images.
 
-    Pixels are numbers from 0 (black) to 1 (white): 8-bit files are divided by 255, 16-bit ones by 65535, floating-point
-    files are taken as they are. Every image becomes DIR/NAME in the same format, with provenance and certificate in
-    DIR/NAME.json.
+    Give --sigma, or a --recipe that states the noise. Pixels are numbers from 0 (black) to 1 (white): 8-bit files are divided
+    by 255, 16-bit ones by 65535, floating-point files are taken as they are. Every image becomes DIR/NAME in the same format,
+    with provenance and certificate in DIR/NAME.json.
 
     Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
     """
-    run = chosen_run(
-        "denoise",
-        recipe,
-        changes,
-        weights=weights,
-        device=device,
-        noise_std=noise_std,
-        scale=scale,
-        colour_to_grey=colour_to_grey,
-    )
-    _write_all(run, inputs, output, _Writing(file_format, bits, parts, keep, overwrite), accept_unconverged)
+    recipe, scale = None, None
+    if options.recipe_name is None:
+        from mrisps.reconstruction.api import denoising_recipe
+
+        if sigma is None:
+            raise UsageError("--sigma: give the standard deviation of the noise (white is 1), or a --recipe")
+        with usage_errors("sigma"):
+            recipe, scale = denoising_recipe(sigma)
+    _write_all(options.run("denoise", recipe, noise_std=sigma, scale=scale), inputs, writing, images)
 
 
 def superres(
     inputs: ImageFiles,
-    recipe: RecipeName,
-    output: Output,
-    weights: Weights = None,
+    writing: WriteOptions,
+    options: RunOptions,
+    images: ImageOptions,
+    factor: Annotated[
+        int | None, option("--factor 2|4", "How many times more pixels along each side, about; or give a --recipe.")
+    ] = None,
     noise_std: Annotated[
         float | None,
-        typer.Option(
-            "--noise-std",
-            metavar="X",
-            help="Standard deviation of the noise in the input, white being 1, for the certificate's misfit. How strongly the "
-            "prior acts is set by beta and lam of the recipe. Default: the recipe's.",
+        option(
+            "--noise-std X",
+            "Standard deviation of the noise in the input, white being 1, for the certificate's misfit. How strongly the prior "
+            "acts is set by beta and lam of the recipe. Default: the recipe's.",
         ),
     ] = None,
-    device: Device = "cpu",
-    threads: Threads = None,
-    scale: Scale = None,
-    changes: SetValues = None,
-    file_format: Format = None,
-    bits: Bits = 8,
-    parts: Parts = False,
-    colour_to_grey: ColourToGrey = False,
-    keep: Keep = False,
-    overwrite: Overwrite = False,
-    accept_unconverged: AcceptUnconverged = False,
 ) -> None:
     """Raise the resolution of grey images.
 
@@ -149,83 +119,41 @@ def superres(
 
     Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
     """
-    run = chosen_run(
-        "superres",
-        recipe,
-        changes,
-        weights=weights,
-        device=device,
-        noise_std=noise_std,
-        scale=scale,
-        colour_to_grey=colour_to_grey,
-    )
-    _write_all(run, inputs, output, _Writing(file_format, bits, parts, keep, overwrite), accept_unconverged)
+    recipe = None
+    if (factor is None) == (options.recipe_name is None):
+        raise UsageError("--factor, --recipe: give one of them")
+    if factor is not None:
+        from mrisps.reconstruction.api import superres_recipe
+
+        with usage_errors("factor"):
+            recipe = superres_recipe(factor)
+    _write_all(options.run("superres", recipe, noise_std=noise_std), inputs, writing, images)
 
 
-@dataclass(frozen=True)
-class _Writing:
-    """How results are written."""
+def _write_all(run: "Run", inputs: Sequence[Path], writing: WriteOptions, images: ImageOptions) -> None:
+    from dataclasses import replace
 
-    file_format: str | None
-    bits: int
-    parts: bool
-    keep: bool
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.file_format is not None and self.file_format not in FORMATS:
-            raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {self.file_format!r}")
-        if self.bits not in (8, 16):
-            raise UsageError(f"--bits: expected 8 or 16, got {self.bits}")
-
-
-def _write_all(run: "Run", inputs: Sequence[Path], output: Path, writing: _Writing, accept_unconverged: bool) -> None:
-    """Reconstruct image files; a file that fails does not stop the others."""
+    run = replace(run, colour_to_grey=images.colour_to_grey)
     files = input_files(inputs, SUFFIXES)
     for path in files:
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{path}: expected a file name ending in {', '.join(SUFFIXES)}")
-    outputs = [_outputs(path, output, writing.file_format, writing.parts) for path in files]
-    output_files(files, [paths.all for paths in outputs], writing.overwrite)
-    make_folder(output)
-    n_failed = n_unconverged = n_unusable = 0
-    for source, paths in zip(files, outputs, strict=True):
-        try:
-            made, summary = _write(run, source, paths, 8 if writing.bits == 8 else 16, writing.keep)
-        except (MrispsError, ValueError) as error:
-            fail(named(source, error))
-            n_failed += 1
-            continue
-        n_unconverged += not made.converged
-        n_unusable += made.verdict.level == "unusable"
-        for line in made.verdict.reasons:
-            note(f"{made.verdict.level}: {source.name}: {line}")
-        result(summary)
-    if len(files) > 1:
-        unconverged = f", {n_unconverged} of them did NOT CONVERGE" if n_unconverged else ""
-        note(f"{len(files) - n_failed} of {len(files)} images written{unconverged}; {n_failed} failed")
-    if n_failed or n_unusable or (n_unconverged and not accept_unconverged):
-        raise typer.Exit(FAILURE)
+    outputs = [images.outputs(path, writing.output) for path in files]
+    output_files(files, outputs, writing.overwrite)
+    make_folder(writing.output)
+    paths = dict(zip(files, outputs, strict=True))
+    do_each(files, lambda path: _write(run, path, paths[path], images.bits, writing.keep), writing.accept_unconverged)
 
 
-def _outputs(source: Path, folder: Path, file_format: str | None, parts: bool) -> _Outputs:
-    suffix = source.suffix.lower() if file_format is None else f".{file_format}"
-    part_suffix = ".tif" if suffix == ".png" else suffix
-    return _Outputs(
-        folder / f"{source.stem}{suffix}",
-        folder / f"{source.stem}.json",
-        tuple(folder / f"{source.stem}_{name}{part_suffix}" for name in PART_NAMES) if parts else (),
-    )
-
-
-def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16], keep: bool) -> "tuple[SliceResult, str]":
-    """What came of one image, and a line that says it; its files appear together, or none of them."""
+def _write(run: "Run", source: Path, paths: Sequence[Path], bits: int, keep: bool) -> Done:
+    """Reconstruct one image; its files appear together, or none of them."""
     import numpy as np
 
     from mrisps.atomic import write_together
     from mrisps.io.images import image_bytes
     from mrisps.reconstruction.reconstruct import UnusableResultError
 
+    destination, sidecar, *parts = paths
     with (
         run.open(source) as image,
         memory_errors(run.device),
@@ -235,17 +163,19 @@ def _write(run: "Run", source: Path, paths: _Outputs, bits: Literal[8, 16], keep
         record = {
             "provenance": run.record(image),
             "certificate": made.certificate,
-            "output": {"name": paths.image.name, "parts": [path.name for path in paths.parts]},
+            "output": {"name": destination.name, "parts": [path.name for path in parts]},
         }
     if made.verdict.level == "unusable" and not keep:
         raise UnusableResultError(f"is unusable, nothing is written: {'; '.join(made.verdict.reasons)}")
-    pictures = dict(zip(paths.parts, made.parts.values(), strict=False)) | {paths.image: made.image}
-    contents = {path: image_bytes(path, part.astype(np.float32), bits=bits) for path, part in pictures.items()}
+    pictures = dict(zip(parts, made.parts.values(), strict=False)) | {destination: made.image}
+    depth: Literal[8, 16] = 8 if bits == 8 else 16
+    contents = {path: image_bytes(path, part.astype(np.float32), bits=depth) for path, part in pictures.items()}
     text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_together({**contents, paths.sidecar: text.encode()})
+    write_together({**contents, sidecar: text.encode()})
     low, high = (" x ".join(map(str, shape)) for shape in (made.problem.y.shape[-2:], made.image.shape))
-    sizes = high if low == high else f"{low} -> {high}"
-    return made, (
-        f"{paths.image}: {made.verdict.level.upper()}: {sizes}, {'converged' if made.converged else 'NOT CONVERGED'}, "
+    state = "converged" if made.converged else "NOT CONVERGED"
+    line = (
+        f"{destination}: {made.verdict.level.upper()}: {high if low == high else f'{low} -> {high}'}, {state}, "
         f"{made.certificate['n_iterations']} iterations, {float(str(made.certificate['seconds'])):.1f} s"
     )
+    return Done(line, made.verdict, made.converged)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, result, usage_errors
-from mrisps.cli.options import ArrayAxes, ArrayVariable, Uncentred, chosen_layout
+from mrisps.cli.common import UsageError, result
+from mrisps.cli.options import ArrayOptions, option
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
@@ -26,10 +26,8 @@ _LABEL_WIDTH = 14
 
 def info(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="k-space, reconstruction, image, weights, or mask.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    axes: ArrayAxes = None,
-    variable: ArrayVariable = None,
-    uncentred: Uncentred = False,
+    arrays: ArrayOptions,
+    as_json: Annotated[bool, option("--json", "Print JSON instead of text.")] = False,
 ) -> None:
     """Say what is in a file.
 
@@ -43,8 +41,7 @@ def info(
         raise UsageError(f"{path}: does not exist")
     if not path.is_file():
         raise UsageError(f"{path}: is not a regular file")
-    with usage_errors():
-        layout = chosen_layout(axes, variable, uncentred)
+    layout = arrays.layout()
     facts: Facts = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path, layout)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2, allow_nan=False, default=str))

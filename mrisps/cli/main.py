@@ -1,11 +1,12 @@
-"""The entry point: what commands there are. Nothing slow is imported here, so that `--help` is quick."""
+"""The entry point: what commands there are, with examples. Nothing slow is imported here, so that `--help` is quick."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from mrisps.cli.batch import batch
-from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, examples, guarded, show_warnings
+from mrisps.cli.common import DEBUG, INTERRUPTED, USAGE, guarded, show_warnings
 from mrisps.cli.compare import compare
 from mrisps.cli.convert import convert
 from mrisps.cli.demo import demo
@@ -14,6 +15,7 @@ from mrisps.cli.images import denoise, superres
 from mrisps.cli.info import info
 from mrisps.cli.manifest import fetch_manifest, make_manifest, verify_manifest
 from mrisps.cli.mask import mask
+from mrisps.cli.options import spread
 from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
@@ -25,15 +27,117 @@ from mrisps.threads import prepare_threads
 
 __all__ = ["app", "main"]
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+COMMANDS: dict[Callable[..., None], str] = {
+    recon: """
+        mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon
+        mrisps recon data/ --recipe knee_pdfs_acc8 --output recon --report
+        mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12
+        mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon
+    """,
+    batch: """
+        mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8
+        mrisps batch knee.toml --root fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample
+        mrisps batch incoming/ --recipe multicoil --output recon --watch
+        mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786
+    """,
+    verify: """
+        mrisps verify recon/knee.h5
+        mrisps verify recon/knee.h5 --input data/knee.h5
+    """,
+    denoise: """
+        mrisps denoise noisy.png --sigma 0.1 --output clean
+        mrisps denoise images/ --recipe denoise_sigma25 --output clean --format npy --parts
+    """,
+    superres: """
+        mrisps superres small.png --factor 4 --output large
+        mrisps superres small.png --recipe superres_x4 --weights NCPR.pth --output large --format tif
+    """,
+    evaluate: """
+        mrisps evaluate recon/ data/
+        mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json
+        mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40
+    """,
+    compare: """
+        mrisps compare --data val/ --recipe knee_pd_acc8 --output scores
+        mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores
+    """,
+    info: """
+        mrisps info knee.h5
+        mrisps info NCPR.pth --json
+    """,
+    mask: """
+        mrisps mask --kind equispaced --acceleration 8 --center-fraction 0.04 --shape 640x368
+        mrisps mask --kind poisson --acceleration 6 --center-fraction 0.1 --shape 256x256 --output mask.json
+    """,
+    demo: """
+        mrisps demo
+        mrisps demo --output demo-output --weights NCPR.pth
+    """,
+    train: """
+        mrisps train train_denoise_sigma25_ncpr --data photographs/ --validation others/ --output weights/
+        mrisps train my_recipe.py --data scans/ --start NCPR.safetensors --output weights/ --resume
+        torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda
+    """,
+    tune: """
+        mrisps tune knee_pd_acc8 --data my_knees.toml --output my_knee_acc8.py
+        mrisps tune denoise_sigma25 --data photographs/ --crop 96x96 --output my_denoise.py
+        mrisps tune knee_pd_acc8 --data undersampled/ --criterion held-out --output mine.py
+    """,
+    weights: """
+        mrisps weights
+        mrisps weights denoise_sigma25_ncpr
+    """,
+    atoms: """
+        mrisps atoms denoise_sigma25_ncpr
+        mrisps atoms NCPR.pth --output atoms.png
+    """,
+    convert: """
+        mrisps convert knee.h5 knee.mrd
+        mrisps convert meas.dat meas.h5
+        mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace
+        mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd
+        mrisps convert dicom/ images/ --to png
+    """,
+    convert_paper_slices: "mrisps convert-paper-slices val/ val-h5/ --acceleration 8",
+    convert_weights: "mrisps convert-weights NCPR.pth NCPR.safetensors",
+}
+RECIPES: dict[Callable[..., None], str] = {
+    show_recipe: "mrisps recipes show knee_pd_acc8 --json",
+    copy_recipe: "mrisps recipes copy knee_pd_acc8 my_recipe.py",
+}
+MANIFEST: dict[Callable[..., None], str] = {
+    make_manifest: """
+        mrisps manifest make fastmri/ --like fastmri_knee --output knee.toml
+        mrisps manifest make raw/ --split train=0.8,val=0.2 --patient 'sub-([0-9]+)' --output raw.toml
+    """,
+    verify_manifest: "mrisps manifest verify knee.toml fastmri/",
+    fetch_manifest: """
+        mrisps manifest fetch paper_mri data/ --split val
+        mrisps manifest fetch knee.toml data/ --mirror /mnt/fastmri
+    """,
+}
 
-app = typer.Typer(
-    name="mrisps",
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: quick, and the examples keep their lines
-    pretty_exceptions_enable=False,
-    context_settings=_SETTINGS,
-)
+
+def _group(name: str) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        no_args_is_help=name != "recipes",
+        rich_markup_mode=None,  # plain help: quick, and the examples keep their lines
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def _examples(lines: str) -> str:
+    """Epilog of a command: examples whose lines are kept as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line.strip()}" for line in lines.strip().splitlines())
+
+
+def _add(group: typer.Typer, commands: dict[Callable[..., None], str]) -> None:
+    for command, examples in commands.items():
+        words = command.__name__.split("_")
+        name = words[0] if group is not app else "-".join(words)
+        group.command(name, epilog=_examples(examples))(guarded(spread(command)))
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,12 +148,17 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app = _group("mrisps")
+
+
 @app.callback(
-    epilog=examples(
-        "mrisps demo --output demo-output",
-        "mrisps info knee.h5",
-        "mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon",
-        "mrisps evaluate recon/knee.h5 knee.h5",
+    epilog=_examples(
+        """
+        mrisps demo --output demo-output
+        mrisps info knee.h5
+        mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon
+        mrisps evaluate recon/knee.h5 knee.h5
+        """
     )
 )
 def _mrisps(
@@ -68,143 +177,26 @@ def _mrisps(
     prepare_threads()
 
 
-app.command(
-    epilog=examples(
-        "mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon",
-        "mrisps recon data/ --recipe knee_pdfs_acc8 --output recon --report",
-        "mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12",
-        "mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon",
-    )
-)(guarded(recon))
-app.command(
-    epilog=examples(
-        "mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8",
-        "mrisps batch knee.toml --root fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample",
-        "mrisps batch incoming/ --recipe multicoil --output recon --watch",
-        "mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786",
-    )
-)(guarded(batch))
-app.command(epilog=examples("mrisps verify recon/knee.h5", "mrisps verify recon/knee.h5 --input data/knee.h5"))(
-    guarded(verify)
-)
-app.command(
-    epilog=examples(
-        "mrisps denoise noisy.png --recipe denoise_sigma25 --output clean",
-        "mrisps denoise images/ --recipe denoise_sigma25 --output clean --format npy --parts",
-    )
-)(guarded(denoise))
-app.command(
-    epilog=examples("mrisps superres small.png --recipe superres_x4 --weights NCPR.pth --output large --format tif")
-)(guarded(superres))
-app.command(
-    epilog=examples(
-        "mrisps evaluate recon/ data/",
-        "mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json",
-        "mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40",
-    )
-)(guarded(evaluate))
-app.command(
-    epilog=examples(
-        "mrisps compare --data val/ --recipe knee_pd_acc8 --output scores",
-        "mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores",
-    )
-)(guarded(compare))
-app.command(epilog=examples("mrisps info knee.h5", "mrisps info NCPR.pth --json"))(guarded(info))
-app.command(
-    epilog=examples(
-        "mrisps mask --kind equispaced --acceleration 8 --center-fraction 0.04 --shape 640x368",
-        "mrisps mask --kind poisson --acceleration 6 --center-fraction 0.1 --shape 256x256 --output mask.json",
-    )
-)(guarded(mask))
-app.command(epilog=examples("mrisps demo", "mrisps demo --output demo-output --weights NCPR.pth"))(guarded(demo))
-
-app.command(
-    epilog=examples(
-        "mrisps train train_denoise_sigma25_ncpr --data photographs/ --validation others/ --output weights/",
-        "mrisps train my_recipe.py --data scans/ --start NCPR.safetensors --output weights/ --resume",
-        "torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda",
-    )
-)(guarded(train))
-
-app.command(
-    epilog=examples(
-        "mrisps tune knee_pd_acc8 --data my_knees.toml --output my_knee_acc8.py",
-        "mrisps tune denoise_sigma25 --data photographs/ --crop 96x96 --output my_denoise.py",
-        "mrisps tune knee_pd_acc8 --data undersampled/ --criterion held-out --output mine.py",
-    )
-)(guarded(tune))
-
-app.command(epilog=examples("mrisps weights", "mrisps weights denoise_sigma25_ncpr"))(guarded(weights))
-app.command(epilog=examples("mrisps atoms denoise_sigma25_ncpr", "mrisps atoms NCPR.pth --output atoms.png"))(
-    guarded(atoms)
-)
-
-recipes_app = typer.Typer(
-    name="recipes", rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_SETTINGS
-)
-recipes_app.callback(
+_add(app, COMMANDS)
+_recipes = _group("recipes")
+_recipes.callback(
     invoke_without_command=True,
-    epilog=examples(
-        "mrisps recipes", "mrisps recipes show knee_pd_acc8", "mrisps recipes copy knee_pd_acc8 my_recipe.py"
-    ),
+    epilog=_examples("mrisps recipes\nmrisps recipes show knee_pd_acc8\nmrisps recipes copy knee_pd_acc8 my_recipe.py"),
 )(guarded(list_recipes))
-recipes_app.command("show", epilog=examples("mrisps recipes show knee_pd_acc8 --json"))(guarded(show_recipe))
-recipes_app.command("copy", epilog=examples("mrisps recipes copy knee_pd_acc8 my_recipe.py"))(guarded(copy_recipe))
-app.add_typer(recipes_app)
-
-app.command(
-    epilog=examples(
-        "mrisps convert knee.h5 knee.mrd",
-        "mrisps convert meas.dat meas.h5",
-        "mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace",
-        "mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd",
-        "mrisps convert dicom/ images/ --to png",
-    )
-)(guarded(convert))
-manifest_app = typer.Typer(
-    name="manifest",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings=_SETTINGS,
-    help="Lists of files with checksums: make, verify, fetch.",
-)
-manifest_app.command(
-    "make",
-    epilog=examples(
-        "mrisps manifest make fastmri/ --like fastmri_knee --output knee.toml",
-        "mrisps manifest make raw/ --split train=0.8,val=0.2 --patient 'sub-([0-9]+)' --output raw.toml",
-    ),
-)(guarded(make_manifest))
-manifest_app.command("verify", epilog=examples("mrisps manifest verify knee.toml fastmri/"))(guarded(verify_manifest))
-manifest_app.command(
-    "fetch",
-    epilog=examples(
-        "mrisps manifest fetch paper_mri data/ --split val",
-        "mrisps manifest fetch knee.toml data/ --mirror /mnt/fastmri",
-    ),
-)(guarded(fetch_manifest))
-app.add_typer(manifest_app)
-app.command("convert-paper-slices", epilog=examples("mrisps convert-paper-slices val/ val-h5/ --acceleration 8"))(
-    guarded(convert_paper_slices)
-)
-app.command("convert-weights", epilog=examples("mrisps convert-weights NCPR.pth NCPR.safetensors"))(
-    guarded(convert_weights)
-)
+_add(_recipes, RECIPES)
+app.add_typer(_recipes)
+_manifest = _group("manifest")
+_add(_manifest, MANIFEST)
+app.add_typer(_manifest, help="Lists of files with checksums: make, verify, fetch.")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line.
+    """Run a command line, by default that of this process, and give its exit code.
 
     Parameters
     ----------
     arguments
-        Without the name of the program; by default those of this process.
-
-    Returns
-    -------
-    int
-        The exit code.
+        Without the name of the program.
     """
     try:
         app(args=arguments, prog_name="mrisps")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import FAILURE, UsageError, new_file, note, result, usage_errors
-from mrisps.cli.options import Overwrite
+from mrisps.cli.common import FAILURE, UsageError, note, result, usage_errors
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, option
 
 if TYPE_CHECKING:
     from mrisps.io.manifest import Manifest
@@ -19,36 +20,31 @@ Name = Annotated[
 Root = Annotated[Path, typer.Argument(metavar="DIR", help="Root of the dataset.")]
 IncludeTest = Annotated[
     bool,
-    typer.Option("--include-test", help="Also the split `test`, which is held out: for the final measurement only."),
+    option("--include-test", "Also the split `test`, which is held out: for the final measurement only."),
 ]
-Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Only this split.")]
-Contrast = Annotated[str | None, typer.Option("--contrast", metavar="NAME", help="Only this contrast.")]
+Split = Annotated[str | None, option("--split NAME", "Only this split.")]
+Contrast = Annotated[str | None, option("--contrast NAME", "Only this contrast.")]
 
 
 def make_manifest(
     folder: Root,
-    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="The TOML file to write.")],
+    output: Annotated[Path, option("--output FILE", "The TOML file to write.")],
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="NAME|FILE", help="Take description, licence and address from this manifest."),
+        option("--like NAME|FILE", "Take description, licence and address from this manifest."),
     ] = None,
     fractions: Annotated[
         str | None,
-        typer.Option(
-            "--split",
-            metavar="train=0.8,...",
-            help="Share of the patients a split; without it, folder names say train, val or test.",
+        option(
+            "--split train=0.8,...", "Share of the patients a split; without it, folder names say train, val or test."
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Another seed, another division of the patients.")
-    ] = 0,
+    seed: Annotated[int, option("--seed N", "Another seed, another division of the patients.")] = 0,
     patient: Annotated[
         str | None,
-        typer.Option(
-            "--patient",
-            metavar="REGEX",
-            help="Find the patient in a file's path: the first group. Without it: the header's patient, or the file's name.",
+        option(
+            "--patient REGEX",
+            "Find the patient in a file's path: the first group. Without it: the header's patient, or the file's name.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -102,7 +98,7 @@ def fetch_manifest(
     root: Root,
     mirrors: Annotated[
         list[str] | None,
-        typer.Option("--mirror", metavar="DIR|URL", help="Where to look first; may be given several times."),
+        option("--mirror DIR|URL", "Where to look first; may be given several times."),
     ] = None,
     split: Split = None,
     contrast: Contrast = None,

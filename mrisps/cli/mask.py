@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, new_file, note, parse_size, usage_errors
-from mrisps.cli.options import Overwrite
+from mrisps.cli.common import UsageError, note, parse_size, usage_errors
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, option
 
 if TYPE_CHECKING:
     from mrisps.sampling import SamplingMask
@@ -27,41 +28,27 @@ def _complete_kind(incomplete: str) -> list[str]:
 def mask(
     kind: Annotated[
         str,
-        typer.Option("--kind", metavar="KIND", help=f"One of {KINDS}.", autocompletion=_complete_kind),
+        option("--kind KIND", f"One of {KINDS}.", complete=_complete_kind),
     ],
     acceleration: Annotated[
         float,
-        typer.Option(
-            "--acceleration", metavar="R", help="Nominal acceleration, at least 1; what it means depends on the kind."
-        ),
+        option("--acceleration R", "Nominal acceleration, at least 1; what it means depends on the kind."),
     ],
     center_fraction: Annotated[
         float,
-        typer.Option(
-            "--center-fraction", metavar="F", help="Fraction of the columns that is acquired in the centre, 0 to 1."
-        ),
+        option("--center-fraction F", "Fraction of the columns that is acquired in the centre, 0 to 1."),
     ],
-    shape: Annotated[
-        str, typer.Option("--shape", metavar="HxW", help="Rows (readout) x columns of k-space, e.g. 640x368.")
-    ],
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random choices.")] = 0,
-    offset: Annotated[
-        int | None, typer.Option("--offset", metavar="N", help="First column of the equispaced and magic kinds.")
-    ] = None,
+    shape: Annotated[str, option("--shape HxW", "Rows (readout) x columns of k-space, e.g. 640x368.")],
+    seed: Annotated[int, option("--seed N", "Of the random choices.")] = 0,
+    offset: Annotated[int | None, option("--offset N", "First column of the equispaced and magic kinds.")] = None,
     std: Annotated[
         float | None,
-        typer.Option(
-            "--std", metavar="X", help="Of gaussian: standard deviation in half-widths of k-space. Default: 0.3."
-        ),
+        option("--std X", "Of gaussian: standard deviation in half-widths of k-space. Default: 0.3."),
     ] = None,
-    power: Annotated[
-        float | None, typer.Option("--power", metavar="X", help="Of polynomial: exponent of the density. Default: 3.")
-    ] = None,
+    power: Annotated[float | None, option("--power X", "Of polynomial: exponent of the density. Default: 3.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", metavar="FILE", help="Keep it: .json (everything), .npy (the pattern) or .png (a picture)."
-        ),
+        option("--output FILE", "Keep it: .json (everything), .npy (the pattern) or .png (a picture)."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -1,6 +1,13 @@
-"""Options that several commands have, and what they stand for: recipe, weights, device, inputs."""
+"""Options that several commands have, each spelled once, and what they stand for: run, recipe, weights, device, inputs.
 
-from collections.abc import Sequence
+A command takes groups of options as one argument, a dataclass; :func:`spread` shows its fields to typer one by one.
+"""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,10 +15,11 @@ import typer
 
 from mrisps.cli.common import UsageError, note, usage_errors
 from mrisps.cli.terminal import steps
-from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
+from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice
 from mrisps.threads import prepare_threads
 
 if TYPE_CHECKING:
+    from mrisps.campaign.sources import SourceFile
     from mrisps.io.arrays import ArrayLayout
     from mrisps.reconstruction.recipe import Recipe
     from mrisps.reconstruction.run import Run
@@ -19,38 +27,81 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AcceptUnconverged",
-    "ArrayAxes",
-    "ArrayVariable",
-    "Device",
-    "Keep",
-    "MaskFile",
-    "NoCrop",
+    "ArrayOptions",
+    "DataOptions",
+    "DeviceOptions",
+    "IncludeTest",
+    "KspaceOptions",
+    "ManifestRoot",
+    "ModelOptions",
     "Output",
     "Overwrite",
-    "RecipeName",
-    "Scale",
+    "RunOptions",
     "SetValues",
     "SliceNumbers",
     "Threads",
-    "Uncentred",
-    "Undersample",
     "Weights",
-    "check_mask_option",
+    "WeightsOptions",
+    "WriteOptions",
     "checked_device",
-    "chosen_layout",
-    "chosen_recipe",
-    "chosen_run",
     "chosen_slices",
-    "chosen_weights",
     "complete_weights",
+    "option",
     "parsed_changes",
+    "spread",
 ]
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
-    from mrisps.reconstruction.recipe import builtin_recipes
+def option(
+    name: str,
+    text: str,
+    *,
+    least: int | None = None,
+    complete: Callable[[str], list[str]] | None = None,
+    callback: Callable[[int | None], int | None] | None = None,
+) -> object:
+    """An option for ``Annotated``.
 
-    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+    Parameters
+    ----------
+    name
+        ``"--name METAVAR"``, of a switch ``"--name"`` or ``"--name/--no-name"``; several names with commas between.
+    text
+        Its help.
+    least
+        Smallest number that is accepted.
+    complete, callback
+        See typer: what a word may become on the tab key; called with the value.
+    """
+    names, _, metavar = name.partition(" ")
+    return typer.Option(
+        *names.split(","), metavar=metavar or None, help=text, min=least, autocompletion=complete, callback=callback
+    )
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer sees it: an argument that is a dataclass of options is replaced by its fields."""
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for given in inspect.signature(command).parameters.values():
+        kind, given = given.annotation, given.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        if not is_dataclass(kind):
+            parameters.append(given)
+            continue
+        groups[given.name] = typing.cast(type, kind)
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            parameters.append(given.replace(name=field.name, annotation=hints[field.name], default=default))
+
+    @functools.wraps(command)
+    def run(**values: object) -> None:
+        made = {name: kind(**{f.name: values.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**made, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def complete_weights(incomplete: str) -> list[str]:
@@ -60,27 +111,10 @@ def complete_weights(incomplete: str) -> list[str]:
     return [name for name in (*shipped_weights(), "derived") if name.startswith(incomplete)]
 
 
-RecipeName = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="Name of a recipe (see `mrisps recipes`), or a recipe file.",
-        autocompletion=_complete_recipe,
-    ),
-]
-Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the results; made if missing.")]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="NAME|FILE|derived",
-        help="Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or "
-        "`derived` for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
-        autocompletion=complete_weights,
-    ),
-]
-Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute.")]
+def _complete_recipe(incomplete: str) -> list[str]:
+    from mrisps.reconstruction.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
 
 def _use_threads(n_threads: int | None) -> int | None:
@@ -88,104 +122,248 @@ def _use_threads(n_threads: int | None) -> int | None:
     return n_threads
 
 
+Output = Annotated[Path, option("--output DIR", "Folder for the results; made if missing.")]
+Weights = Annotated[
+    str | None,
+    option(
+        "--weights NAME|FILE|derived",
+        "Weights of the model: a name (see `mrisps weights`), .safetensors, one of the authors' .pth checkpoints, or "
+        "`derived` for simple ones that are made from images that scikit-image ships. Wins over those of the recipe.",
+        complete=complete_weights,
+    ),
+]
+Device = Annotated[str, option("--device cpu|cuda|cuda:N", "Where to compute.")]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        "--threads",
-        metavar="N",
-        min=1,
+    option(
+        "--threads N",
+        "Threads of the processor, of each process. Default: OMP_NUM_THREADS, or as many cores as this process may use (a "
+        "batch shares them among its workers). They change the last digits.",
+        least=1,
         callback=_use_threads,
-        help="Threads of the processor. Default: OMP_NUM_THREADS, or as many as this process has cores.",
     ),
 ]
 SetValues = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the recipe, for example lam=2e-3 or solver.max_iterations=500. Can be given several times.",
+    option(
+        "--set KEY=VALUE",
+        "Change a value of the recipe, for example lam=2e-3 or solver.max_iterations=500. Can be given several times.",
     ),
 ]
-Scale = Annotated[
-    float | None,
-    typer.Option(
-        "--scale",
-        metavar="X",
-        help="Input units that are 1 in units of beta and lam, about the image maximum. Default: the recipe's rule.",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite/--no-overwrite", help="Replace outputs that exist already.")]
-ArrayAxes = Annotated[
-    str | None,
-    typer.Option(
-        "--axes",
-        metavar="A,B,...",
-        help="Axes of k-space in a .npy, .npz or .mat file, for example `coil,y,x`; y is the readout.",
-    ),
-]
-ArrayVariable = Annotated[
-    str | None,
-    typer.Option("--variable", metavar="NAME", help="Which array of a .npz or .mat file; needed if there are several."),
-]
-Uncentred = Annotated[
-    bool, typer.Option("--uncentred", help="The zero frequency of the array is at [0, 0], not in the centre.")
-]
-MaskFile = Annotated[
-    str | None,
-    typer.Option(
-        "--mask",
-        metavar="FILE|from-zeros",
-        help="Which samples were acquired, for files that do not say it: .npy or .json (see `mrisps mask`), or "
-        "`from-zeros`: the columns of k-space that are not zero.",
-    ),
-]
-Undersample = Annotated[
-    bool, typer.Option("--undersample", help="Undersample fully sampled k-space with the recipe's mask rule first.")
-]
+Overwrite = Annotated[bool, option("--overwrite/--no-overwrite", "Replace outputs that exist already.")]
 SliceNumbers = Annotated[
-    str | None,
-    typer.Option("--slices", metavar="N|START:STOP", help="Only these slices, counted from 0; STOP is not included."),
-]
-NoCrop = Annotated[
-    bool, typer.Option("--no-crop", help="Keep the whole field of view; do not cut to the size in the file's header.")
-]
-Keep = Annotated[
-    bool,
-    typer.Option("--keep", help="Write an image although the verdict on it is `unusable`; exit with 1 all the same."),
+    str | None, option("--slices N|START:STOP", "Only these slices, counted from 0; STOP is not included.")
 ]
 AcceptUnconverged = Annotated[
     bool,
-    typer.Option(
-        "--accept-unconverged", help="Exit with 0 although an image did not converge (it is written and marked anyway)."
-    ),
+    option("--accept-unconverged", "Exit with 0 although an image did not converge (it is written and marked anyway)."),
+]
+ManifestRoot = Annotated[
+    Path | None, option("--root DIR", "Folder that the paths of a manifest are below. Default: its own.")
+]
+IncludeTest = Annotated[
+    bool, option("--include-test", "Also the split `test`, which is held out: for the final measurement only.")
 ]
 
 
-def chosen_recipe(name: str, changes: Sequence[str] | None, task: str) -> "Recipe":
-    """The recipe with the values of ``--set``.
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where to compute."""
 
-    Raises
-    ------
-    UsageError
-        There is no such recipe, it is for another task, or a key or value is wrong.
-    """
-    from mrisps.reconstruction.recipe import load_recipe, with_overrides
+    device: Device = "cpu"
+    threads: Threads = None
 
-    with usage_errors():
-        recipe = load_recipe(name)
-        if recipe.task != task:
-            raise UsageError(f"--recipe: {name} is for the task {recipe.task!r}, this command is for {task!r}")
-        return with_overrides(recipe, parsed_changes(changes))
+    def checked_device(self) -> str:
+        """The name of a device that this machine has; a UsageError if it has not."""
+        return checked_device(self.device)
+
+
+@dataclass(frozen=True)
+class WeightsOptions(DeviceOptions):
+    """Where to compute, and with which weights."""
+
+    weights: Weights = None
+
+    def weights_of(self, recipe: "Recipe", recipe_name: str) -> "FoundWeights":
+        """The weights of ``--weights``, else those of the recipe; a UsageError if there are none, or they cannot be used."""
+        from mrisps.reconstruction.weights import find_weights
+
+        with usage_errors(), steps() as say:
+            found = find_weights(self.weights, recipe, recipe_name, say)
+        if found.note is not None:
+            note(f"weights: {found.note}")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelOptions(WeightsOptions):
+    """Where to compute, and with which weights and changes of a recipe."""
+
+    changes: SetValues = None
+
+    def recipe(self, name: str, task: str | None = None) -> "Recipe":
+        """The recipe with the values of ``--set``; a UsageError if it is for another task, or a key or value is wrong."""
+        from mrisps.reconstruction.recipe import load_recipe, with_overrides
+
+        with usage_errors():
+            recipe = load_recipe(name)
+            if task not in (None, recipe.task):
+                raise UsageError(f"--recipe: {name} is for the task {recipe.task!r}, not for {task!r}")
+            return with_overrides(recipe, parsed_changes(self.changes))
+
+
+@dataclass(frozen=True)
+class RunOptions(ModelOptions):
+    """How images are reconstructed."""
+
+    recipe_name: Annotated[
+        str | None,
+        option(
+            "--recipe NAME|FILE",
+            f"Name of a recipe (see `mrisps recipes`), or a recipe file. Default: {DEFAULT_RECIPE} for k-space; for images the "
+            "one that fits --sigma or --factor.",
+            complete=_complete_recipe,
+        ),
+    ] = None
+    scale: Annotated[
+        float | None,
+        option(
+            "--scale X",
+            "Input units that are 1 in units of beta and lam, about the image maximum. Default: the recipe's rule.",
+        ),
+    ] = None
+
+    def run(
+        self, task: str, recipe: str | None, *, noise_std: float | None = None, scale: float | None = None
+    ) -> "Run":
+        """The run of --recipe, or by default of ``recipe``; ``scale`` where --scale is not given.
+
+        Raises
+        ------
+        UsageError
+            Names the option that is wrong.
+        """
+        from mrisps.reconstruction.run import Run
+
+        name = self.recipe_name or str(recipe)
+        chosen, device = self.recipe(name, task), self.checked_device()
+        with usage_errors("scale", "noise_std"):
+            size = scale if self.scale is None else self.scale
+            return Run(chosen, self.weights_of(chosen, name), scale=size, noise_std=noise_std, device=device)
+
+
+@dataclass(frozen=True)
+class KspaceOptions:
+    """What is said of k-space."""
+
+    mask: Annotated[
+        str | None,
+        option(
+            "--mask FILE|from-zeros",
+            "Which samples were acquired, for files that do not say it: .npy or .json (see `mrisps mask`), or `from-zeros`: "
+            "the columns of k-space that are not zero.",
+        ),
+    ] = None
+    undersample: Annotated[
+        bool, option("--undersample", "Undersample fully sampled k-space with the recipe's mask rule first.")
+    ] = False
+    no_crop: Annotated[
+        bool, option("--no-crop", "Keep the whole field of view; do not cut to the size in the file's header.")
+    ] = False
+
+    def run(self, options: RunOptions) -> "Run":
+        """The run that the options describe; a mask file is read when the size of k-space is known.
+
+        Raises
+        ------
+        UsageError
+            Names the option that is wrong.
+        """
+        mask = self._mask()
+        run = options.run("mri", DEFAULT_RECIPE)
+        with usage_errors("undersample", "mask"):
+            return replace(run, undersample=self.undersample, mask=mask, crop=not self.no_crop)
+
+    def _mask(self) -> "Path | typing.Literal['from-zeros'] | None":
+        if self.mask is None or self.mask == FROM_ZEROS:
+            return FROM_ZEROS if self.mask else None
+        path = Path(self.mask)
+        if path.suffix not in (".npy", ".json"):
+            raise UsageError(f"--mask: expected a .npy or .json file or {FROM_ZEROS}, got {self.mask!r}")
+        if not path.is_file():
+            raise UsageError(f"--mask: {path}: {'is not a regular file' if path.exists() else 'does not exist'}")
+        return path.absolute()
+
+
+@dataclass(frozen=True)
+class ArrayOptions:
+    """What the axes of k-space in an array file are."""
+
+    axes: Annotated[
+        str | None,
+        option(
+            "--axes A,B,...",
+            "Axes of k-space in a .npy, .npz or .mat file, for example `coil,y,x`; y is the readout.",
+        ),
+    ] = None
+    variable: Annotated[
+        str | None, option("--variable NAME", "Which array of a .npz or .mat file; needed if there are several.")
+    ] = None
+    uncentred: Annotated[
+        bool, option("--uncentred", "The zero frequency of the array is at [0, 0], not in the centre.")
+    ] = False
+
+    def layout(self) -> "ArrayLayout | None":
+        """The layout; None where nothing is said. A UsageError if it is wrong."""
+        if self.axes is None:
+            if self.variable is not None or self.uncentred:
+                raise UsageError("--variable, --uncentred: need --axes, too")
+            return None
+        from mrisps.io.arrays import ArrayLayout
+
+        with usage_errors():
+            return ArrayLayout.parse(self.axes, centred=not self.uncentred, variable=self.variable)
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """Where results go, and which of them are good enough."""
+
+    output: Output
+    keep: Annotated[
+        bool, option("--keep", "Write an image although the verdict on it is `unusable`; exit with 1 all the same.")
+    ] = False
+    overwrite: Overwrite = False
+    accept_unconverged: AcceptUnconverged = False
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which files with references are taken."""
+
+    data: Annotated[
+        list[str],
+        option(
+            "--data PATH",
+            "Folder, file or manifest (.toml, or a name, see `mrisps manifest`). Can be given several times.",
+        ),
+    ]
+    root: ManifestRoot = None
+    split: Annotated[str | None, option("--split NAME", "Only this split of a manifest.")] = None
+    contrast: Annotated[str | None, option("--contrast NAME", "Only files of this contrast in a manifest.")] = None
+
+    def sources(self, suffixes: Sequence[str] = (), *, include_test: bool = False) -> "list[SourceFile]":
+        """The files, by default with k-space; an error of ours where there are none."""
+        from mrisps.campaign.sources import KSPACE_SUFFIXES, sources_of
+
+        kinds, place = suffixes or KSPACE_SUFFIXES, self.root
+        return sources_of(
+            self.data, kinds, root=place, split=self.split, contrast=self.contrast, include_test=include_test
+        )
 
 
 def parsed_changes(changes: Sequence[str] | None) -> dict[str, str]:
-    """Key path -> value of ``--set KEY=VALUE``.
-
-    Raises
-    ------
-    UsageError
-        One is not of that form, or changes the task.
-    """
+    """Key path -> value of ``--set KEY=VALUE``; a UsageError if one is not of that form, or changes the task."""
     values: dict[str, str] = {}
     for change in changes or ():
         key, equals, value = change.partition("=")
@@ -197,138 +375,14 @@ def parsed_changes(changes: Sequence[str] | None) -> dict[str, str]:
     return values
 
 
-def chosen_weights(option: str | None, recipe: "Recipe", recipe_name: str) -> "FoundWeights":
-    """The weights of ``--weights``, else those of the recipe.
-
-    Raises
-    ------
-    UsageError
-        No weights are named, or they cannot be used, or those that the recipe names have another SHA-256 than it states.
-    """
-    from mrisps.reconstruction.weights import find_weights
-
-    with usage_errors(), steps() as say:
-        found = find_weights(option, recipe, recipe_name, say)
-    if found.note is not None:
-        note(f"weights: {found.note}")
-    return found
-
-
-def chosen_run(
-    task: str,
-    recipe_name: str,
-    changes: Sequence[str] | None,
-    *,
-    weights: str | None,
-    device: str,
-    mask: str | None = None,
-    undersample: bool = False,
-    scale: float | None = None,
-    noise_std: float | None = None,
-    crop: bool = True,
-    slices: str | None = None,
-    axes: str | None = None,
-    variable: str | None = None,
-    uncentred: bool = False,
-    colour_to_grey: bool = False,
-    maps_folder: Path | None = None,
-) -> "Run":
-    """The run that the options describe; a mask file is looked at later, when the size of k-space is known.
-
-    Raises
-    ------
-    UsageError
-        Names the option that is wrong.
-    """
-    from mrisps.reconstruction.run import Run
-
-    recipe = chosen_recipe(recipe_name, changes, task)
-    if undersample and recipe.mask is None:
-        raise UsageError(f"--undersample: recipe {recipe.name} has no mask rule")
-    if undersample and mask is not None:
-        raise UsageError("--undersample and --mask: give one of them, not both")
-    for name, value, least in (("--noise-std", noise_std, "at least 0"), ("--scale", scale, "> 0")):
-        if value is not None and not (0 <= value < float("inf") and (value > 0 or least != "> 0")):
-            raise UsageError(f"{name}: expected a number {least}, got {value}")
-    check_mask_option(mask)
-    choice = chosen_slices(slices)
-    with usage_errors():
-        layout = chosen_layout(axes, variable, uncentred)
-    device = checked_device(device)
-    return Run(
-        recipe=recipe,
-        weights=chosen_weights(weights, recipe, recipe_name),
-        mask=FROM_ZEROS if mask == FROM_ZEROS else None,
-        undersample=undersample,
-        scale=scale,
-        noise_std=noise_std,
-        crop=crop,
-        slices=choice,
-        layout=layout,
-        colour_to_grey=colour_to_grey,
-        device=device,
-        maps_folder=maps_folder,
-    )
-
-
-def check_mask_option(mask: str | None) -> None:
-    """Refuse a ``--mask`` that is neither ``from-zeros`` nor a file that may hold a mask.
-
-    Raises
-    ------
-    UsageError
-        Says what is wrong.
-    """
-    if mask is None or mask == FROM_ZEROS:
-        return
-    path = Path(mask)
-    if path.suffix not in (".npy", ".json"):
-        raise UsageError(f"--mask: expected a .npy or .json file or {FROM_ZEROS}, got {mask!r}")
-    if not path.is_file():
-        raise UsageError(f"--mask: {path}: {'is not a regular file' if path.exists() else 'does not exist'}")
-
-
 def chosen_slices(text: str | None) -> SliceChoice:
-    """What ``--slices`` says; all of them if nothing.
-
-    Raises
-    ------
-    UsageError
-        It is no number and no range.
-    """
-    try:
+    """What ``--slices`` says; all of them if nothing. A UsageError if it is no number and no range."""
+    with usage_errors("slices"):
         return SliceChoice() if text is None else SliceChoice.parse(text)
-    except ValueError as error:
-        raise UsageError(f"--{error}") from error
-
-
-def chosen_layout(axes: str | None, variable: str | None, uncentred: bool) -> "ArrayLayout | None":
-    """What --axes, --variable and --uncentred say; None if nothing.
-
-    Raises
-    ------
-    UsageError
-        One of the other two without --axes.
-    ValueError
-        An axis is unknown.
-    """
-    if axes is None:
-        if variable is not None or uncentred:
-            raise UsageError("--variable, --uncentred: need --axes, too")
-        return None
-    from mrisps.io.arrays import ArrayLayout
-
-    return ArrayLayout.parse(axes, centred=not uncentred, variable=variable)
 
 
 def checked_device(name: str) -> str:
-    """The name of a device that this machine has.
-
-    Raises
-    ------
-    UsageError
-        It does not exist here.
-    """
+    """The name of a device that this machine has; a UsageError if it has not."""
     import torch
 
     kind, _, index = name.partition(":")

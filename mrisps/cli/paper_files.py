@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, new_file, note, result
-from mrisps.cli.options import Overwrite
+from mrisps.cli.common import UsageError, note, result
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, option
 
 __all__ = ["convert_paper_slices", "convert_weights"]
 
@@ -18,11 +19,7 @@ def convert_paper_slices(
     destination: Annotated[Path, typer.Argument(metavar="DST", help="Folder for the fastMRI files; made if missing.")],
     acceleration: Annotated[
         str,
-        typer.Option(
-            "--acceleration",
-            metavar="8|16|none",
-            help="Apply the paper's mask of this acceleration; `none` keeps all of k-space.",
-        ),
+        option("--acceleration 8|16|none", "Apply the paper's mask of this acceleration; `none` keeps all of k-space."),
     ] = "8",
     overwrite: Overwrite = False,
 ) -> None:

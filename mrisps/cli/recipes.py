@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import new_file, result, usage_errors
-from mrisps.cli.options import Overwrite
+from mrisps.cli.common import result, usage_errors
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, option
 from mrisps.cli.terminal import print_table
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def list_recipes(context: typer.Context) -> None:
 
 def show_recipe(
     name: Name,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: every value and the hash of all.")] = False,
+    as_json: Annotated[bool, option("--json", "Print JSON: every value and the hash of all.")] = False,
 ) -> None:
     """Print a recipe: every value, or the same as JSON."""
     from mrisps.reports.facts import flat_rows

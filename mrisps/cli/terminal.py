@@ -1,4 +1,4 @@
-"""Progress and tables: drawn on a terminal, plain lines anywhere else."""
+"""Progress and tables: bars on a terminal; elsewhere a line every half minute, and aligned text."""
 
 import signal
 import sys
@@ -6,24 +6,84 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Self
 
 import typer
 
-from mrisps.cli.common import note, printable, result
+from mrisps.cli.common import note, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mrisps.campaign.batch_item import Entry, Item
-    from mrisps.campaign.loop import Progress as WorkersProgress
+__all__ = ["EVERY_SECONDS", "Display", "SolverProgress", "print_table", "steps", "time_left"]
 
-__all__ = ["BatchProgress", "CountProgress", "SolverProgress", "print_table", "steps"]
+EVERY_SECONDS = 30.0
+"""Where there is no terminal: time from one line to the next."""
+
+clock = time.monotonic
 
 
-class SolverProgress:
-    """How far the solver is with one file. On a terminal a bar that goes away at the end; else a line for each slice.
+class Display:
+    """What a command is at, for a ``with`` block: bars on a terminal, else a line every 30 seconds."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._begun = self._said = clock()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = TextColumn("{task.description}", markup=False), BarColumn(bar_width=24)
+            state = TextColumn("{task.fields[state]}", markup=False)
+            console = Console(stderr=True)
+            self._bars = Progress(*columns, state, TimeElapsedColumn(), console=console, transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return clock() - self._begun
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there are bars."""
+        return self._bars is not None
+
+    def show(self, name: str, state: str, done: float = 0, total: float | None = None) -> None:
+        """Say how far something is, if it is time to."""
+        if self._bars is not None:
+            if name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(printable(name), total=total, state="")
+            self._bars.update(self._tasks[name], total=total, completed=done, state=printable(state))
+        elif clock() - self._said >= EVERY_SECONDS:
+            self._said = clock()
+            note(f"{name}: {state}")
+
+    def end(self, name: str) -> None:
+        """Take a bar away."""
+        if self._bars is not None and name in self._tasks:
+            self._bars.remove_task(self._tasks.pop(name))
+
+    def say(self, line: str, print_line: Callable[[str], None] = note) -> None:
+        """Print a line, above the bars."""
+        if self._bars is None or (print_line is not note and not sys.stdout.isatty()):
+            print_line(line)
+        else:
+            from rich.text import Text
+
+            self._bars.console.print(Text(printable(line)))
+
+
+class SolverProgress(Display):
+    """How far the solver is with one file.
 
     Ctrl-C ends the solve after the iteration at the latest: Python drops a KeyboardInterrupt that happens to be raised inside a
     finaliser or a callback of C code, so that it came is also remembered here and looked at in every iteration.
@@ -34,50 +94,23 @@ class SolverProgress:
         Of the file.
     tolerance
         What the residual has to come down to.
-    quiet
-        No lines: the caller has its own.
     """
 
-    def __init__(self, name: str, tolerance: float, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._name = printable(name)
-        self._tolerance = tolerance
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._last: tuple[int, int, int, float] | None = None
-        self._started = time.perf_counter()
+    def __init__(self, name: str, tolerance: float) -> None:
+        super().__init__()
+        self._name, self._tolerance = name, tolerance
         self._interrupted = False
         self._earlier = signal.getsignal(signal.SIGINT)
 
-    def __enter__(self) -> "SolverProgress":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # only there can a handler be set
             signal.signal(signal.SIGINT, self._interrupt)
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        return super().__enter__()
 
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[state]}", markup=False),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                refresh_per_second=5,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._name, total=None, state="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._earlier)
-        if self._bar is not None:
-            self._bar.stop()
-        elif kind is None:
-            self._slice_done()
+        super().__exit__()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
@@ -87,170 +120,21 @@ class SolverProgress:
         """Take what the solver says after an iteration; ``position`` is that of the slice, from 0."""
         if self._interrupted:
             raise KeyboardInterrupt
-        if self._bar is not None and self._task is not None:
-            state = f"slice {position + 1}/{n_slices}  iteration {iteration}  residual {residual:.1e} -> {self._tolerance:.1e}"
-            total = n_slices if n_slices > 1 else None
-            self._bar.update(self._task, total=total, completed=position, state=state)
-        elif self._last is not None and self._last[0] != position:
-            self._slice_done()
-        self._last = (position, n_slices, iteration, residual)
-
-    def _slice_done(self) -> None:
-        if self._last is None or self._quiet:
-            return
-        position, n_slices, iteration, residual = self._last
-        seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
-        if n_slices > 1:  # one slice: the line of the file says it all
-            note(
-                f"{self._name}: slice {position + 1} of {n_slices}: {iteration} iterations, residual {residual:.1e}, "
-                f"{seconds:.1f} s"
-            )
+        state = (
+            f"slice {position + 1}/{n_slices}  iteration {iteration}  residual {residual:.1e} -> {self._tolerance:.1e}"
+        )
+        left = time_left(self.seconds(), position, n_slices)
+        self.show(self._name, f"{state}{left and f'  {left}'}", position, n_slices if n_slices > 1 else None)
 
 
-class BatchProgress:
-    """How far a batch is: a line for each file that is finished; on a terminal also what each worker is at, and a bar.
-
-    The estimated end goes by the bytes of the inputs, which are better known than their times.
-    """
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._n_files = self._n_finished = 0
-        self._bytes_left = self._bytes_made = 0
-        self._bar: Progress | None = None
-        self._total: TaskID | None = None
-        self._lines: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "BatchProgress":
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[state]}", markup=False),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                refresh_per_second=4,
-            )
-            self._bar.start()
-            self._total = self._bar.add_task("files", total=None, state="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def waiting(self, items: "Sequence[Item]", /) -> None:
-        """Count what is to be done."""
-        self._n_files += len(items)
-        self._bytes_left += sum(item.source.size for item in items)
-
-    def started(self, item: "Item", /) -> None:
-        """Show a file that is in work."""
-        if self._bar is not None:
-            self._lines[item.name] = self._bar.add_task(printable(item.name), total=None, state="")
-
-    def finished(self, item: "Item", entry: "Entry", /) -> None:
-        """Print the line of a file."""
-        self._n_finished += 1
-        self._bytes_left -= item.source.size
-        if entry.state == "done" and not entry.reused:  # others take no time worth mentioning
-            self._bytes_made += item.source.size
-        line = self._n_finished, self._n_files, entry_line(item.name, entry), self.left()
-        text = f"[{line[0]}/{line[1]}] {line[2]}" + (f"; {line[3]}" if line[3] else "")
-        if self._bar is None or not sys.stdout.isatty():
-            result(text)
-        else:
-            from rich.text import Text
-
-            self._bar.console.print(Text(printable(text)))
-        task = self._lines.pop(item.name, None)
-        if self._bar is not None and task is not None:
-            self._bar.remove_task(task)
-
-    def tick(self, progress: "WorkersProgress", /) -> None:
-        """Move the bars."""
-        if self._bar is None or self._total is None:
-            return
-        for name, position, n_slices, iteration in progress:
-            if name in self._lines and n_slices:
-                state = f"slice {position + 1}/{n_slices}  iteration {iteration}"
-                self._bar.update(self._lines[name], total=n_slices, completed=position, state=state)
-        state = f"{self._n_finished} of {self._n_files}  {self.left()}"
-        self._bar.update(self._total, total=self._n_files or None, completed=self._n_finished, state=state)
-
-    def left(self) -> str:
-        """How much longer, in words; empty where nobody knows."""
-        if self._n_finished >= self._n_files or not self._bytes_made:
-            return ""
-        seconds = (time.monotonic() - self._begun) * self._bytes_left / self._bytes_made
-        if seconds < 90:
-            return f"{seconds:.0f} s left"
-        return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
-
-
-class CountProgress:
-    """A line for each thing that is done; on a terminal a bar with the time that is left instead.
-
-    Parameters
-    ----------
-    what
-        Is counted, in words.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "CountProgress":
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn(self._what),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}", markup=False),
-                console=Console(stderr=True),
-                transient=True,
-                refresh_per_second=4,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=None)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, done: int, total: int, line: str) -> None:
-        """Show what was just done."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total or None, description=printable(line))
-        else:
-            note(f"[{done}/{total}] {line}")
-
-
-def entry_line(name: str, entry: "Entry") -> str:
-    """What became of a file of a batch, on one line."""
-    if entry.state != "done":
-        return f"{name}: FAILED: {entry.error}"
-    n_missed = entry.n_slices - entry.n_converged
-    slices = f"{entry.n_slices} slice{'s' if entry.n_slices > 1 else ''}"
-    state = "converged" if not n_missed else f"NOT CONVERGED: {n_missed} of {entry.n_slices}"
-    if entry.reused:
-        return f"{name}: was up to date: {entry.verdict.upper()}: {slices} {state}"
-    return f"{name}: {entry.verdict.upper()}: {slices} {state}, {entry.summary}, {entry.seconds:.1f} s"
+def time_left(seconds: float, done: float, total: float) -> str:
+    """How much longer, in words, when ``done`` of ``total`` took so many seconds; empty where nobody knows."""
+    if not 0 < done < total:
+        return ""
+    left = seconds * (total - done) / done
+    if left < 90:
+        return f"{left:.0f} s left"
+    return f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"
 
 
 @contextmanager
@@ -262,8 +146,7 @@ def steps() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True)
-    with console.status("") as status:
+    with Console(stderr=True).status("") as status:
         yield lambda line: status.update(Text(printable(line)))
 
 
@@ -272,10 +155,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, n_text
 
     Parameters
     ----------
-    columns
-        Headings.
-    rows
-        Cells.
+    columns, rows
+        Headings, and cells.
     n_text_columns
         How many of the first columns are text; the others are numbers and aligned to the right.
     """
@@ -288,10 +169,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, n_text
 
         table = Table(box=SIMPLE_HEAD)
         for index, column in enumerate(columns):
-            if index < n_text_columns:
-                table.add_column(column, overflow="fold")
-            else:
-                table.add_column(column, justify="right", no_wrap=True)
+            is_text = index < n_text_columns
+            table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)

@@ -1,19 +1,26 @@
 """`mrisps train`: learn weights from images."""
 
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
 from mrisps.atomic import write_text
-from mrisps.cli.common import UsageError, make_folder, memory_errors, note, printable, result, usage_errors
-from mrisps.cli.options import Device, Overwrite, SetValues, checked_device, complete_weights, parsed_changes
+from mrisps.cli.common import UsageError, memory_errors, note, result, usage_errors
+from mrisps.cli.files import make_folder
+from mrisps.cli.options import (
+    DeviceOptions,
+    Overwrite,
+    SetValues,
+    complete_weights,
+    option,
+    parsed_changes,
+)
+from mrisps.cli.terminal import Display, time_left
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
     from torch.utils.tensorboard import SummaryWriter as Board
 
     from mrisps.bilevel import StepReport, TrainingState, ValidationReport
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-LOG_INTERVAL = 10
 LOG_HEADER = "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n"
 
 
@@ -40,47 +46,36 @@ def train(
     ],
     data: Annotated[
         list[Path],
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Image or folder to train on (PNG, TIFF, NPY, fully sampled fastMRI HDF5; colour becomes grey). Can be repeated.",
+        option(
+            "--data PATH",
+            "Image or folder to train on (PNG, TIFF, NPY, fully sampled fastMRI HDF5; colour becomes grey). Can be repeated.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for weights, checkpoint and log.")],
+    options: DeviceOptions,
+    output: Annotated[Path, option("--output DIR", "Folder for weights, checkpoint and log.")],
     validation: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--validation",
-            metavar="PATH",
-            help="Images that are not trained on: the best weights are chosen by them. Can be repeated. Without: the last weights.",
+        option(
+            "--validation PATH",
+            "Images that are not trained on: the best weights are chosen by them. Can be repeated. Without: the last weights.",
         ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(
-            "--start",
-            metavar="NAME|FILE",
-            help="Weights to start from, for recipes with start='weights': a name (see `mrisps weights`), or a file.",
-            autocompletion=complete_weights,
+        option(
+            "--start NAME|FILE",
+            "Weights to start from, for recipes with start='weights': a name (see `mrisps weights`), or a file.",
+            complete=complete_weights,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(
-            "--exclude", metavar="TEXT", help="Leave out training images whose name contains this. Can be repeated."
-        ),
+        option("--exclude TEXT", "Leave out training images whose name contains this. Can be repeated."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from DIR/NAME.checkpoint.safetensors.")] = False,
+    resume: Annotated[bool, option("--resume", "Go on from DIR/NAME.checkpoint.safetensors.")] = False,
     tensorboard: Annotated[
-        Path | None,
-        typer.Option(
-            "--tensorboard", metavar="DIR", help="Also write scalars for TensorBoard (pip install 'mrisps[train]')."
-        ),
+        Path | None, option("--tensorboard DIR", "Also write scalars for TensorBoard (pip install 'mrisps[train]').")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads of the processor. Default: PyTorch's.")
-    ] = None,
-    device: Device = "cpu",
     changes: SetValues = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -95,16 +90,12 @@ def train(
     Exit code 0: trained. 1: training stopped with an error, and the checkpoint is kept. 2: the command is wrong. Ctrl-C stops the
     training; --resume goes on from the last checkpoint.
     """
-    import torch
-
     from mrisps.bilevel import join_world, own_device
     from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import load_recipe
     from mrisps.settings import with_values
     from mrisps.training.run import TrainRecipe, prepare, run_training
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     with usage_errors():
         chosen = with_values(load_recipe(recipe, TrainRecipe), parsed_changes(changes))
         weights_file = output / f"{chosen.name}.safetensors"
@@ -116,7 +107,7 @@ def train(
             for path in (weights_file, checkpoint):
                 if path.exists():
                     raise UsageError(f"{path}: exists already; use --resume to go on or --overwrite to begin anew")
-        place = own_device(checked_device(device))
+        place = own_device(options.checked_device())
         model = None if start is None else SmoothPlusSparse.load(start)
         prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
     make_folder(output)
@@ -143,7 +134,7 @@ def train(
             )
         with (
             _Log(log_file if leader else None, chosen.train.n_steps, tensorboard, resume) as log,
-            memory_errors(device),
+            memory_errors(options.device),
         ):
             state = run_training(
                 prepared,
@@ -164,53 +155,32 @@ def train(
         result(f"{weights_file}: {state.step} steps{psnr}{skipped}, sha256 {best.fingerprint()}")
 
 
-class _Log:
-    """Shows progress on the terminal, and writes a line of CSV for every step, and scalars for TensorBoard."""
+class _Log(Display):
+    """Progress; and a line of CSV for every step, and scalars for TensorBoard. A process that does not lead is silent."""
 
     def __init__(self, path: Path | None, n_steps: int, tensorboard: Path | None, append: bool) -> None:
+        super().__init__()
         self._path, self._n_steps, self._append = path, n_steps, append
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
         self._board: Board | None = None
         self._psnr = ""
-        self._started = time.perf_counter()
-        self._n_here = 0
-        self._repeats = append
+        self._first: int | None = None
         if path is not None and tensorboard is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise UsageError(
-                    "--tensorboard: needs the package tensorboard (pip install 'mrisps[train]')"
-                ) from error
+                needed = "needs the package tensorboard (pip install 'mrisps[train]')"
+                raise UsageError(f"--tensorboard: {needed}") from error
             self._board = SummaryWriter(tensorboard)
 
-    def __enter__(self) -> "_Log":
+    def __enter__(self) -> Self:
         if self._path is None:
             return self
         if not (self._append and self._path.exists()):
             write_text(self._path, LOG_HEADER)
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        return super().__enter__()
 
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}", markup=False),
-                TextColumn("left:"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                refresh_per_second=2,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._n_steps, state="")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         if self._board is not None:
             self._board.close()
 
@@ -218,28 +188,22 @@ class _Log:
         """Take note of a step."""
         if self._path is None:
             return
-        self._n_here += 1
-        if self._repeats:
-            self._forget_from(report.step)
-            self._repeats = False
+        if self._first is None:
+            self._first = report.step
+            if self._append:
+                self._forget_from(report.step)
         self._write(
             f"{report.step},{report.loss:.8g},{report.psnr:.4f},,{report.iterations},{report.residual:.2e},"
             f"{report.adjoint_iterations},{report.adjoint_residual:.2e},{int(report.skipped)},{report.seconds:.3f}"
         )
-        state = f"loss {report.loss:.3e}  PSNR {report.psnr:.2f} dB{self._psnr}{'  SKIPPED' if report.skipped else ''}"
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=report.step, state=printable(state))
-        elif report.step % LOG_INTERVAL == 0 or report.skipped:
-            each = (time.perf_counter() - self._started) / self._n_here
-            left = each * (self._n_steps - report.step)
-            note(
-                f"step {report.step}/{self._n_steps}: {state}, adjoint residual {report.adjoint_residual:.1e}, "
-                f"{each:.1f} s a step, {left / 60:.0f} min left"
-            )
-        if self._board is not None:
-            self._scalar("train/loss", report.loss, report.step)
-            self._scalar("train/psnr", report.psnr, report.step)
-            self._scalar("train/adjoint_residual", report.adjoint_residual, report.step)
+        n_here, n_wanted = report.step - self._first + 1, self._n_steps - self._first + 1
+        left = time_left(self.seconds(), n_here, n_wanted)
+        state = f"loss {report.loss:.3e}  PSNR {report.psnr:.2f} dB{self._psnr}  {left}"
+        if report.skipped:
+            self.say(f"step {report.step}/{self._n_steps}: {state}  SKIPPED")
+        self.show("training", f"step {report.step}/{self._n_steps}  {state}", report.step, self._n_steps)
+        scalars = {"loss": report.loss, "psnr": report.psnr, "adjoint_residual": report.adjoint_residual}
+        self._scalars({f"train/{name}": value for name, value in scalars.items()}, report.step)
 
     def validation(self, report: "ValidationReport") -> None:
         """Take note of a look at the validation images."""
@@ -247,14 +211,14 @@ class _Log:
             return
         self._psnr = f"  validation {report.psnr:.2f} dB"
         self._write(f"{report.step},,,{report.psnr:.4f},,,,,,")
-        if self._bar is None:
-            note(f"step {report.step}: validation PSNR {report.psnr:.3f} dB{' (best)' if report.is_best else ''}")
-        if self._board is not None:
-            self._scalar("validation/psnr", report.psnr, report.step)
+        if not self.is_drawn:
+            self.say(f"step {report.step}: validation PSNR {report.psnr:.3f} dB{' (best)' if report.is_best else ''}")
+        self._scalars({"validation/psnr": report.psnr}, report.step)
 
-    def _scalar(self, name: str, value: float, step: int) -> None:
-        assert self._board is not None
-        self._board.add_scalar(name, value, step)
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def _forget_from(self, step: int) -> None:
         """Drop the lines that a killed training wrote after its last checkpoint: their steps are done again."""

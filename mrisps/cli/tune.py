@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,24 +13,20 @@ from mrisps.cli.common import (
     FAILURE,
     UsageError,
     memory_errors,
-    new_file,
     note,
     parse_size,
     printable,
     result,
     usage_errors,
 )
-from mrisps.cli.compare import Data, ManifestContrast, ManifestRoot, ManifestSplit
+from mrisps.cli.files import new_file
 from mrisps.cli.options import (
     AcceptUnconverged,
-    Device,
+    DataOptions,
+    ModelOptions,
     Overwrite,
-    SetValues,
-    Weights,
-    checked_device,
-    chosen_recipe,
     chosen_slices,
-    chosen_weights,
+    option,
 )
 from mrisps.cli.terminal import SolverProgress, print_table
 
@@ -46,51 +42,29 @@ __all__ = ["tune"]
 
 def tune(
     recipe_name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a recipe file.")],
-    data: Data,
-    output: Annotated[
-        Path,
-        typer.Option("--output", metavar="FILE.py", help="The new recipe; FILE.png and FILE.tune.jsonl beside it."),
-    ],
-    root: ManifestRoot = None,
-    split: ManifestSplit = None,
-    contrast: ManifestContrast = None,
-    n_files: Annotated[
-        int, typer.Option("--files", min=1, metavar="N", help="At most N files, spread evenly over all of them.")
-    ] = 10,
+    data: DataOptions,
+    options: ModelOptions,
+    output: Annotated[Path, option("--output FILE.py", "The new recipe; FILE.png and FILE.tune.jsonl beside it.")],
+    n_files: Annotated[int, option("--files N", "At most N files, spread evenly over all of them.", least=1)] = 10,
     slices: Annotated[
-        str | None,
-        typer.Option("--slices", metavar="N|START:STOP", help="Slices of each file. Default: the middle one."),
+        str | None, option("--slices N|START:STOP", "Slices of each file. Default: the middle one.")
     ] = None,
     criterion: Annotated[
         str,
-        typer.Option(
-            "--criterion",
-            metavar="reference|held-out",
-            help="PSNR against references, or the prediction of acquired k-space that is held out.",
+        option(
+            "--criterion reference|held-out",
+            "PSNR against references, or the prediction of acquired k-space that is held out.",
         ),
     ] = "reference",
-    crop: Annotated[
-        str | None,
-        typer.Option("--crop", metavar="HxW", help="Only the central H x W pixels of what is reconstructed."),
-    ] = None,
-    border: Annotated[
-        int, typer.Option("--border", min=0, metavar="N", help="Pixels at every edge that do not count.")
-    ] = 0,
+    crop: Annotated[str | None, option("--crop HxW", "Only the central H x W pixels of what is reconstructed.")] = None,
+    border: Annotated[int, option("--border N", "Pixels at every edge that do not count.", least=0)] = 0,
     held_out: Annotated[
-        float,
-        typer.Option("--held-out", metavar="X", help="Fraction of the lines outside the centre that is held out."),
+        float, option("--held-out X", "Fraction of the lines outside the centre that is held out.")
     ] = 0.15,
-    max_evaluations: Annotated[
-        int, typer.Option("--max-evaluations", min=1, metavar="N", help="Pairs of beta and lam at most.")
-    ] = 60,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="DB", help="Stop where no more than this is to be gained.")
-    ] = 0.01,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of noise, masks and held-out lines.")] = 0,
-    weights: Weights = None,
-    device: Device = "cpu",
-    changes: SetValues = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the journal FILE.tune.jsonl.")] = False,
+    max_evaluations: Annotated[int, option("--max-evaluations N", "Pairs of beta and lam at most.", least=1)] = 60,
+    tolerance: Annotated[float, option("--tolerance DB", "Stop where no more than this is to be gained.")] = 0.01,
+    seed: Annotated[int, option("--seed N", "Of noise, masks and held-out lines.", least=0)] = 0,
+    resume: Annotated[bool, option("--resume", "Go on with the journal FILE.tune.jsonl.")] = False,
     overwrite: Overwrite = False,
     accept_unconverged: AcceptUnconverged = False,
 ) -> None:
@@ -109,17 +83,18 @@ def tune(
     card says so). 2: the command is wrong, nothing was done.
     """
     from mrisps.atomic import write_bytes, write_text
-    from mrisps.campaign.cases import read_cases
-    from mrisps.campaign.sources import KSPACE_SUFFIXES, sources_of, spread
+    from mrisps.campaign.cases import TuneSettings, read_cases
+    from mrisps.campaign.sources import spread
     from mrisps.campaign.tune import open_journal
     from mrisps.campaign.tune import tune as search
     from mrisps.io.images import IMAGE_SUFFIXES
-    from mrisps.reconstruction.recipe import load_recipe, recipe_source
+    from mrisps.reconstruction.recipe import recipe_source
     from mrisps.reports.figures import to_png, tuning_figure
 
-    with usage_errors():
-        recipe = chosen_recipe(recipe_name, changes, load_recipe(recipe_name).task)
-    settings = _settings(criterion, crop, border, held_out, seed)
+    recipe = options.recipe(recipe_name)
+    with usage_errors("criterion"):
+        size = None if crop is None else parse_size(crop, "--crop")
+        settings = TuneSettings(criterion, size, border, held_out, seed)  # type: ignore[arg-type]  # checked there
     if not 0 <= tolerance < math.inf:
         raise UsageError(f"--tolerance: expected a number >= 0, got {tolerance}")
     picture, journal_file = output.with_suffix(".png"), output.with_suffix(".tune.jsonl")
@@ -133,30 +108,29 @@ def tune(
         new_file(picture, overwrite)
     choice = None if slices is None else chosen_slices(slices)
     with usage_errors():
-        suffixes = KSPACE_SUFFIXES if recipe.task == "mri" else IMAGE_SUFFIXES
-        files = spread(sources_of(data, suffixes, root=root, split=split, contrast=contrast), n_files)
-    device = checked_device(device)
-    found = chosen_weights(weights, recipe, recipe_name)
+        files = spread(data.sources(() if recipe.task == "mri" else IMAGE_SUFFIXES), n_files)
+    device = options.checked_device()
+    found = options.weights_of(recipe, recipe_name)
     model = found.model
-    recipe = _with_weights(recipe, recipe_name, model, weights, found.name)
+    recipe = _with_weights(recipe, recipe_name, model, options.weights, found.name)
 
     cases = read_cases(files, recipe, settings, slices=choice, device=device)
     note(f"{recipe.name}: {len(cases)} slices or images, from beta {recipe.beta:g}, lam {recipe.lam:g}")
     n_seen = 0
-
-    def report(trial: "Trial") -> None:
-        nonlocal n_seen
-        n_seen += 1
-        note(
-            f"{n_seen}: beta {trial.beta:.4g}, lam {trial.lam:.4g}: {trial.score:.3f} dB, "
-            f"{trial.n_converged} of {len(cases)} converged, {trial.n_iterations} iterations, {trial.seconds:.1f} s"
-        )
-
     with (
         open_journal(journal_file, resume=resume) as journal,
         memory_errors(device),
-        SolverProgress(output.name, recipe.solver.tolerance, quiet=True) as progress,
+        SolverProgress(output.name, recipe.solver.tolerance) as progress,
     ):
+
+        def report(trial: "Trial") -> None:
+            nonlocal n_seen
+            n_seen += 1
+            progress.say(
+                f"{n_seen}: beta {trial.beta:.4g}, lam {trial.lam:.4g}: {trial.score:.3f} dB, "
+                f"{trial.n_converged} of {len(cases)} converged, {trial.n_iterations} iterations, {trial.seconds:.1f} s"
+            )
+
         if resume:
             note(f"{journal_file}: has {len(journal.records)} solves")
         tuning = search(
@@ -187,19 +161,8 @@ def tune(
             raise typer.Exit(FAILURE)
 
 
-def _settings(criterion: str, crop: str | None, border: int, held_out: float, seed: int) -> "TuneSettings":
-    from mrisps.campaign.cases import TuneSettings
-
-    kinds: dict[str, Literal["reference", "held-out"]] = {"reference": "reference", "held-out": "held-out"}
-    if criterion not in kinds:
-        raise UsageError(f"--criterion: expected reference or held-out, got {criterion!r}")
-    with usage_errors():
-        size = None if crop is None else parse_size(crop, "--crop")
-        return TuneSettings(kinds[criterion], size, border, held_out, seed)
-
-
 def _with_weights(
-    recipe: "Recipe", recipe_name: str, model: "SmoothPlusSparse", option: str | None, weights_name: str
+    recipe: "Recipe", recipe_name: str, model: "SmoothPlusSparse", given: str | None, weights_name: str
 ) -> "Recipe":
     """The recipe with the weights that it is tuned with, by a name that holds wherever the new file is put."""
     from mrisps.model.shipped import shipped_weights
@@ -210,7 +173,7 @@ def _with_weights(
     name = weights_name
     if name not in shipped_weights():
         folder = builtin_recipes().get(recipe_name, Path(recipe_name)).parent
-        name = str((Path(option) if option is not None else folder / str(recipe.weights)).resolve())
+        name = str((Path(given) if given is not None else folder / str(recipe.weights)).resolve())
     return replace(recipe, weights=name, weights_sha256=model.fingerprint())
 
 
@@ -243,7 +206,7 @@ def _tuned(
     """The new recipe, with its card."""
     from mrisps.reconstruction.recipe import Card
 
-    best = tuning.best
+    best, start = tuning.best, tuning.start
     listed = ", ".join(printable(source.path.name) for source in files[:4]) + (", ..." if len(files) > 4 else "")
     shape = "x".join(map(str, cases[0].problem.operator.domain_shape[-2:]))
     details = [f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed})", f"first image {shape}"]
@@ -252,30 +215,20 @@ def _tuned(
     if settings.border:
         details.append(f"without a border of {settings.border}")
     held_out = settings.criterion == "held-out"
-    if not held_out:
-        details.append("data range: " + ("maximum of each reference" if recipe.task == "mri" else "1"))
-    else:
+    if held_out:
         details.append(f"{settings.held_out_fraction:g} of the lines outside the centre held out")
-    unconverged = len(cases) - best.n_converged
-    how = (
-        f"mrisps tune {recipe.name} from beta {tuning.start.beta:g}, lam {tuning.start.lam:g} ({tuning.start.score:.2f} dB), "
-        f"{tuning.n_solves} solves, seed {settings.seed}"
-        + (f"; {unconverged} of {len(cases)} did not converge" if unconverged else "; all converged")
-    )
+    else:
+        details.append("data range: " + ("maximum of each reference" if recipe.task == "mri" else "1"))
+    missed = len(cases) - best.n_converged
+    state = f"{missed} of {len(cases)} did not converge" if missed else "all converged"
+    before = f"beta {start.beta:g}, lam {start.lam:g} ({start.score:.2f} dB)"
     card = Card(
         score=round(best.score, 3),
         metric="held-out" if held_out else "PSNR",
         data="; ".join(details),
         n_slices=len(cases),
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        how=how,
+        how=f"mrisps tune {recipe.name} from {before}, {tuning.n_solves} solves, seed {settings.seed}; {state}",
     )
-    return replace(
-        recipe,
-        name=name,
-        beta=best.beta,
-        lam=best.lam,
-        regularisation=None,
-        source=f"mrisps tune, from the recipe {recipe.name}",
-        card=card,
-    )
+    source = f"mrisps tune, from the recipe {recipe.name}"
+    return replace(recipe, name=name, beta=best.beta, lam=best.lam, regularisation=None, source=source, card=card)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mrisps.cli.common import FAILURE, UsageError, memory_errors, note, result
-from mrisps.cli.options import checked_device
+from mrisps.cli.options import checked_device, option
 from mrisps.cli.terminal import SolverProgress
 
 __all__ = ["verify"]
@@ -16,27 +16,27 @@ def verify(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="A reconstruction: DIR/NAME.h5.")],
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--input",
-            metavar="FILE",
-            help="What it was made from. Default: where the JSON beside it says, or a file of the same name and content near it or "
+        option(
+            "--input FILE",
+            "What it was made from. Default: where the JSON beside it says, or a file of the same name and content near it or "
             "in the current folder.",
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(
-            "--weights",
-            metavar="NAME|FILE",
-            help="The weights it was made with. Default: those near it or of the package that have the hash.",
+        option(
+            "--weights NAME|FILE",
+            "The weights it was made with. Default: those near it or of the package that have the hash.",
         ),
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Where to compute. Default: where it was made."),
+        str | None, option("--device cpu|cuda|cuda:N", "Where to compute. Default: where it was made.")
+    ] = None,
+    threads: Annotated[
+        int | None, option("--threads N", "Threads of the processor. Default: as many as made it.", least=1)
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, help="Largest relative difference that is accepted.")
+        float, option("--tolerance X", "Largest relative difference that is accepted.", least=0)
     ] = 0.0,
 ) -> None:
     """Make a reconstruction again and compare.
@@ -60,7 +60,7 @@ def verify(
     device = checked_device(record.text("machine", "device") if device is None else device)
     made_with = find_made_with(record, weights)
     with memory_errors(device), SolverProgress(source.name, record.recipe().solver.tolerance) as progress:
-        done = verify_file(record, source, made_with, device=device, progress=progress.update)
+        done = verify_file(record, source, made_with, device=device, threads=threads, progress=progress.update)
     for change in done.changes:
         note(f"changed: {change}")
     if done.is_identical:

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, new_file, result, usage_errors
-from mrisps.cli.options import Overwrite, complete_weights
+from mrisps.cli.common import UsageError, result, usage_errors
+from mrisps.cli.files import new_file
+from mrisps.cli.options import Overwrite, complete_weights, option
 from mrisps.cli.terminal import print_table
 
 __all__ = ["atoms", "weights"]
@@ -52,9 +53,7 @@ def atoms(
             autocompletion=complete_weights,
         ),
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="PNG file. Default: NAME_atoms.png here.")
-    ] = None,
+    output: Annotated[Path | None, option("--output FILE", "PNG file. Default: NAME_atoms.png here.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the dictionaries of a model to a PNG.

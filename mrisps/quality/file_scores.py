@@ -1,6 +1,6 @@
 """Files of images against files with references, in fastMRI's definitions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def evaluate_files(
     data_range: DataRange,
     crop: tuple[int, int] | None = None,
     border: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FileScores:
     """Compare a file with its reference, or each file of a folder of references with the file of that name.
 
@@ -91,6 +92,8 @@ def evaluate_files(
         the whole image where that is higher than wide or not from an HDF5 file.
     border
         Pixels to leave out at every edge, after cropping.
+    progress
+        Called after each file with (files that are done, files).
 
     Raises
     ------
@@ -104,7 +107,12 @@ def evaluate_files(
     if data_range != "target-max":
         check_range(data_range)
     pairs = _pairs(Path(prediction), Path(target))
-    return FileScores(tuple(_score(*pair, data_range, crop, border) for pair in pairs))
+    scores = []
+    for pair in pairs:
+        scores.append(_score(*pair, data_range, crop, border))
+        if progress is not None:
+            progress(len(scores), len(pairs))
+    return FileScores(tuple(scores))
 
 
 def _pairs(prediction: Path, target: Path) -> list[tuple[Path, Path]]:

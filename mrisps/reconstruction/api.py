@@ -15,14 +15,14 @@ from mrisps.io.arrays import ArrayLayout
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.model import SmoothPlusSparse
-from mrisps.reconstruction.choices import FROM_ZEROS, SliceChoice
+from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice
 from mrisps.reconstruction.recipe import Recipe, load_recipe, with_overrides
 from mrisps.reconstruction.result import Result
 from mrisps.reconstruction.run import GreyImage, Progress, Run
 from mrisps.reconstruction.weights import find_weights
 from mrisps.sampling import SamplingMask, read_mask
 
-__all__ = ["default_device", "denoise", "recon", "run_of", "superres"]
+__all__ = ["default_device", "denoise", "denoising_recipe", "recon", "run_of", "superres", "superres_recipe"]
 
 Setting: TypeAlias = "str | float | int | bool | tuple[int, ...] | Mapping[str, Setting] | None"
 """A value of a recipe, or several under one key: ``solver={"max_iterations": 50}``."""
@@ -37,7 +37,7 @@ _LEVELS = (5, 15, 25, 50)
 
 def recon(
     source: Path | str | Array,
-    recipe: str | Path | Recipe = "multicoil",
+    recipe: str | Path | Recipe = DEFAULT_RECIPE,
     *,
     mask: SamplingMask | Array | Path | str | None = None,
     maps: Array | None = None,
@@ -169,19 +169,31 @@ def denoise(
     ValueError
         The image is not grey, or not finite, or sigma is not a number > 0.
     """
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma: expected a number > 0 in the units of the image (white is 1), got {sigma}")
-    level = min(_LEVELS, key=lambda level: abs(math.log(level / 255 / sigma)))
+    nearest, scale = denoising_recipe(sigma)
     run = run_of(
-        f"denoise_sigma{level}" if recipe is None else recipe,
+        nearest if recipe is None else recipe,
         "denoise",
         weights=weights,
         noise_std=sigma,
-        scale=sigma * 255 / level if recipe is None and sigma != level / 255 else None,
+        scale=scale if recipe is None else None,
         device=default_device(image) if device is None else str(device),
         overrides=overrides,
     )
     return _image_result(run, image, progress)
+
+
+def denoising_recipe(sigma: float) -> tuple[str, float | None]:
+    """The shipped recipe whose noise level is nearest to sigma, and the scale of the image that brings its noise to that level.
+
+    Raises
+    ------
+    ValueError
+        sigma is not a number > 0.
+    """
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"sigma: expected a number > 0 in the units of the image (white is 1), got {sigma}")
+    level = min(_LEVELS, key=lambda level: abs(math.log(level / 255 / sigma)))
+    return f"denoise_sigma{level}", sigma * 255 / level if sigma != level / 255 else None
 
 
 def superres(
@@ -212,10 +224,8 @@ def superres(
     ValueError
         The image is not grey, or not finite, or there is no recipe for the factor.
     """
-    if recipe is None and factor not in (2, 4):
-        raise ValueError(f"factor: expected 2 or 4, or a recipe for another one, got {factor}")
     run = run_of(
-        f"superres_x{factor}" if recipe is None else recipe,
+        superres_recipe(factor) if recipe is None else recipe,
         "superres",
         weights=weights,
         device=default_device(image) if device is None else str(device),
@@ -226,6 +236,13 @@ def superres(
             f"factor: recipe {run.recipe.name} is for {run.recipe.blur and run.recipe.blur.stride}, got {factor}"
         )
     return _image_result(run, image, progress)
+
+
+def superres_recipe(factor: int) -> str:
+    """The shipped recipe for a factor; a ValueError if there is none."""
+    if factor not in (2, 4):
+        raise ValueError(f"factor: expected 2 or 4, or a recipe for another one, got {factor}")
+    return f"superres_x{factor}"
 
 
 def run_of(
@@ -253,7 +270,7 @@ def run_of(
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if loaded.task != task:
-        raise MrispsError(f"recipe {loaded.name}: is for {loaded.task}, not for {task}")
+        raise MrispsError(f"recipe: {loaded.name} is for the task {loaded.task!r}, not for {task!r}")
     loaded = with_overrides(loaded, dict(_flat(overrides or {})))
     name = loaded.name if isinstance(recipe, Recipe) else recipe
     return Run(

@@ -6,10 +6,13 @@ from typing import Literal
 
 from mrisps.errors import FileError
 
-__all__ = ["FROM_ZEROS", "ZEROS_NOTE", "SliceChoice"]
+__all__ = ["DEFAULT_RECIPE", "FROM_ZEROS", "ZEROS_NOTE", "SliceChoice"]
 
 FROM_ZEROS: Literal["from-zeros"] = "from-zeros"
 """A mask that is found from the samples that are not zero."""
+
+DEFAULT_RECIPE = "multicoil"
+"""What k-space is reconstructed with where no recipe is named."""
 
 ZEROS_NOTE = "which samples were acquired was not stated: zeros are taken as not acquired"
 

@@ -28,6 +28,7 @@ from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout
 from mrisps.io.image_volume import cropped_geometry
+from mrisps.io.files import sha256_of
 from mrisps.io.images import center_crop, read_image
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
@@ -39,10 +40,10 @@ from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, expected_memory, reconstruct, slice_certificate
 from mrisps.reconstruction.slice_result import FileResult, SliceResult
 from mrisps.reconstruction.weights import Weights
-from mrisps.sampling import SamplingMask
+from mrisps.sampling import SamplingMask, read_mask
 from mrisps.threads import processor_name
 
-__all__ = ["GreyImage", "Progress", "Run", "Source"]
+__all__ = ["GreyImage", "Progress", "Run", "Source", "software"]
 
 LARGE_MEMORY = 4 << 30
 """Bytes above which a warning says how much memory a problem needs."""
@@ -90,8 +91,8 @@ class Run:
     recipe, weights
         How the problem is set up and solved, and with which prior.
     mask
-        Which samples were acquired: a mask; ``"from-zeros"``: those that are not zero in any slice (the source is read
-        twice); None: what the source states.
+        Which samples were acquired: a mask, or a mask file; ``"from-zeros"``: those that are not zero in any slice (the source
+        is read twice); None: what the source states.
     undersample
         Undersample fully sampled k-space by the recipe's mask rule first.
     scale
@@ -114,7 +115,7 @@ class Run:
 
     recipe: Recipe
     weights: Weights
-    mask: SamplingMask | Literal["from-zeros"] | None = None
+    mask: SamplingMask | Path | Literal["from-zeros"] | None = None
     undersample: bool = False
     scale: float | None = None
     noise_std: float | None = None
@@ -126,28 +127,30 @@ class Run:
     maps_folder: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "noise_std"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 or (value == 0 and name == "noise_std")):
-                raise ValueError(f"{name}: expected a number > 0, got {value}")
-            if value is not None and not value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
+        if self.scale is not None and not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale: expected a number > 0, got {self.scale}")
+        if self.noise_std is not None and not 0 <= self.noise_std < float("inf"):
+            raise ValueError(f"noise_std: expected a number >= 0, got {self.noise_std}")
         if self.undersample and self.recipe.mask is None:
-            raise MrispsError(f"recipe {self.recipe.name}: has no mask rule to undersample with")
+            raise MrispsError(f"undersample: recipe {self.recipe.name} has no mask rule")
         if self.undersample and self.mask is not None:
             raise ValueError("undersample, mask: give one of them, not both")
 
-    def with_mask(self, mask: SamplingMask | Literal["from-zeros"] | None) -> "Run":
+    def with_mask(self, mask: SamplingMask | Path | Literal["from-zeros"] | None) -> "Run":
         """The same run with another mask."""
         return replace(self, mask=mask)
 
     def options(self) -> dict[str, JsonValue]:
         """The options, as plain values for JSON."""
-        given = self.mask
+        given: JsonValue = "from the file or the recipe"
+        if isinstance(self.mask, SamplingMask):
+            given = self.mask.to_record()
+        elif self.mask is not None:
+            given = sha256_of(self.mask) if isinstance(self.mask, Path) else self.mask
         return {
             "undersample": self.undersample,
             "crop": self.crop,
-            "mask": given.to_record() if isinstance(given, SamplingMask) else given or "from the file or the recipe",
+            "mask": given,
             "scale": "from the recipe" if self.scale is None else self.scale,
             "noise_std": "from the recipe" if self.noise_std is None else self.noise_std,
             "layout": None if self.layout is None else {**asdict(self.layout), "axes": list(self.layout.axes)},
@@ -178,12 +181,7 @@ class Run:
             Its SHA-256, where that is known already.
         """
         return {
-            "software": {
-                "mrisps": __version__,
-                "commit": code_commit(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
+            "software": {**software()},
             "recipe": {**self.recipe.to_dict(), "sha256": self.recipe.sha256()},  # type: ignore[dict-item]  # plain values
             "weights": {"name": self.weights.name, "sha256": self.weights.model.fingerprint()},
             "input": {"name": source.path.name, "sha256": input_sha256 or source.sha256()},
@@ -317,11 +315,13 @@ class Run:
         )
 
     def resolved(self, source: Source) -> "Run":
-        """The same run, with a mask from zeros found in this source: the samples that are not zero in any chosen slice."""
-        if self.mask != FROM_ZEROS:
+        """The same run, with a mask file read, or a mask from zeros found in this source: not zero in any chosen slice."""
+        if self.mask is None or isinstance(self.mask, SamplingMask):
             return self
         if isinstance(source, GreyImage):
             raise ValueError("mask: an image has none")
+        if isinstance(self.mask, Path):
+            return self.with_mask(read_mask(self.mask, source.shape))
         return self.with_mask(SamplingMask.from_zeros(source.read_slice(i).kspace for i in self.chosen(source)))
 
     def write(
@@ -384,3 +384,8 @@ class Run:
                     time.monotonic() - clock, 3
                 )  # the writer puts the record into the file at its end
         return FileResult(Path(destination), tuple(certificates), tuple(notes))
+
+
+def software() -> dict[str, str | None]:
+    """Versions, and the commit, of what computes."""
+    return {"mrisps": __version__, "commit": code_commit(), "torch": torch.__version__, "numpy": np.__version__}

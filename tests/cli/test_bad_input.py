@@ -271,7 +271,7 @@ def test_unknown_recipe(run: Run, knee: Path, tmp_path: Path) -> None:
 
 
 def test_recipe_for_another_task(run: Run, knee: Path) -> None:
-    assert "is for the task 'denoise', this command is for 'mri'" in run(2, knee, recipe=Path("denoise_sigma25"))
+    assert "is for the task 'denoise', not for 'mri'" in run(2, knee, recipe=Path("denoise_sigma25"))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_wrong_set(run: Run, knee: Path, change: str, expected: str) -> None:
         (("--scale", "nan"), "--scale: expected a number > 0, got nan"),
         (("--mask", "mask.txt"), "--mask: expected a .npy or .json file or from-zeros, got 'mask.txt'"),
         (("--mask", "/none.npy"), "--mask: /none.npy: does not exist"),
-        (("--mask", "from-zeros", "--undersample"), "--undersample and --mask: give one of them, not both"),
+        (("--mask", "from-zeros", "--undersample"), "--undersample, --mask: give one of them, not both"),
         (("--device", "gpu"), "--device: expected cpu, cuda or cuda:N, got 'gpu'"),
         (("--device", "cuda:x"), "--device: expected cpu, cuda or cuda:N, got 'cuda:x'"),
     ],

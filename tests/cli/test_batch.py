@@ -14,7 +14,7 @@ from batch_files import Inline, data_sets, make_job, small_model, write_input, w
 from mrisps.campaign import workers as workers_module
 from mrisps.campaign.batch import open_ledger
 from mrisps.campaign.batch_item import BATCH_FOLDER
-from mrisps.cli import terminal
+from mrisps.cli.batch import BatchProgress
 
 from .helpers import PROJECT, Cli
 
@@ -180,18 +180,18 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("COLUMNS", "120")
     sources = [SourceFile(tmp_path / name, name, size=10) for name in ("[red]a.h5", "b.h5")]
     first, second = items_of(make_job(tmp_path / "out"), sources)
-    with terminal.BatchProgress() as progress:
+    with BatchProgress() as progress:
         progress.waiting([first, second])
         progress.started(first)
         progress.started(second)
         progress.tick([("[red]a.h5", 2, 30, 17)])
-        assert progress._bar is not None
-        progress._bar.refresh()
+        assert progress._bars is not None
+        progress._bars.refresh()
         progress.finished(
             first, Entry("done", "a", n_slices=30, n_converged=30, verdict="check", summary="9 iterations")
         )
         progress.tick([("b.h5", 0, 3, 1)])
-        progress._bar.refresh()
+        progress._bars.refresh()
         assert progress.left().endswith("s left")
     shown = screen.getvalue()
     assert "slice 3/30  iteration 17" in shown

@@ -85,7 +85,7 @@ def test_folder_with_a_bad_file(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.json", "a.tif"]
     assert f"error: {folder / 'b.png'}: is no readable PNG image" in cli.stderr
     assert f"error: {folder / 'c.png'}: is a colour image" in cli.stderr
-    assert cli.stderr.endswith("1 of 3 images written; 2 failed\n")
+    assert "1 of 3 files reconstructed; 2 failed" in cli.stderr
     assert cli("denoise", folder / "c.png", *options, "--output", tmp_path / "grey", "--colour-to-grey") == 0
 
 
@@ -131,8 +131,8 @@ def test_disk_full(
     [
         (("--format", "jpg"), "--format: expected one of png, tif, tiff, npy, got 'jpg'"),
         (("--bits", "12"), "--bits: expected 8 or 16, got 12"),
-        (("--noise-std", "-1"), "--noise-std: expected a number at least 0, got -1.0"),
-        (("--noise-std", "nan"), "--noise-std: expected a number at least 0, got nan"),
+        (("--noise-std", "-1"), "--noise-std: expected a number >= 0, got -1.0"),
+        (("--noise-std", "nan"), "--noise-std: expected a number >= 0, got nan"),
         (("--scale", "0"), "--scale: expected a number > 0, got 0.0"),
         (("--set", "lamda=1"), "lamda: unknown key"),
     ],
@@ -157,7 +157,7 @@ def test_usage(cli: Cli, picture: Path, knee: Path, denoise_recipe: Path, weight
     assert cli("denoise", knee, *common) == 2
     assert cli.error().startswith(f"error: {knee}: expected a file name ending in .png, ")
     assert cli("superres", picture, *common) == 2
-    assert "is for the task 'denoise', this command is for 'superres'" in cli.error()
+    assert "is for the task 'denoise', not for 'superres'" in cli.error()
     assert cli("denoise", picture, *common) == 0
     assert cli("denoise", picture, *common) == 2
     assert "exists already (and 1 more); use --overwrite" in cli.error()

@@ -41,7 +41,6 @@ def test_files_and_folders(cli: Cli, knee: Path, full_file: Path, recipe: Path, 
     assert "fully sampled" in lines[0]
     assert "acceleration 2.40" in lines[1]
     assert "note: full.h5: k-space is fully sampled" in cli.stderr
-    assert "knee.h5: slice 2 of 2: " in cli.stderr
     assert "2 of 2 files reconstructed; 0 failed" in cli.stderr
     with h5py.File(output / "knee.h5") as file:
         assert file["reconstruction"].shape == (2, 20, 20)
@@ -93,8 +92,8 @@ def test_progress_bar_on_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
         for iteration in range(3):
             progress.update(0, 2, iteration + 1, 0.5)
         progress.update(1, 2, 7, 0.25)
-        assert progress._bar is not None
-        progress._bar.refresh()
+        assert progress._bars is not None
+        progress._bars.refresh()
     shown = terminal.getvalue()
     assert "[red]knee.h5" in shown
     assert "slice 2/2  iteration 7  residual 2.5e-01" in shown

@@ -424,10 +424,10 @@ def test_options_that_are_needed(cli: Cli, tiny: Path, data: Data, tmp_path: Pat
 
 def test_progress_bar(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal: the bar, instead of lines."""
-    from mrisps.cli import train
+    from mrisps.cli import terminal
 
-    terminal = types.SimpleNamespace(stderr=types.SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr(train, "sys", terminal)
+    screen = types.SimpleNamespace(stderr=types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(terminal, "sys", screen)
     assert cli("train", tiny, *data, "--output", tmp_path / "out", "--set", "train.n_steps=2") == 0
     assert "step 2" not in cli.stderr
     assert len(rows(tmp_path / "out" / "tiny.csv")) == 4

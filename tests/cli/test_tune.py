@@ -188,7 +188,7 @@ def test_the_test_split_of_a_manifest_is_never_used(cli: Cli, denoising: Path, p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--criterion", "ssim"), "--criterion: expected reference or held-out"),
+        (("--criterion", "ssim"), "--criterion: expected 'reference' or 'held-out'"),
         (("--crop", "16"), "--crop: expected HEIGHTxWIDTH"),
         (("--crop", "4x4"), "crop: expected at least 8 x 8"),
         (("--held-out", "1"), "held_out_fraction: expected a number between 0 and 1"),

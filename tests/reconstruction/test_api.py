@@ -139,7 +139,7 @@ def test_regularisation_is_that_of_the_recipe(
     [
         ({"source": "none.h5"}, FileError, "none.h5: does not exist"),
         ({"recipe": "multicoils"}, SettingsError, "multicoil"),
-        ({"recipe": "denoise_sigma25"}, MrispsError, "is for denoise, not for mri"),
+        ({"recipe": "denoise_sigma25"}, MrispsError, "is for the task 'denoise', not for 'mri'"),
         ({"mask": np.ones(7, dtype=np.bool_)}, ValueError, "mask"),
         ({"slices": "a"}, ValueError, "slices: expected a number or START:STOP"),
         ({"scale": 0.0}, ValueError, "scale: expected a number > 0, got 0.0"),
