@@ -27,8 +27,8 @@ from mrisps._version import __version__, code_commit, software_key
 from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.arrays import ArrayLayout
-from mrisps.io.image_volume import cropped_geometry
 from mrisps.io.files import sha256_of
+from mrisps.io.image_volume import cropped_geometry
 from mrisps.io.images import center_crop, read_image
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
