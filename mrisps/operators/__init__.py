@@ -27,6 +27,7 @@ from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.identity import Identity
 from mrisps.operators.linear import LinearOperator
+from mrisps.operators.sampled import SampledConvolution
 from mrisps.operators.sense import Sense, SensitivityMaps
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "FourierSubsampling",
     "Identity",
     "LinearOperator",
+    "SampledConvolution",
     "Sense",
     "SensitivityMaps",
     "fft2c",

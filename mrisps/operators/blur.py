@@ -6,6 +6,7 @@ from typing import Literal, Self
 import torch
 
 from mrisps.operators.linear import LinearOperator
+from mrisps.operators.sampled import SampledConvolution
 from mrisps.operators.spaces import image_shape
 
 __all__ = ["BlurDownsample"]
@@ -81,6 +82,19 @@ class BlurDownsample(LinearOperator):
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         return self._rows.mT @ y @ self._columns  # (batch, channel, y, x)
 
+    def sampled_convolution(self) -> SampledConvolution | None:
+        """The same with a periodic image, and which of its samples see no pixels from two sides; None if y or x is no multiple of
+        the stride."""
+        stride, (n_y, n_x) = self._stride, self._range_shape[1:]
+        shape = self._domain_shape[-2:]
+        if any(size % stride for size in shape):
+            return None
+        along_y, along_x = (_periodic_spectrum(size, self._kernel_size, self._sigma) for size in shape)
+        kept = torch.zeros(shape[0] // stride, shape[1] // stride, dtype=torch.bool)
+        kept[:n_y, :n_x] = True
+        transfer = along_y[:, None] * along_x[None, :]
+        return SampledConvolution(transfer.to(self._device), stride, kept.to(self._device))
+
     def _exact_norm(self) -> float:
         return self._norm
 
@@ -103,6 +117,12 @@ def _gaussian(size: int, sigma: float) -> torch.Tensor:
     distance = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     profile = torch.exp(-(distance**2) / (2 * sigma**2))
     return profile / profile.sum()
+
+
+def _periodic_spectrum(size: int, kernel_size: int, sigma: float) -> torch.Tensor:
+    """Transfer function of the correlation with the profile, in the order of `torch.fft.fft`; complex128."""
+    spectrum: torch.Tensor = torch.fft.fft(_gaussian(kernel_size, sigma), n=size)
+    return spectrum.conj()
 
 
 def _blur_matrix(size: int, kernel_size: int, sigma: float, stride: int) -> torch.Tensor:

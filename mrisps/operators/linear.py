@@ -15,6 +15,7 @@ import torch
 from mrisps.operators.algebra import Chain, back, check_factor, described, parts_of, through, transfer_function_of
 from mrisps.operators.gradient import apply_linear
 from mrisps.operators.norm import largest_eigenvalue
+from mrisps.operators.sampled import SampledConvolution
 from mrisps.operators.spaces import DOUBLE, SINGLE, check_dtype, check_shape, real_dtype
 
 __all__ = ["LinearOperator"]
@@ -139,8 +140,6 @@ class LinearOperator(abc.ABC):
             if found != wanted:
                 raise ValueError(f"{name}: expected {what} {wanted}, got {found}")
 
-    # ------------------------------------------------------------------------------------------------ what is known
-
     @property
     def n_measurements(self) -> int:
         """How many real numbers one measurement vector has: what |A x - y|^2 sums noise over."""
@@ -158,6 +157,10 @@ class LinearOperator(abc.ABC):
             Real, non-negative, shape ``domain_shape[-2:]``, in the order of `torch.fft.fft2` (zero frequency at
             ``[0, 0]``). Over real images ``h(f) = h(-f)``. None if ``A^H A`` is not known to be a convolution.
         """
+        return None
+
+    def sampled_convolution(self) -> SampledConvolution | None:
+        """What ``A`` is if it keeps samples of a circular convolution: ``A^H A + c`` then has an inverse in closed form."""
         return None
 
     def normal_circulant(self) -> torch.Tensor | None:

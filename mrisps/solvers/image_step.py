@@ -4,14 +4,18 @@
 
 that is ``(A^H A + beta sum_k P_k^T B^T B P_k) x = A^H y + beta sum_k P_k^T B^T c_k``. The patch term is a convolution with
 transfer function beta p(f). If the operator says that its normal operator is a convolution too, the solution is one division
-in the Fourier domain; otherwise conjugate gradients, preconditioned by the circulant nearest to the system.
+in the Fourier domain; if it keeps samples of one on a coarser grid, a small system for each set of aliases. Otherwise it is found
+by conjugate gradients, preconditioned by the circulant nearest to the system.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, Prior, to_images
 from mrisps.operators import LinearOperator
+from mrisps.solvers.aliases import AliasFilter, SampledInverse, alias_inverse, by_alias
 from mrisps.solvers.cg import conjugate_gradients
 
 __all__ = ["ConvolutionStep", "ImageStep"]
@@ -20,35 +24,36 @@ N_PROBES = 8
 
 
 class ConvolutionStep:
-    """x(a) in closed form, where A^H A is a convolution.
+    """x(a) in closed form, where A^H A is a convolution, or A keeps samples of one.
 
-    With patches on every pixel the system is a convolution too: one division in the Fourier domain. With a stride s, patches
-    count s^2 times, and each set of s^2 aliased frequencies has its own small system
-    (:meth:`mrisps.model.PatchTransform.alias_transfer`), inverted beforehand.
+    With patches on every pixel, and A^H A a convolution, the system is a convolution too: one division in the Fourier domain.
+    With a stride s, patches count s^2 times, and each set of s^2 aliased frequencies has its own small system
+    (:meth:`mrisps.model.PatchTransform.alias_transfer`), inverted beforehand. Where A keeps samples, see
+    :class:`mrisps.solvers.aliases.SampledInverse`.
 
     Parameters
     ----------
     adjoint_y
         A^H y, (batch, set, y, x).
     transfer
-        Transfer function of A^H A, (y, x), DC at [0, 0]; the same for the image of every set.
+        Transfer function of A^H A, (y, x), DC at [0, 0], the same for the image of every set; or the inverse of the system.
     prior, transform
         The prior, and which of its patches count.
     """
 
-    def __init__(self, adjoint_y: Tensor, transfer: Tensor, prior: Prior, transform: PatchTransform) -> None:
+    def __init__(
+        self, adjoint_y: Tensor, transfer: Tensor | SampledInverse, prior: Prior, transform: PatchTransform
+    ) -> None:
         self.adjoint_y = adjoint_y
-        self.transfer = transfer
+        self.transfer = transfer if isinstance(transfer, Tensor) else None
         self._weight = prior.beta * transform.stride**2
         self._transform = transform
         shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])
-        self._inverse: _Filter | _AliasFilter
-        if transform.stride == 1:
-            patch_system = self._weight * transform.transfer_function(shape)
-            self._inverse = _Filter(_inverse(transfer + patch_system, patch_system), adjoint_y.dtype)
-        else:
-            patch_system = self._weight * transform.alias_transfer(shape)
-            self._inverse = _AliasFilter(_alias_inverse(transfer, patch_system), adjoint_y.dtype)
+        self._inverse = (
+            _filters(transfer, transform, self._weight, shape, adjoint_y.dtype)[1]
+            if isinstance(transfer, Tensor)
+            else transfer
+        )
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, set, y, x). It needs no start."""
@@ -104,17 +109,13 @@ class ImageStep:
             self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, self._transform)
             return
         dtype, shape = self.adjoint_y.dtype, energy.image_shape
+        inverse = _sampled_inverse(operator, self._transform, self._weight)
+        if inverse is not None and inverse.exact:
+            self._closed_form = ConvolutionStep(self.adjoint_y, inverse, prior, self._transform)
+            return
         circulant = _nearest_circulant(operator)  # (set, y, x)
-        self._patch_filter: _Filter | _AliasFilter
-        self._preconditioner: _Filter | _AliasFilter
-        if self._transform.stride == 1:
-            patch_system = self._weight * self._transform.transfer_function(shape).to(self.adjoint_y.device)
-            self._patch_filter = _Filter(patch_system, dtype)
-            self._preconditioner = _Filter(_inverse(circulant + patch_system, patch_system), dtype)
-        else:
-            patch_system = self._weight * self._transform.alias_transfer(shape)
-            self._patch_filter = _AliasFilter(patch_system, dtype)
-            self._preconditioner = _AliasFilter(_alias_inverse(circulant, patch_system), dtype)
+        self._patch_filter, near = _filters(circulant, self._transform, self._weight, shape, dtype)
+        self._preconditioner = near if inverse is None else inverse
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
@@ -162,6 +163,30 @@ class ImageStep:
         return result.solution
 
 
+Filter = Callable[[Tensor], Tensor]
+
+
+def _filters(
+    circulant: Tensor, transform: PatchTransform, weight: float, shape: tuple[int, int], dtype: torch.dtype
+) -> tuple[Filter, Filter]:
+    """Images (batch, set, y, x) -> the patch term, and the inverse of the circulant plus the patch term."""
+    if transform.stride == 1:
+        patches = weight * transform.transfer_function(shape)
+        return _Filter(patches, dtype), _Filter(_inverse(circulant + patches, patches), dtype)
+    patches = weight * transform.alias_transfer(shape).permute(2, 3, 0, 1)  # (s^2, s^2, y / s, x / s)
+    inverse = alias_inverse(patches, by_alias(circulant, transform.stride))
+    return AliasFilter(patches, shape, dtype), AliasFilter(inverse, shape, dtype)
+
+
+def _sampled_inverse(operator: LinearOperator, transform: PatchTransform, weight: float) -> SampledInverse | None:
+    """The inverse, or one that is near it, where the operator keeps samples of a circular convolution."""
+    sampling = operator.sampled_convolution()
+    if sampling is None or sampling.stride % transform.stride:
+        return None
+    height, width = operator.domain_shape[-2:]
+    return SampledInverse(sampling, transform, weight, (height, width), operator.domain_dtype)
+
+
 class _Filter:
     """A circular convolution with a real transfer function, (y, x) or (set, y, x), symmetric for real images."""
 
@@ -176,44 +201,6 @@ class _Filter:
         else:
             filtered = torch.fft.ifft2(self._transfer * torch.fft.fft2(image))
         return filtered
-
-
-class _AliasFilter:
-    """A map that mixes the aliases of each frequency by a small matrix, (y / s, x / s, s^2, s^2) or one for each set."""
-
-    def __init__(self, matrix: Tensor, dtype: torch.dtype) -> None:
-        self._real = not dtype.is_complex
-        self._stride = round(matrix.shape[-1] ** 0.5)
-        self._matrix = matrix.to(torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        height, width = self._matrix.shape[-4:-2]
-        aliases = _by_alias(torch.fft.fft2(image), (height, width))
-        solved = (self._matrix * aliases[..., None, :]).sum(dim=-1)
-        s = self._stride
-        spectrum = solved.reshape(*solved.shape[:-1], s, s).movedim((-2, -1), (-4, -2)).reshape(image.shape)
-        filtered: Tensor = torch.fft.ifft2(spectrum)
-        return filtered.real.contiguous() if self._real else filtered
-
-
-def _alias_inverse(transfer: Tensor, matrix: Tensor) -> Tensor:
-    """Of the convolution with this transfer function plus the map that mixes aliases: another such map."""
-    grid = (matrix.shape[-4], matrix.shape[-3])
-    system = matrix + torch.diag_embed(_by_alias(transfer.to(matrix.device).double(), grid)).to(matrix.dtype)
-    # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
-    ridge = 1e-10 * float(matrix.abs().max())
-    inverse: Tensor = torch.linalg.inv(
-        system + ridge * torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    )
-    return inverse
-
-
-def _by_alias(spectrum: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(..., y, x) -> (..., y / s, x / s, s^2): frequencies a whole number of grid sizes apart, side by side."""
-    height, width = grid
-    *batch, n_y, n_x = spectrum.shape
-    split = spectrum.reshape(*batch, n_y // height, height, n_x // width, width)
-    return split.movedim((-4, -2), (-2, -1)).flatten(-2)
 
 
 def _inverse(denominator: Tensor, patch_transfer: Tensor) -> Tensor:

@@ -49,6 +49,19 @@ def test_is_a_valid_strided_convolution(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(operator.adjoint(y), expected.reshape(2, *operator.domain_shape))
 
 
+@pytest.mark.parametrize(("stride", "kernel_size", "shape"), [(4, 16, (32, 40)), (3, 12, (27, 24)), (2, 7, (16, 18))])
+def test_keeps_samples_of_a_circular_convolution(stride: int, kernel_size: int, shape: tuple[int, int]) -> None:
+    operator = BlurDownsample(shape, kernel_size, 1.5, stride, torch.float64)
+    sampling = operator.sampled_convolution()
+    assert sampling is not None
+    x = random_tensor((2, *operator.domain_shape), torch.float64)
+    convolved = torch.fft.ifft2(sampling.transfer * torch.fft.fft2(x)).real
+    samples = convolved[..., ::stride, ::stride][..., sampling.kept]
+    torch.testing.assert_close(samples, operator(x).flatten(2), rtol=1e-12, atol=1e-12)
+    # Where the stride does not divide the size, the samples of the periodic image are not on a grid.
+    assert BlurDownsample((shape[0] + 1, shape[1]), kernel_size, 1.5, stride).sampled_convolution() is None
+
+
 def test_complex_images_are_blurred_part_by_part() -> None:
     x = random_tensor((2, 1, 20, 21), torch.complex128)
     real = BlurDownsample((20, 21), dtype=torch.float64)
