@@ -15,7 +15,7 @@ sampling        SamplingMask, make_mask, read_mask, MASK_KINDS
 coil maps       espirit
 model           SmoothPlusSparse, ModelConfig
 recipes         Recipe, load_recipe, builtin_recipes, Run, Problem, find_weights
-files           open_kspace, Acquisition, MemoryKspace, ResultFile, Manifest
+files           open_kspace, Acquisition, MemoryKspace, ResultFile, Manifest, to_dicom
 ==============  ===============================================================================================================
 
 Subpackages such as ``mrisps.operators`` need no import of their own either.
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mrisps.reconstruction.api import denoise as denoise
     from mrisps.reconstruction.api import recon as recon
     from mrisps.reconstruction.api import superres as superres
+    from mrisps.reconstruction.export import to_dicom as to_dicom
     from mrisps.reconstruction.problem import Problem as Problem
     from mrisps.reconstruction.recipe import Recipe as Recipe
     from mrisps.reconstruction.recipe import builtin_recipes as builtin_recipes
@@ -86,6 +87,7 @@ _HOME = {
     "mrisps.io.open": ("open_kspace",),
     "mrisps.io.result_file": ("ResultFile",),
     "mrisps.reconstruction.api": ("denoise", "recon", "superres"),
+    "mrisps.reconstruction.export": ("to_dicom",),
     "mrisps.reconstruction.problem": ("Problem",),
     "mrisps.reconstruction.recipe": ("Recipe", "builtin_recipes", "load_recipe"),
     "mrisps.reconstruction.result": ("Result",),

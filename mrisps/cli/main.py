@@ -19,6 +19,7 @@ from mrisps.cli.options import spread
 from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
+from mrisps.cli.to_dicom import to_dicom
 from mrisps.cli.train import train
 from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify
@@ -97,6 +98,11 @@ COMMANDS: dict[Callable[..., None], str] = {
         mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace
         mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd
         mrisps convert dicom/ images/ --to png
+    """,
+    to_dicom: """
+        mrisps to-dicom recon/knee.h5 dicom/
+        mrisps to-dicom recon/knee.h5 dicom/ --reference scanner/IM0001.dcm
+        mrisps to-dicom images.mrd dicom/ --anonymous --secondary-capture
     """,
     convert_paper_slices: "mrisps convert-paper-slices val/ val-h5/ --acceleration 8",
     convert_weights: "mrisps convert-weights NCPR.pth NCPR.safetensors",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import memory_errors
+from mrisps.cli.common import UsageError, memory_errors
 from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files
 from mrisps.cli.options import (
     ArrayOptions,
@@ -19,6 +19,7 @@ from mrisps.cli.options import (
     option,
 )
 from mrisps.cli.terminal import SolverProgress
+from mrisps.cli.to_dicom import IdentityOptions, write_dicom
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
@@ -39,6 +40,7 @@ def recon(
     options: RunOptions,
     kspace: KspaceOptions,
     arrays: ArrayOptions,
+    identity: IdentityOptions,
     slices: SliceNumbers = None,
     keep_maps: Annotated[
         bool,
@@ -49,6 +51,9 @@ def recon(
     report: Annotated[
         bool, option("--report", "Also write DIR/NAME.html: images of the middle slice, mask, certificates.")
     ] = False,
+    dicom: Annotated[
+        Path | None, option("--dicom DIR2", "Also write DICOM files to DIR2/NAME, as `mrisps to-dicom` does.")
+    ] = None,
 ) -> None:
     """Reconstruct undersampled k-space.
 
@@ -73,28 +78,42 @@ def recon(
     pages = {path: output / f"{path.stem}.html" for path in files if report}
     outputs = [[output / named[path], *([pages[path]] if report else [])] for path in files]
     output_files(files, outputs, writing.overwrite)
+    if dicom is None and identity != IdentityOptions():
+        raise UsageError("--reference, --anonymous: need --dicom, too")
     make_folder(output)
 
     def do(source: Path) -> Done:
         page = pages.get(source)
-        done = _reconstruct(run, source, output / named[source], page, writing.keep)
+        who = None if dicom is None else identity
+        done = _reconstruct(run, source, output / named[source], page, writing.keep, who)
+        if dicom is not None:
+            write_dicom(done.path, dicom / source.stem, identity, writing.keep, overwrite=writing.overwrite)
         line = _summary(done) + (f"; report {page}" if page else "")
         return Done(line, done.verdict, done.n_converged == len(done.certificates), done.notes)
 
     do_each(files, do, writing.accept_unconverged)
 
 
-def _reconstruct(run: "Run", source: Path, destination: Path, page: Path | None, keep: bool) -> "FileResult":
-    """Reconstruct one file, and write its report: the middle slice in pictures."""
+def _reconstruct(
+    run: "Run", source: Path, destination: Path, page: Path | None, keep: bool, identity: IdentityOptions | None
+) -> "FileResult":
+    """Reconstruct one file, and write its report: the middle slice in pictures.
+
+    Where DICOM is wanted, an unknown patient is found before anything is computed.
+    """
     from mrisps.atomic import write_text
+    from mrisps.io.dicom_exam import exam_of
     from mrisps.io.files import sha256_of
     from mrisps.reconstruction.result import report_page
+    from mrisps.reconstruction.run import GreyImage
 
     with (
         run.open(source) as file,
         memory_errors(run.device),
         SolverProgress(source.name, run.recipe.solver.tolerance) as progress,
     ):
+        if identity is not None and not isinstance(file, GreyImage):
+            exam_of(source, file.header, identity.reference, identity.anonymous)
         run = run.resolved(file)
         slices, sha256 = run.chosen(file), sha256_of(source)
         middle: list[SliceResult] = []

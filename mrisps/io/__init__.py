@@ -15,6 +15,8 @@
 `conversion`                        k-space from one format to another: `convert_kspace`
 `result_file`                       our results: `ResultFile`, `ResultWriter`
 `image_volume`                      stacks of images with their place: `ImageVolume`; `dicom` reads them
+`ismrmrd_images`                    MRD images one by one, with header and Meta: what reconstruction servers send
+`dicom_writer`                      images to DICOM; `dicom_exam`: of whom; `dicom_plane`: where they lie; `burn_in`
 `write_images`, `nifti`, `images`   images to NIfTI, MRD, PNG, TIFF, NPY: `write_volume`; grey images: `read_image`
 `paper_slices`                      the paper's slices (npz) to fastMRI's layout
 `manifest`, `manifest_maker`        lists of files with checksums: `Manifest`

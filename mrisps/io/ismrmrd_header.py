@@ -21,7 +21,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 
-__all__ = ["IsmrmrdHeader", "Limits", "header_of", "parsed_header", "rewritten"]
+__all__ = ["IsmrmrdHeader", "Limits", "header_of", "parse_xml", "parsed_header", "rewritten"]
 
 Limits = tuple[int, int, int]
 """(minimum, maximum, center) of a counter."""
@@ -146,7 +146,7 @@ class IsmrmrdHeader:
             The text is longer than 1 MiB, is no XML, declares a document type (entities could then fill the memory),
             lacks a matrix size, or has no such encoding.
         """
-        root = _parse_xml(text)
+        root = parse_xml(text)
         encodings = root.findall("encoding")
         if not 0 <= encoding < max(1, len(encodings)):
             raise ValueError(f"encoding: expected 0 to {max(0, len(encodings) - 1)}, got {encoding}")
@@ -264,7 +264,7 @@ def rewritten(text: bytes, header: IsmrmrdHeader) -> bytes:
 
     The number of channels becomes that of ``header``, and user parameters that ``text`` does not have are appended.
     """
-    root = _parse_xml(text)  # without prefixes, because not every reader of MRD files knows about namespaces
+    root = parse_xml(text)  # without prefixes, because not every reader of MRD files knows about namespaces
     root.attrib.clear()
     root.set("xmlns", _NAMESPACE)
     first, *others = root.findall("encoding")
@@ -299,7 +299,7 @@ def _append_user_parameters(root: ElementTree.Element, parameters: Mapping[str, 
     parent[:] = sorted(parent, key=lambda element: order.index(element.tag.removeprefix("userParameter")))
 
 
-def _parse_xml(text: bytes) -> ElementTree.Element:
+def parse_xml(text: bytes) -> ElementTree.Element:
     """The tree, whose tags have no namespace."""
     if len(text) > _MAX_HEADER_BYTES:
         raise ValueError(f"expected at most {_MAX_HEADER_BYTES} bytes of XML, got {len(text)}")

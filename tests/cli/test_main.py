@@ -28,6 +28,7 @@ COMMANDS = [
     ("recipes", "show"),
     ("recipes", "copy"),
     ("convert",),
+    ("to-dicom",),
     ("manifest", "make"),
     ("manifest", "verify"),
     ("manifest", "fetch"),
