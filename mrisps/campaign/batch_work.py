@@ -21,7 +21,7 @@ from mrisps.campaign.sources import checked_sha256
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.open import open_slices
+from mrisps.io.open import open_kspace
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.verdict import gravest, verdict_of
 
@@ -63,7 +63,7 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
     torch.set_num_threads(job.threads)
     before = _status(source)
     sha256 = checked_sha256(item.source)
-    with open_slices(source) as file:
+    with open_kspace(source) as file:
         run = job.run(file.shape).resolved(file)
         reused = False
         if output.exists():

@@ -15,7 +15,7 @@ from mrisps.campaign.sources import SourceFile, checked_sha256
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
-from mrisps.io.open import open_slices
+from mrisps.io.open import open_kspace
 from mrisps.kspace.grid import calibration_shape, to_image, to_kspace
 from mrisps.operators import BlurDownsample, FourierSubsampling, Sense
 from mrisps.quality.metrics import psnr
@@ -143,7 +143,7 @@ def read_cases(
             continue
         if path.suffix.lower() in IMAGE_SUFFIXES and path.suffix.lower() != ".npy":
             raise FileError(path, f"is an image; recipe {recipe.name} is for MRI and needs k-space")
-        with open_slices(path) as file:
+        with open_kspace(path) as file:
             n = file.n_slices
             for index in range(n // 2, n // 2 + 1) if slices is None else slices.of(path, n):
                 made = _kspace_case(file.read_slice(index), recipe, settings, len(cases), device)

@@ -12,7 +12,7 @@ from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import center_crop
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.open import open_slices
+from mrisps.io.open import open_kspace
 from mrisps.kspace.grid import to_image
 from mrisps.quality.scores import Setting
 from mrisps.reconstruction.problem import Problem, mri_problem
@@ -79,7 +79,7 @@ class ReferenceReader:
         """The file, open until another one is asked for: of a three-dimensional measurement it holds the whole volume."""
         if self._file is None or self._file.path != path:
             self._close()
-            self._file = open_slices(path)
+            self._file = open_kspace(path)
         return self._file
 
     def read(self, path: Path, index: int) -> ReferenceSlice:

@@ -101,16 +101,15 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
     import numpy as np
 
     from mrisps.io.fastmri import FastmriFile
-    from mrisps.io.ismrmrd import IsmrmrdFile
     from mrisps.io.open import open_kspace
+    from mrisps.io.raw_file import RawFile
 
     with open_kspace(path, layout) as file:
-        n_z = file.n_z if isinstance(file, IsmrmrdFile) else 1
-        volume = n_z > 1
-        n_y, n_x = file.shape
+        volume = isinstance(file, RawFile) and file.n_z > 1
+        n_y, n_x, n_z = file.header.encoded_matrix if isinstance(file, RawFile) else (*file.shape, 1)
         facts: Facts = {
             "content": f"k-space, {file.format}",
-            "volumes" if volume else "slices": file.n_slices,
+            **({"volumes": len(file.images)} if isinstance(file, RawFile) and volume else {"slices": file.n_slices}),
             "coils": file.n_coils,
             "matrix": f"{n_y} x {n_x} (y: readout, x: phase encoding), "
             + (file.dtype if isinstance(file, FastmriFile) else "complex64")

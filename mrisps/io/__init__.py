@@ -3,13 +3,13 @@
 ==================================  ===================================================================================
 `acquisition`                       `Acquisition`, the record of one slice of k-space
 `kspace_file`                       `KspaceFile`: what every source of k-space gives, a slice at a time
-`open`                              `open_kspace`, `open_slices`: k-space in any format
+`open`                              `open_kspace`: k-space in any format
 `memory`                            `MemoryKspace`: k-space in arrays and tensors
 `fastmri`                           fastMRI's HDF5 layout: `FastmriFile`, `write_fastmri`, `write_kspace`
 `ismrmrd`, `ismrmrd_writer`         ISMRMRD (MRD): `IsmrmrdFile`, `write_ismrmrd`; `ismrmrd_header`: its XML header
 `ismrmrd_messages`                  the same from acquisitions that came one by one: `IsmrmrdMessages`
 `twix`                              Siemens raw data: `TwixFile`
-`raw_file`, `volume`                lists of readouts to images: `RawFile`; three-dimensional ones to slices
+`raw_file`                          lists of readouts to slices, three-dimensional ones too: `RawFile`
 `bart`                              BART's cfl and hdr: `BartFile`, `write_cfl`
 `arrays`, `matlab`                  arrays in npy, npz and mat files, whose axes are stated: `ArrayFile`, `read_array`
 `conversion`                        k-space from one format to another: `convert_kspace`

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.errors import FileError
+from mrisps.errors import FileError, SettingsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.files import check_is_file, release_pages
 from mrisps.io.kspace_file import KspaceFile, complex64
 from mrisps.io.matlab import chosen, mat_variables, read_mat
-from mrisps.settings import settings
+from mrisps.settings import from_plain, settings
 
 __all__ = ["AXES", "ArrayFile", "ArrayLayout", "MappedKspace", "centered", "read_array", "variables_of"]
 
@@ -84,16 +84,12 @@ class ArrayLayout:
                 table = tomllib.loads(stream.read(_MAX_SIDECAR_BYTES).decode("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise FileError(sidecar, f"is no readable TOML: {error}") from error
-        kinds = {"axes": str, "centred": bool, "variable": str}
-        for key, value in table.items():
-            if key not in kinds or not isinstance(value, kinds[key]):
-                raise FileError(sidecar, f"expected {', '.join(kinds)}, got {value!r}", field=key)
-        if "axes" not in table:
-            raise FileError(sidecar, "is missing", field="axes")
+        if isinstance(axes := table.get("axes"), str):
+            table["axes"] = [axis.strip() for axis in axes.split(",")]
         try:
-            return cls.parse(**table)
-        except ValueError as error:
-            raise FileError(sidecar, str(error), field="axes") from error
+            return from_plain(cls, table)
+        except SettingsError as error:
+            raise FileError(sidecar, error.message, field=error.key) from error
 
 
 class MappedKspace(KspaceFile):

@@ -17,6 +17,7 @@ from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.ismrmrd_writer import ISMRMRD_CARRIES, write_ismrmrd
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
+from mrisps.io.raw_file import RawFile
 
 __all__ = ["KSPACE_FORMATS", "KspaceFormat", "convert_kspace"]
 
@@ -59,6 +60,11 @@ def convert_kspace(source: KspaceFile, destination: Path | str, to: KspaceFormat
     path = Path(destination)
     if path.exists() and path.samefile(source.path):
         raise FileError(path, "is the input")
+    if isinstance(source, RawFile) and source.n_z > 1:
+        message = (
+            "is three-dimensional, with {} partitions: its slices would be transformed k-space, and are not converted"
+        )
+        raise FileError(source.path, message.format(source.n_z))
     made_from = {"name": source.path.name, "format": source.format, "sha256": source.sha256()}
     provenance: dict[str, JsonValue] = {"made_by": f"mrisps {__version__} convert", "input": made_from}
     carries = {"fastmri": FASTMRI_CARRIES, "mrd": ISMRMRD_CARRIES}.get(to, frozenset())

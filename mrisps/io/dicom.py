@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Geometry, Scalar, triple
+from mrisps.io.acquisition import Geometry, triple
+from mrisps.io.files import check_is_file
 from mrisps.io.image_volume import ImageVolume
 
 if TYPE_CHECKING:
@@ -66,22 +67,19 @@ def read_dicom_series(path: Path | str, series: str | None = None) -> ImageVolum
     shape, through = slices[0][1].shape, slices[0][2].slice_direction
     for file, pixels, geometry in slices:
         if pixels.shape != shape:
-            raise FileError(
-                file, f"is {pixels.shape[0]} x {pixels.shape[1]}, the first is {shape[0]} x {shape[1]}", field="Rows"
-            )
+            raise FileError(file, f"has (Rows, Columns) {pixels.shape}, the first image {shape}", field="Rows")
         if not np.allclose(geometry.slice_direction, through, atol=1e-3):
             raise FileError(file, "is not parallel to the first image", field="ImageOrientationPatient")
-    along = np.asarray([np.dot(geometry.position_mm, through) for _, _, geometry in slices])
-    order = np.argsort(along, kind="stable")
-    if len(order) > 1 and np.diff(along[order]).min() < 1e-3:
-        second = slices[order[1 + int(np.argmin(np.diff(along[order])))]][0]
+    slices.sort(key=lambda image: float(np.dot(image[2].position_mm, through)))
+    gaps = np.diff([np.dot(geometry.position_mm, through) for _, _, geometry in slices])
+    if len(gaps) and gaps.min() < 1e-3:
+        second = slices[1 + int(np.argmin(gaps))][0]
         raise FileError(second, "is at the position of another image", field="ImagePositionPatient")
-    return ImageVolume(
-        pixels=np.stack([slices[index][1] for index in order]),
-        geometries=tuple(slices[index][2] for index in order),
-        source=path,
-        attributes=_texts(*chosen[0]),
-    )
+    with _naming(chosen[0][0], "SeriesDescription"):
+        names = {"acquisition": "SeriesDescription", "modality": "Modality"}
+        attributes = {ours: str(chosen[0][1].get(name, "")) for ours, name in names.items()}
+    _, images, geometries = zip(*slices, strict=True)
+    return ImageVolume(np.stack(images), geometries, path, attributes=attributes)
 
 
 @contextlib.contextmanager
@@ -105,8 +103,7 @@ def _dataset(file: Path, required: bool) -> "tuple[Dataset, str] | None":
         import pydicom
     except ImportError as error:
         raise MrispsError("DICOM needs the package pydicom: pip install 'mrisps[dicom]'") from error
-    if not file.is_file():
-        raise FileError(file, "does not exist")
+    check_is_file(file)
     with _naming(file, None):
         if not required:
             with file.open("rb") as stream:
@@ -117,20 +114,12 @@ def _dataset(file: Path, required: bool) -> "tuple[Dataset, str] | None":
         return (dataset, uid) if required or "PixelData" in dataset else None
 
 
-def _texts(file: Path, dataset: "Dataset") -> dict[str, Scalar]:
-    with _naming(file, "SeriesDescription"):
-        names = (("acquisition", "SeriesDescription"), ("modality", "Modality"))
-        return {ours: str(dataset.get(name, "")) for ours, name in names}
-
-
 def _pixels(file: Path, dataset: "Dataset") -> NDArray[np.float32]:
     with _naming(file, "PixelData"), np.errstate(over="ignore", invalid="ignore"):
         n_frames, n_rows, n_columns = (int(dataset.get(name, 1) or 1) for name in ("NumberOfFrames", "Rows", "Columns"))
-        kind = str(dataset.get("PhotometricInterpretation", ""))
+        kind = str(dataset.get("PhotometricInterpretation", "")) or "unknown kind"
         if n_frames != 1 or kind != "MONOCHROME2" or n_rows * n_columns > _MAX_PIXELS:
-            raise FileError(
-                file, f"expected one grey frame, got {n_frames} of {kind or 'unknown kind'}", field="PixelData"
-            )
+            raise FileError(file, f"expected one grey frame, got {n_frames} of {kind}", field="PixelData")
         stored = np.asarray(dataset.pixel_array, np.float64)
         slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
         pixels = (stored * slope + intercept).astype(np.float32)

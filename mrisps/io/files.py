@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 
-__all__ = ["check_is_file", "files_in", "release_pages", "sha256_of"]
+__all__ = ["check_is_file", "files_in", "make_folder", "release_pages", "sha256_of"]
 
 
 def check_is_file(path: Path) -> None:
@@ -56,6 +56,14 @@ def files_in(
         has = ", ".join(sorted(others | {f"{entry.relative_to(folder)}/" for entry in level})[:8]) or "nothing"
         raise FileError(folder, f"expected files ending in {', '.join(sorted(suffixes))}; the folder has: {has}")
     return tuple(sorted(found))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing; a FileError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(folder, f"cannot be made: {error.strerror}") from error
 
 
 def release_pages(array: NDArray[np.generic]) -> None:

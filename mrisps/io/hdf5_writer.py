@@ -9,8 +9,9 @@ import contextlib
 import io
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 import h5py
 import numpy as np
@@ -39,7 +40,7 @@ class Hdf5Writer(contextlib.ExitStack):
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
-            sink = _Sink(stack.enter_context(temporary.open("w+b", buffering=0)))
+            sink = stack.enter_context(_Sink(temporary, "w+"))
             # after HDF5 has closed, before the file is renamed
             stack.push(lambda kind, *_: sink.check() if kind is None else None)
             # v108: attributes may be larger than 64 kB, and every HDF5 since 2008 reads the file
@@ -94,63 +95,35 @@ class Hdf5Writer(contextlib.ExitStack):
         sink.check()
 
 
-class _Sink(io.RawIOBase):
+class _Sink(io.FileIO):
     """The file HDF5 writes to. The first error is kept, everything after it is dropped; `check` raises it."""
 
-    def __init__(self, raw: BinaryIO | io.FileIO) -> None:
-        super().__init__()
-        self._raw = raw
-        self._position = self._size = 0
-        self._error: BaseException | None = None
+    error: BaseException | None = None
 
     def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def readable(self) -> bool:
-        return True
-
-    writable = seekable = readable
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
+        if self.error is not None:
+            raise self.error
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
         view = memoryview(buffer).cast("B")
-        content = self._try(lambda: self._raw.read(len(view)))
-        view[:] = (content or b"").ljust(len(view), b"\0")  # never fewer bytes than asked for: what was dropped is zero
-        self._position += len(view)
+        n_read = self._try(partial(super().readinto, view)) or 0
+        view[n_read:] = bytes(len(view) - n_read)  # never fewer bytes than asked for: what was dropped is zero
         return len(view)
 
     def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override]  # the base takes any buffer; HDF5 gives these
-        view = memoryview(content).cast("B")
-
-        def write_all() -> None:
-            rest = view
-            while rest:  # a raw write may take only a part
-                rest = rest[self._raw.write(rest) :]
-
-        self._size = max(self._size, self._position + len(view))
-        self._try(write_all)
-        self._position += len(view)
+        rest = view = memoryview(content).cast("B")
+        while rest and self.error is None:  # a raw write may take only a part
+            rest = rest[self._try(partial(super().write, rest)) or 0 :]
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        self._size = self._position if size is None else size
-        self._try(lambda: self._raw.truncate(self._size))
-        return self._size
+        self._try(partial(super().truncate, size))
+        return size or 0
 
     def _try(self, action: Callable[[], _T]) -> _T | None:
-        """Do something at the present position. None after an error; Ctrl-C is one too, HDF5 must not see it."""
-        if self._error is not None:
-            return None
+        """None after an error; Ctrl-C is one too, HDF5 must not see it."""
         try:
-            self._raw.seek(self._position)
-            return action()
+            return action() if self.error is None else None
         except BaseException as error:
-            self._error = error
+            self.error = error
             return None

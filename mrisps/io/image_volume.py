@@ -1,6 +1,6 @@
 """Stacks of images with their place in the patient: reconstructions and DICOM series, to be written in other formats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +18,12 @@ __all__ = ["IMAGE_PARTS", "ImagePart", "ImageVolume", "cropped_geometry", "geome
 ImagePart = Literal["complex", "magnitude", "phase", "real", "imaginary"]
 IMAGE_PARTS: tuple[ImagePart, ...] = get_args(ImagePart)
 """Parts of a complex image; the phase is in radians."""
+_PART: Mapping[str, Callable[..., NDArray[np.generic]]] = {
+    "magnitude": np.abs,
+    "phase": np.angle,
+    "real": np.real,
+    "imaginary": np.imag,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +36,8 @@ class ImageVolume:
         float32 or complex64 (slice, y, x), finite.
     geometries
         Where each slice lies: pixel [n_y // 2, n_x // 2] is at ``position_mm``. None where that is unknown.
-    source
-        The file or folder.
-    header
-        Of the measurement, where there is one.
-    attributes
-        Further texts and numbers.
+    source, header, attributes
+        The file or folder; the header of the measurement, where there is one; further texts and numbers.
 
     Raises
     ------
@@ -56,26 +58,12 @@ class ImageVolume:
             raise ValueError("pixels: has NaN or infinite values")
 
     def part(self, name: ImagePart) -> "ImageVolume":
-        """Give one part of the images. Of real images, ``"complex"`` and ``"real"`` are the images themselves.
-
-        Raises
-        ------
-        ValueError
-            There is no such part.
-        """
-        pixels = self.pixels
-        if name not in IMAGE_PARTS or (not np.iscomplexobj(pixels) and name in ("phase", "imaginary")):
-            known = ", ".join(IMAGE_PARTS if np.iscomplexobj(pixels) else ("magnitude", "real"))
+        """Give one part of the images; a ValueError if they have none. Real images have a magnitude and are their real part."""
+        is_complex = np.iscomplexobj(self.pixels)
+        if name not in IMAGE_PARTS or (not is_complex and name in ("phase", "imaginary")):
+            known = ", ".join(IMAGE_PARTS if is_complex else ("magnitude", "real"))
             raise ValueError(f"part: expected one of {known}, got {name!r}")
-        if name == "complex":
-            return self
-        if name == "magnitude":
-            chosen = np.abs(pixels)
-        elif name == "phase":
-            chosen = np.angle(pixels)
-        else:
-            chosen = np.real(pixels) if name == "real" else np.imag(pixels)
-        return replace(self, pixels=chosen.astype(np.float32))
+        return self if name == "complex" else replace(self, pixels=_PART[name](self.pixels).astype(np.float32))
 
 
 def cropped_geometry(acquisition: Acquisition, whole: tuple[int, int], shape: tuple[int, ...]) -> Geometry | None:
@@ -100,20 +88,8 @@ def cropped_geometry(acquisition: Acquisition, whole: tuple[int, int], shape: tu
 def geometries_of(raw: KspaceFile, shape: tuple[int, int], n_slices: int) -> tuple[Geometry | None, ...]:
     """Where the images of a raw file lie, if they are central crops of this shape (y, x).
 
-    Raises
-    ------
-    FileError
-        The raw file has another number of slices, or a slice cannot be read.
+    A FileError if the raw file has another number of slices, or a slice cannot be read.
     """
     if raw.n_slices != n_slices:
         raise FileError(raw.path, f"has {raw.n_slices} slices, the images are {n_slices}", field="slice")
-    geometries = []
-    for record in raw.slices():
-        geometry = record.geometry
-        if geometry is not None:
-            y, x, z = geometry.field_of_view_mm
-            geometry = replace(
-                geometry, field_of_view_mm=(y * shape[0] / record.shape[0], x * shape[1] / record.shape[1], z)
-            )
-        geometries.append(geometry)
-    return tuple(geometries)
+    return tuple(cropped_geometry(record, record.shape, shape) for record in raw.slices())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
+from mrisps.io.acquisition import shown
 from mrisps.io.arrays import read_array
 from mrisps.io.files import check_is_file
 
@@ -25,20 +26,16 @@ IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """File name endings, in small letters, that `read_image` and `write_image` know."""
 
 _T = TypeVar("_T", bound=np.generic)
-
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow's convert("L")
-
+_TOPS = {"b1": 1, "u1": 255, "u2": 65535, "f2": 1, "f4": 1, "f8": 1}  # the value that stands for 1, by element type
 # What a damaged picture makes Pillow raise, besides OSError (which UnidentifiedImageError is).
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, TypeError, IndexError, KeyError)
 
 
 def center_crop(image: NDArray[_T], shape: tuple[int, int]) -> NDArray[_T]:
-    """Cut the central part out of the last two axes, as ``fastmri.data.transforms.center_crop``.
+    """Cut the central part (y, x) out of the last two axes, as ``fastmri.data.transforms.center_crop``.
 
-    Raises
-    ------
-    ValueError
-        The part is empty or larger than the image.
+    A ValueError if the part is empty or larger than the image.
     """
     n_y, n_x = image.shape[-2:]
     if not (0 < shape[0] <= n_y and 0 < shape[1] <= n_x):
@@ -48,7 +45,7 @@ def center_crop(image: NDArray[_T], shape: tuple[int, int]) -> NDArray[_T]:
 
 
 def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.float32]:
-    """Read a grey image.
+    """Read a grey image as float32 (y, x); integer types are scaled to [0, 1].
 
     Parameters
     ----------
@@ -56,11 +53,6 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
         A PNG, TIFF or NPY file.
     color_to_grey
         Convert a colour image (ITU-R BT.601 luma; an opaque alpha channel is dropped) instead of refusing it.
-
-    Returns
-    -------
-    ndarray
-        float32 (y, x); integer types scaled to [0, 1].
 
     Raises
     ------
@@ -72,12 +64,16 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
     if suffix not in IMAGE_SUFFIXES:
         raise FileError(path, f"expected a file name ending in {', '.join(IMAGE_SUFFIXES)}, got {suffix or 'none'!r}")
     check_is_file(path)
-    pixels = _scaled(path, read_array(path) if suffix == ".npy" else _read_picture(path, suffix))
-    if pixels.ndim == 3 and pixels.shape[-1] in (2, 3, 4):
-        pixels = _to_grey(path, pixels, color_to_grey)
-    if pixels.ndim != 2 or pixels.size == 0:
-        raise FileError(path, f"expected one grey image (y, x), got shape {pixels.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
+    stored = read_array(path) if suffix == ".npy" else _read_picture(path, "PNG" if suffix == ".png" else "TIFF")
+    top = _TOPS.get(stored.dtype.str[1:])
+    if top is None:
+        raise FileError(path, f"expected uint8, uint16 or floating-point pixels, got {stored.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):  # signalling NaN, and what is too large
+        pixels = np.asarray(stored.astype(np.float64) / top)
+        if pixels.ndim == 3 and pixels.shape[-1] in (2, 3, 4):
+            pixels = _to_grey(path, pixels, color_to_grey)
+        if pixels.ndim != 2 or pixels.size == 0:
+            raise FileError(path, f"expected one grey image (y, x), got shape {pixels.shape}")
         image = pixels.astype(np.float32)
     if not np.isfinite(image).all():
         raise FileError(path, "has NaN or infinite pixels")
@@ -85,61 +81,44 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
 
 
 def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8, 16] = 8) -> None:
-    """Write a grey image, atomically.
+    """Write a grey image (y, x), atomically.
 
-    Parameters
-    ----------
-    path
-        Ending in ``.png`` (integers; values are clipped to [0, 1]), ``.tif``, ``.tiff`` or ``.npy`` (float32, as it
-        is).
-    image
-        Real (y, x).
-    bits
-        Of a PNG file.
-
-    Raises
-    ------
-    ValueError
-        The image is not real, two-dimensional and finite, or the file name has another ending.
-    FileError
-        The file cannot be written; what was there before still is.
+    The name ends in ``.png`` (integers of so many bits; values are clipped to [0, 1]), ``.tif``, ``.tiff`` or ``.npy`` (float32,
+    as it is). A ValueError for another one, and for an image that is not real, two-dimensional and finite.
     """
     write_bytes(path, image_bytes(Path(path), image, bits=bits))
 
 
 def image_bytes(path: Path, image: NDArray[np.float32], *, bits: Literal[8, 16] = 8) -> bytes:
-    """What :func:`write_image` writes into a file of this name.
-
-    Raises
-    ------
-    ValueError
-        As :func:`write_image`.
-    """
-    suffix = path.suffix.lower()
-    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
-        raise ValueError(f"image: expected real (y, x), got {image.dtype} {image.shape}")
-    if not np.isfinite(image).all():
-        raise ValueError("image: has NaN or infinite pixels")
-    if suffix == ".png":
-        return _png(image, bits)
-    if suffix in (".tif", ".tiff"):
-        return _tiff(image)
-    if suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, image.astype(np.float32), allow_pickle=False)
-        return buffer.getvalue()
-    raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
-
-
-def _read_picture(path: Path, suffix: str) -> NDArray[np.generic]:
+    """What :func:`write_image` writes into a file of this name."""
     from PIL import Image
 
-    picture_format = "PNG" if suffix == ".png" else "TIFF"
+    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
+        raise ValueError(f"image: expected real (y, x), got {shown(image)}")
+    if not np.isfinite(image).all():
+        raise ValueError("image: has NaN or infinite pixels")
+    suffix, buffer = path.suffix.lower(), io.BytesIO()
+    if suffix == ".png":
+        top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
+        levels = np.rint(np.clip(image.astype(np.float64), 0, 1) * top).astype(dtype)
+        Image.fromarray(levels).save(buffer, format="PNG")
+    elif suffix in (".tif", ".tiff"):
+        Image.fromarray(image.astype(np.float32)).save(buffer, format="TIFF")
+    elif suffix == ".npy":
+        np.save(buffer, image.astype(np.float32), allow_pickle=False)
+    else:
+        raise ValueError(f"path: expected a name ending in {', '.join(IMAGE_SUFFIXES)}, got {path.name!r}")
+    return buffer.getvalue()
+
+
+def _read_picture(path: Path, kind: str) -> NDArray[np.generic]:
+    from PIL import Image
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on metadata, which are not used
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=(picture_format,)) as picture:
+            with Image.open(path, formats=(kind,)) as picture:
                 n_pages = getattr(picture, "n_frames", 1)
                 if n_pages != 1:
                     raise FileError(path, f"expected one image, got {n_pages}")
@@ -149,16 +128,7 @@ def _read_picture(path: Path, suffix: str) -> NDArray[np.generic]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FileError(path, f"claims too many pixels: {error}") from error
     except _DAMAGED as error:
-        raise FileError(path, f"is no readable {picture_format} image: {error}") from error
-
-
-def _scaled(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
-    top = {"b1": 1, "u1": 255, "u2": 65535, "f2": 1, "f4": 1, "f8": 1}.get(pixels.dtype.str[1:])
-    if top is None:
-        raise FileError(path, f"expected uint8, uint16 or floating-point pixels, got {pixels.dtype}")
-    with np.errstate(invalid="ignore"):  # signalling NaN
-        scaled: NDArray[np.float64] = pixels.astype(np.float64) / top
-    return scaled
+        raise FileError(path, f"is no readable {kind} image: {error}") from error
 
 
 def _to_grey(path: Path, pixels: NDArray[np.float64], color_to_grey: bool) -> NDArray[np.float64]:
@@ -169,21 +139,3 @@ def _to_grey(path: Path, pixels: NDArray[np.float64], color_to_grey: bool) -> ND
     if n_channels in (2, 4) and (pixels[..., -1] != 1).any():
         raise FileError(path, "is partly transparent, expected an opaque image")
     return pixels[..., 0] if n_channels == 2 else pixels[..., :3] @ np.asarray(_GREY_WEIGHTS)
-
-
-def _png(image: NDArray[np.float32], bits: Literal[8, 16]) -> bytes:
-    from PIL import Image
-
-    top, dtype = (255, np.uint8) if bits == 8 else (65535, np.uint16)
-    levels = np.rint(np.clip(image.astype(np.float64), 0, 1) * top).astype(dtype)
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _tiff(image: NDArray[np.float32]) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image.astype(np.float32)).save(buffer, format="TIFF")
-    return buffer.getvalue()

@@ -18,18 +18,7 @@ from numpy.typing import NDArray
 from mrisps.io.acquisition import Scalar
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.ismrmrd_header import IsmrmrdHeader, parsed_header
-from mrisps.io.raw_file import (
-    CALIBRATION,
-    CALIBRATION_AND_IMAGING,
-    COUNTERS,
-    NOISE,
-    Average,
-    Ints,
-    RawFile,
-    flagged,
-    kinds_of,
-    table_of,
-)
+from mrisps.io.raw_file import COUNTERS, Average, Ints, RawFile, flagged, has_kind, readout_table
 
 __all__ = ["IsmrmrdFile", "ismrmrd_groups"]
 
@@ -46,8 +35,9 @@ _HEAD_FIELD_OF = {
 }
 # Bits of ``flags`` (in the standard counted from 1) that make a readout something else than imaging; the first decides.
 _KIND_OF_BIT = {
-    **{18: NOISE, 22: 4, 23: 5, 25: 6, 27: 6, 26: 7, 28: 8, 29: 9, 30: 9},
-    **{19: CALIBRATION, 20: CALIBRATION_AND_IMAGING},
+    **{18: "noise", 22: "navigation", 23: "phase correction", 25: "feedback", 27: "feedback", 26: "dummy"},
+    **{28: "surface coil correction", 29: "phase stabilisation", 30: "phase stabilisation"},
+    **{19: "calibration", 20: "calibration and imaging"},
 }
 _REVERSE, _COMPRESSED = 21, range(52, 56)
 _MAX_ACQUISITIONS = 1 << 24
@@ -90,6 +80,7 @@ class IsmrmrdFile(RawFile):
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
+        super().close()
         self._file.close()
 
     def _read_metadata(self, encoding: int, average: Average, group: str | None) -> None:
@@ -136,13 +127,13 @@ class IsmrmrdFile(RawFile):
     def _table(self, head: NDArray[np.void]) -> NDArray[np.void]:
         try:
             flags = head["flags"].astype(np.uint64)
-            kinds = kinds_of(flags, _KIND_OF_BIT)
             dwell = np.nan_to_num(head["sample_time_us"].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
             columns = {ours: head["idx"][_FIELD_OF.get(ours, ours)] for ours in COUNTERS}
             columns |= {ours: head[theirs] for ours, theirs in _HEAD_FIELD_OF.items()}
-            columns |= {"kind": kinds, "is_reversed": flagged(flags, _REVERSE), "dwell_us": dwell}
-            readouts = table_of(columns)
-            with_trajectory = (head["trajectory_dimensions"] > 0) & (kinds < NOISE)
+            columns |= {"is_reversed": flagged(flags, _REVERSE), "dwell_us": dwell}
+            readouts = readout_table(flags, _KIND_OF_BIT, columns)
+            on_grid = has_kind(readouts, "imaging", "calibration", "calibration and imaging")
+            with_trajectory = (head["trajectory_dimensions"] > 0) & on_grid
         except (ValueError, TypeError, IndexError) as error:  # a member is missing, or of another type or shape
             raise self._error(f"{self._group}/data/head", f"the acquisition header is damaged: {error}") from error
         everything = np.arange(len(head))
@@ -187,7 +178,7 @@ class IsmrmrdFile(RawFile):
             yield f"the header asks for {n_y} x {n_x} pixels; {fov}"
         if self._geometry(self.images[0]) is None:
             yield "the position or the directions of the slices are unknown or contradict each other"
-        if (self.readouts["kind"] == NOISE).any() and (self.readouts["dwell_us"] <= 0).any():
+        if has_kind(self.readouts, "noise").any() and (self.readouts["dwell_us"] <= 0).any():
             yield "the noise scan is not used: its sample time, or that of the image, is unknown"
 
 

@@ -1,7 +1,6 @@
 """Plain values as JSON texts, in attributes of our files and headers."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +15,8 @@ JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping
 
 def to_json(value: JsonValue) -> str:
     """Write a value as JSON with sorted keys."""
-    return json.dumps(_finite(value), allow_nan=False, sort_keys=True)
+    plain = json.loads(json.dumps(value, default=dict), parse_constant=lambda _: None)
+    return json.dumps(plain, sort_keys=True)
 
 
 def from_json(text: str, path: Path, field: str) -> JsonValue:
@@ -25,14 +25,4 @@ def from_json(text: str, path: Path, field: str) -> JsonValue:
         value: JsonValue = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(path, f"is no valid JSON: {error}", field=field) from error
-    return value
-
-
-def _finite(value: JsonValue) -> JsonValue:
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
     return value

@@ -4,22 +4,20 @@ A manifest is a TOML file; `data_manifests/` has those of the data that the proj
 Files of the split ``"test"`` are held out: nothing touches them unless the caller says ``include_test=True``.
 """
 
-import contextlib
 import json
-import logging
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import StringConstraints
 
-from mrisps.atomic import atomic_path, write_text
+from mrisps.atomic import write_bytes, write_text
 from mrisps.errors import FileError, SettingsError
-from mrisps.io.files import sha256_of
+from mrisps.io.files import make_folder, sha256_of
 from mrisps.settings import Count, Index, Sha256, Text, from_plain, settings
 
 __all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests"]
@@ -27,7 +25,9 @@ __all__ = ["FileStatus", "Manifest", "ManifestFile", "builtin_manifests"]
 HELD_OUT = "test"
 """The split that is not used without being asked for."""
 
+_T = TypeVar("_T")
 _MAX_MANIFEST_BYTES = 1 << 26
+_State = Literal["ok", "missing", "wrong size", "wrong checksum"]
 
 
 @settings
@@ -49,11 +49,6 @@ class ManifestFile:
         (y, x) of k-space, for example ``"640x368"``.
     patient
         Whose file it is: any text that is the same for the files of one patient.
-
-    Raises
-    ------
-    ValueError
-        A field is not what it should be; the path is absolute or leaves the root.
     """
 
     path: str
@@ -69,13 +64,17 @@ class ManifestFile:
 
     def __post_init__(self) -> None:
         parts = PurePosixPath(self.path).parts
-        if (
-            not parts
-            or self.path != "/".join(parts)
-            or {"..", "/", "~"} & set(parts)
-            or re.search(r"[\\:\x00]", self.path)
-        ):
+        is_plain = self.path == "/".join(parts) and not {"..", "/", "~"} & set(parts)
+        if not parts or not is_plain or re.search(r"[\\:\x00]", self.path):
             raise ValueError(f"path: expected a plain relative path with forward slashes, got {self.path!r}")
+
+    def state_of(self, path: Path) -> _State:
+        """Compare what is at this path with size and checksum."""
+        if not path.is_file():
+            return "missing"
+        if self.size is not None and path.stat().st_size != self.size:
+            return "wrong size"
+        return "ok" if sha256_of(path) == self.sha256 else "wrong checksum"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class FileStatus:
 
     file: ManifestFile
     path: Path
-    state: Literal["ok", "missing", "wrong size", "wrong checksum"]
+    state: _State
 
 
 @settings
@@ -94,10 +93,8 @@ class Manifest:
 
     Parameters
     ----------
-    name
-        Short name.
-    description
-        What the files are.
+    name, description
+        A short name; what the files are.
     url
         Where they are published: this and the path of a file make its address. It ends with a slash. Empty: nowhere, or only
         after asking; files then come from mirrors and local folders.
@@ -105,11 +102,6 @@ class Manifest:
         Licence or terms of use.
     files
         In order; no path twice, and no patient in two splits.
-
-    Raises
-    ------
-    ValueError
-        A field is not what it should be.
     """
 
     name: str
@@ -143,13 +135,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path | str) -> "Manifest":
-        """Read a TOML manifest.
-
-        Raises
-        ------
-        FileError
-            The file cannot be read or is no TOML; a key is unknown, missing, or has a wrong value: the key is named.
-        """
+        """Read a TOML manifest. A FileError names the key that is unknown, missing, or has a wrong value."""
         path = Path(path)
         try:
             if path.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -159,32 +145,18 @@ class Manifest:
             raise FileError(path, f"cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
             raise FileError(path, f"is no valid TOML: {error}") from error
-        entries = table.pop("files", None)
+        entries = table.get("files")
         if not isinstance(entries, list):
             raise FileError(path, f"expected a list, got {type(entries).__name__}", field="files")
-        prefix = ""
+        manifest = _checked(cls, {**table, "files": []}, path)
+        files = tuple(_checked(ManifestFile, entry, path, f"files[{index}]") for index, entry in enumerate(entries))
         try:
-            manifest = from_plain(cls, {**table, "files": []})
-            files = []
-            for index, entry in enumerate(entries):
-                prefix = f"files[{index}]"
-                if not isinstance(entry, dict):
-                    raise SettingsError("", f"expected a table, got {type(entry).__name__}")
-                files.append(from_plain(ManifestFile, entry))
-            prefix = ""
-            return replace(manifest, files=tuple(files))
+            return replace(manifest, files=files)
         except SettingsError as error:
-            field = ".".join(part for part in (prefix, error.key) if part)
-            raise FileError(path, error.message, field=field) from error
+            raise FileError(path, error.message, field=error.key) from error
 
     def write(self, path: Path | str) -> None:
-        """Write the manifest as TOML, one line a file, atomically.
-
-        Raises
-        ------
-        FileError
-            The file cannot be written.
-        """
+        """Write the manifest as TOML, one line a file, atomically."""
         lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "description", "url", "licence")]
         lines.append("files = [")
         for file in self.files:
@@ -202,43 +174,30 @@ class Manifest:
         acceleration: int | None = None,
         include_test: bool = False,
     ) -> "Manifest":
-        """Give the manifest of some of the files.
+        """Give the manifest of the files that have these values; None takes all.
 
-        Parameters
-        ----------
-        split, contrast, acceleration
-            What the files must have; None takes all.
-        include_test
-            Without it, files of the split ``"test"`` are never among them.
-
-        Raises
-        ------
-        ValueError
-            ``split="test"`` without ``include_test``, or no file is left.
+        A ValueError if no file is left, and for ``split="test"`` without ``include_test``.
         """
         if split == HELD_OUT and not include_test:
             raise ValueError(
                 f"split: {HELD_OUT!r} is held out; pass include_test=True if this is the final measurement"
             )
+        wanted = {"split": split, "contrast": contrast, "acceleration": acceleration}
         files = tuple(
             file
             for file in self._usable(include_test)
-            if split in (None, file.split)
-            and contrast in (None, file.contrast)
-            and acceleration in (None, file.acceleration)
+            if all(value in (None, getattr(file, name)) for name, value in wanted.items())
         )
         if not files:
-            raise ValueError(
-                f"split, contrast, acceleration: no file has ({split}, {contrast}, {acceleration}); "
-                f"splits: {', '.join(self.splits)}; contrasts: {', '.join(self.contrasts)}"
-            )
+            known = f"splits: {', '.join(self.splits)}; contrasts: {', '.join(self.contrasts)}"
+            raise ValueError(f"{', '.join(wanted)}: no file has ({split}, {contrast}, {acceleration}); {known}")
         return replace(self, files=files)
 
     def verify(self, root: Path | str, *, include_test: bool = False) -> Iterator[FileStatus]:
         """Check the files below ``root`` one after the other against size and checksum."""
         for file in self._usable(include_test):
             path = Path(root) / file.path
-            yield FileStatus(file, path, _state(file, path))
+            yield FileStatus(file, path, file.state_of(path))
 
     def fetch(
         self,
@@ -248,12 +207,10 @@ class Manifest:
         include_test: bool = False,
         progress: Callable[[int, int, Path], None] | None = None,
     ) -> tuple[Path, ...]:
-        """Have all files below ``root``: keep those that are right, copy or download the others.
+        """Have all files below ``root``, which is made if it is missing: keep those that are right, get the others.
 
         Parameters
         ----------
-        root
-            The folder, made if it is missing.
         mirrors
             Tried in order before the manifest's own URL: folders of this machine, or http(s) addresses that end with a
             slash. A file whose checksum is not right is not taken.
@@ -276,7 +233,7 @@ class Manifest:
         paths: list[Path] = []
         for file in files:
             path = Path(root) / file.path
-            if _state(file, path) != "ok":
+            if file.state_of(path) != "ok":
                 _obtain(file, path, (*mirrors, self.url) if self.url else mirrors)
             paths.append(path)
             if progress is not None:
@@ -296,43 +253,37 @@ def builtin_manifests() -> dict[str, Path]:
     return {}
 
 
-def _state(file: ManifestFile, path: Path) -> Literal["ok", "missing", "wrong size", "wrong checksum"]:
-    if not path.is_file():
-        return "missing"
-    if file.size is not None and path.stat().st_size != file.size:
-        return "wrong size"
-    return "ok" if sha256_of(path) == file.sha256 else "wrong checksum"
+def _checked(kind: type[_T], plain: object, path: Path, prefix: str = "") -> _T:
+    if not isinstance(plain, Mapping):
+        raise FileError(path, f"expected a table, got {type(plain).__name__}", field=prefix)
+    try:
+        return from_plain(kind, plain)
+    except SettingsError as error:
+        raise FileError(path, error.message, field=".".join(filter(None, (prefix, error.key)))) from error
 
 
 def _obtain(file: ManifestFile, path: Path, places: Sequence[Path | str]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(path.parent, f"cannot be made: {error.strerror}") from error
+    make_folder(path.parent)
     failures: list[str] = []
     for place in places:
-        if isinstance(place, str) and re.match(r"https?://", place):
-            failure = _download(file, path, place)
-        else:
-            failure = _copy(file, path, Path(place))
+        is_address = isinstance(place, str) and re.match(r"https?://", place)
+        failure = _download(file, path, str(place)) if is_address else _copy(file, path, Path(place) / file.path)
         if failure is None:
             return
         failures.append(f"{place}: {failure}")
     raise FileError(path, "cannot be had. " + ("; ".join(failures) or "There is no address, and no mirror was given"))
 
 
-def _copy(file: ManifestFile, path: Path, mirror: Path) -> str | None:
-    """Copy from a folder; give the reason if it did not work."""
-    source = mirror / file.path
-    state = _state(file, source)
+def _copy(file: ManifestFile, path: Path, source: Path) -> str | None:
+    """Copy a file of this machine; give the reason if it did not work."""
+    state = file.state_of(source)
     if state != "ok":
         return state
     try:
         content = source.read_bytes()
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
     return None
 
 
@@ -340,23 +291,17 @@ def _download(file: ManifestFile, path: Path, base: str) -> str | None:
     """Download with pooch, which checks and renames; give the reason if it did not work."""
     import pooch
 
-    url = base + urllib.parse.quote(file.path)
-    with _quiet(pooch.get_logger()):
-        try:
-            pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=path.name, path=path.parent)
-        except (OSError, ValueError) as error:  # what requests raises is an OSError; a wrong checksum is a ValueError
-            return str(error)
-    return None
-
-
-@contextlib.contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
+    logger = pooch.get_logger()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel("WARNING")
     try:
-        yield
+        url = base + urllib.parse.quote(file.path)
+        pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=path.name, path=path.parent)
+    except (OSError, ValueError) as error:  # what requests raises is an OSError; a wrong checksum is a ValueError
+        return str(error)
     finally:
         logger.setLevel(level)
+    return None
 
 
 def _toml(value: str | int) -> str:

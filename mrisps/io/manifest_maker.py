@@ -29,21 +29,15 @@ class SplitRule:
         as in fastMRI's ``multicoil_val``.
     seed
         Another seed, another division.
-
-    Raises
-    ------
-    ValueError
-        The fractions do not add up to 1, or one is negative.
     """
 
     fractions: Mapping[str, float] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.fractions is not None and (
-            not self.fractions or min(self.fractions.values()) < 0 or abs(sum(self.fractions.values()) - 1) > 1e-6
-        ):
-            raise ValueError(f"split: expected fractions that add up to 1, got {dict(self.fractions)}")
+        values = [1.0] if self.fractions is None else [*self.fractions.values(), 0.0]
+        if min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+            raise ValueError(f"split: expected fractions that add up to 1, got {dict(self.fractions or {})}")
 
     def split_of(self, patient: str, path: PurePosixPath) -> str | None:
         """The split; None if the rule is by folder, and no folder's name says it."""
@@ -94,16 +88,13 @@ def make_manifest(
         The pattern is no regular expression with a group.
     """
     folder = Path(folder)
-    pattern = None
-    if patient_pattern is not None:
-        try:
-            pattern = re.compile(patient_pattern)
-        except re.error as error:
-            raise ValueError(f"patient_pattern: {error}") from error
-        if pattern.groups < 1:
-            raise ValueError(f"patient_pattern: expected a group, for example 'file([0-9]+)', got {patient_pattern!r}")
-    suffixes = set(KSPACE_SUFFIXES) - {".hdr"}
-    paths = files_in(folder, suffixes, everywhere=True)
+    try:
+        pattern = None if patient_pattern is None else re.compile(patient_pattern)
+    except re.error as error:
+        raise ValueError(f"patient_pattern: {error}") from error
+    if pattern is not None and pattern.groups < 1:
+        raise ValueError(f"patient_pattern: expected a group, for example 'file([0-9]+)', got {patient_pattern!r}")
+    paths = files_in(folder, set(KSPACE_SUFFIXES) - {".hdr"}, everywhere=True)
     files = []
     for path in paths:
         relative = PurePosixPath(path.relative_to(folder).as_posix())
@@ -122,19 +113,17 @@ def make_manifest(
 
 
 def _patient(file: KspaceFile, relative: PurePosixPath, pattern: re.Pattern[str] | None) -> str:
-    if pattern is not None:
-        found = pattern.search(str(relative))
-        if found is None or not found.group(1):
-            raise FileError(file.path, f"does not match {pattern.pattern!r}", field="patient")
-        return str(found.group(1))
-    stated = file.attributes.get("patient_id")
-    return str(stated) if stated not in (None, "") else relative.stem
+    if pattern is None:
+        return str(file.attributes.get("patient_id", "")) or relative.stem
+    found = pattern.search(str(relative))
+    if found is None or not found.group(1):
+        raise FileError(file.path, f"does not match {pattern.pattern!r}", field="patient")
+    return str(found.group(1))
 
 
 def _described(file: KspaceFile, relative: PurePosixPath, split: str, patient: str) -> ManifestFile:
-    record = file.read_slice(file.n_slices // 2)
+    acquired = file.read_slice(file.n_slices // 2).acquired()
     stated = None if file.header is None else file.header.acceleration
-    acquired = record.acquired()
     acceleration = round(acquired.size / acquired.sum()) if stated is None else stated[0] * stated[1]
     return ManifestFile(
         path=str(relative),

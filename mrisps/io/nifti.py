@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.atomic import atomic_path
+from mrisps.atomic import write_bytes
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Geometry
 from mrisps.io.files import check_is_file
@@ -31,45 +31,23 @@ _DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, Over
 
 
 def affine_of(geometries: Sequence[Geometry | None], shape: tuple[int, int]) -> NDArray[np.float64] | None:
-    """Affine transform from voxel numbers (row, column, slice) to millimetres in RAS.
+    """Affine transform (4, 4) from voxel numbers (row, column, slice) of images (y, x) to millimetres in RAS.
 
-    Pixel [n_y // 2, n_x // 2] of a slice is at its position: that is where a centred transform puts the origin.
-
-    Parameters
-    ----------
-    geometries
-        One a slice.
-    shape
-        (y, x).
-
-    Returns
-    -------
-    ndarray or None
-        (4, 4); None if a geometry is unknown, or the slices are not parallel and at one distance.
+    Pixel [n_y // 2, n_x // 2] of a slice is at its position: that is where a centred transform puts the origin. None if a
+    geometry is unknown, or the slices are not parallel and at one distance.
     """
     known = [geometry for geometry in geometries if geometry is not None]
     if not known or len(known) < len(geometries):
         return None
-    first = known[0]
+    frames = np.asarray([(g.y_direction, g.x_direction, g.field_of_view_mm) for g in known])
     positions = np.asarray([geometry.position_mm for geometry in known])
-    same = all(
-        np.allclose(np.asarray(a), np.asarray(b), atol=1e-4)
-        for geometry in known
-        for a, b in (
-            (geometry.y_direction, first.y_direction),
-            (geometry.x_direction, first.x_direction),
-            (geometry.field_of_view_mm, first.field_of_view_mm),
-        )
-    )
-    step = np.asarray(first.slice_direction) * first.field_of_view_mm[2]
-    if len(known) > 1:
-        step = positions[1] - positions[0]
-        expected = positions[0] + np.arange(len(known))[:, np.newaxis] * step
-        same = same and bool(np.abs(positions - expected).max() < _TOLERANCE_MM)
-    if not same or not np.linalg.norm(step) > 0:
+    y, x, fov = frames[0]
+    step = np.asarray(known[0].slice_direction) * fov[2] if len(known) == 1 else positions[1] - positions[0]
+    expected = positions[0] + np.arange(len(known))[:, np.newaxis] * step
+    is_regular = np.allclose(frames, frames[0], atol=1e-4) and np.abs(positions - expected).max() < _TOLERANCE_MM
+    if not is_regular or not np.linalg.norm(step) > 0:
         return None
-    rows = np.asarray(first.y_direction) * first.field_of_view_mm[0] / shape[0]
-    columns = np.asarray(first.x_direction) * first.field_of_view_mm[1] / shape[1]
+    rows, columns = y * fov[0] / shape[0], x * fov[1] / shape[1]
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = rows, columns, step
     affine[:3, 3] = positions[0] - rows * (shape[0] // 2) - columns * (shape[1] // 2)
@@ -88,15 +66,7 @@ class NiftiHeader:
 
 
 def nifti_header(path: Path | str) -> NiftiHeader:
-    """Read the header of a ``.nii`` or ``.nii.gz`` file, not its images.
-
-    Raises
-    ------
-    FileError
-        The file is missing or no NIfTI file.
-    MrispsError
-        The package nibabel is not installed.
-    """
+    """Read the header of a ``.nii`` or ``.nii.gz`` file, not its images; a FileError if it is none."""
     nibabel = _nibabel()
     path = Path(path)
     check_is_file(path)
@@ -116,19 +86,9 @@ def nifti_header(path: Path | str) -> NiftiHeader:
 
 
 def write_nifti(path: Path | str, volume: ImageVolume) -> tuple[str, ...]:
-    """Write images as NIfTI-1, float32 or complex64 (y, x, slice); ``.nii.gz`` is compressed.
+    """Write images as NIfTI-1, float32 or complex64 (y, x, slice); the result says what could not be carried over.
 
-    Returns
-    -------
-    tuple of str
-        What could not be carried over.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written, or its name does not end in ``.nii`` or ``.nii.gz``.
-    MrispsError
-        The package nibabel is not installed.
+    A name that ends in ``.nii.gz`` is compressed; one without ``.nii`` is refused with a FileError.
     """
     nibabel = _nibabel()
     path = Path(path)
@@ -150,10 +110,7 @@ def write_nifti(path: Path | str, volume: ImageVolume) -> tuple[str, ...]:
         image.set_sform(affine, _SCANNER)
         image.set_qform(affine, _SCANNER)
     content = image.to_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, mtime=0)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, gzip.compress(content, mtime=0) if path.name.lower().endswith(".gz") else content)
     return tuple(lost)
 
 

@@ -10,11 +10,9 @@ from mrisps.io.files import check_is_file
 from mrisps.io.hdf5 import HDF5_MAGIC
 from mrisps.io.ismrmrd import IsmrmrdFile, ismrmrd_groups
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.raw_file import RawFile
 from mrisps.io.twix import TwixFile
-from mrisps.io.volume import VolumeSlices
 
-__all__ = ["KSPACE_SUFFIXES", "open_kspace", "open_slices"]
+__all__ = ["KSPACE_SUFFIXES", "open_kspace"]
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".mrd")
 _ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
@@ -54,9 +52,3 @@ def open_kspace(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFi
     if suffix == ".dat":
         return TwixFile(path)
     raise FileError(path, f"is no k-space of a format that is known here: {', '.join(KSPACE_SUFFIXES)}")
-
-
-def open_slices(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFile:
-    """Open k-space as `open_kspace` does, and give three-dimensional measurements as slices, too."""
-    file = open_kspace(path, layout)
-    return VolumeSlices(file) if isinstance(file, RawFile) and file.n_z > 1 else file

@@ -6,7 +6,7 @@ image itself is the same array in both; see `mrisps.io.arrays.centered`.
 
 The archives do not have all of k-space: in the 20 validation slices about half of the columns are zero, and about a
 third of the columns that the masks call acquired are among them. The paper's reconstructions take these zeros as
-measured values, and so do files converted with an acceleration; `FastmriFile.summary` counts them.
+measured values, and so do files converted with an acceleration.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Scalar
+from mrisps.io.acquisition import Scalar, shown
 from mrisps.io.arrays import centered, read_array
 from mrisps.io.fastmri import write_kspace
-from mrisps.io.files import files_in
+from mrisps.io.files import files_in, make_folder
 
 __all__ = [
-    "Acceleration",
-    "PaperSlice",
-    "convert_paper_slice",
-    "convert_paper_slices",
-    "paper_outputs",
-    "read_paper_slice",
+    *("Acceleration", "PaperSlice", "convert_paper_slice", "convert_paper_slices", "paper_outputs", "read_paper_slice"),
 ]
 
 Acceleration = Literal[8, 16]
@@ -46,11 +41,11 @@ class PaperSlice:
     Parameters
     ----------
     kspace
-        complex64 (y, x), centred, all columns that the archive has.
+        complex64 (y, x), all columns that the archive has.
     target
         float32 (320, 320) central crop of the reference image; other sizes occur in tests only.
     masks
-        bool (x,), centred, by acceleration.
+        bool (x,), by acceleration.
     """
 
     kspace: NDArray[np.complex64]
@@ -61,30 +56,30 @@ class PaperSlice:
 def read_paper_slice(path: Path | str) -> PaperSlice:
     """Read one npz archive of the paper and centre it.
 
-    Raises
-    ------
-    FileError
-        The file is no NPZ archive or damaged; ``kspace``, ``target``, ``mask_acc8`` or ``mask_acc16`` is missing or has
-        the wrong type or shape, is not finite, or is zero everywhere.
+    A FileError if it is damaged, or ``kspace``, ``target``, ``mask_acc8`` or ``mask_acc16`` is missing or has the wrong type or
+    shape, is not finite, or is zero everywhere.
     """
-    path = Path(path)
-    kspace = read_array(path, "kspace", _MAX_ARRAY_BYTES)
-    if kspace.ndim != 2 or kspace.size == 0 or kspace.dtype.kind != "c":
-        raise FileError(path, f"expected complex (y, x), got {kspace.dtype} {kspace.shape}", field="kspace")
-    target = read_array(path, "target", _MAX_ARRAY_BYTES)
-    if target.ndim != 2 or target.size == 0 or target.dtype.kind != "f" or not _fits(target.shape, kspace.shape):
-        message = f"expected real (y, x) of at most {kspace.shape}, got {target.dtype} {target.shape}"
-        raise FileError(path, message, field="target")
-    for name, array in (("kspace", kspace), ("target", target)):
+
+    def read(name: str, kinds: str, expected: str, fits: Callable[[NDArray[np.generic]], bool]) -> NDArray[np.generic]:
+        array = read_array(Path(path), name, _MAX_ARRAY_BYTES)
+        if array.dtype.kind not in kinds or array.size == 0 or not fits(array):
+            raise FileError(path, f"expected {expected}, got {shown(array)}", field=name)
         if not np.isfinite(array).all():
             raise FileError(path, "has NaN or infinite values", field=name)
         if not array.any():
             raise FileError(path, "is zero everywhere", field=name)
-    return PaperSlice(
-        kspace=centered(kspace),
-        target=target.astype(np.float32),
-        masks={8: _mask(path, "mask_acc8", kspace.shape[1]), 16: _mask(path, "mask_acc16", kspace.shape[1])},
-    )
+        return array
+
+    def mask(acceleration: Acceleration) -> NDArray[np.bool_]:
+        name, expected = f"mask_acc{acceleration}", f"{n_x} integers 0 or 1"
+        values = read(name, "bui", expected, lambda array: array.shape == (n_x,) and bool(np.isin(array, (0, 1)).all()))
+        return np.fft.fftshift(values.astype(np.bool_))
+
+    kspace = read("kspace", "c", "complex (y, x)", lambda array: array.ndim == 2)
+    n_y, n_x = kspace.shape
+    expected = f"real (y, x) of at most {kspace.shape}"
+    target = read("target", "f", expected, lambda a: a.ndim == 2 and a.shape[0] <= n_y and a.shape[1] <= n_x)
+    return PaperSlice(centered(kspace), target.astype(np.float32), {8: mask(8), 16: mask(16)})
 
 
 def convert_paper_slice(
@@ -100,13 +95,6 @@ def convert_paper_slice(
     contrast
         Attribute ``acquisition``. None: ``CORPD_FBK`` or ``CORPDFS_FBK`` if the archive lies in a folder ``pd`` or
         ``pdfs``.
-
-    Raises
-    ------
-    ValueError
-        There is no mask for this acceleration.
-    FileError
-        The archive cannot be read (see `read_paper_slice`) or the file cannot be written.
     """
     source = Path(source)
     if acceleration not in (None, 8, 16):
@@ -130,13 +118,7 @@ def convert_paper_slice(
 
 
 def paper_outputs(source: Path | str, destination: Path | str) -> dict[Path, Path]:
-    """The npz archives in a folder and its subfolders, or one archive, and the file that each is converted to.
-
-    Raises
-    ------
-    FileError
-        The folder has no archives, or does not exist.
-    """
+    """The npz archives in a folder and its subfolders, or one archive, and the file that each is converted to."""
     source, destination = Path(source), Path(destination)
     if source.is_file():
         return {source: destination / source.with_suffix(".h5").name}
@@ -151,47 +133,15 @@ def convert_paper_slices(
     acceleration: Acceleration | None,
     progress: Callable[[int, int, Path], None] | None = None,
 ) -> tuple[Path, ...]:
-    """Convert every npz archive in a folder and its subfolders, which the destination will have too.
+    """Convert one npz archive, or every one in a folder and its subfolders, which the destination will have too.
 
-    Parameters
-    ----------
-    source
-        A folder, or one archive.
-    destination
-        A folder, made if it is missing.
-    progress
-        Called after each file with (files done, files in all, path written).
-
-    Returns
-    -------
-    tuple of Path
-        The files written, in order.
-
-    Raises
-    ------
-    FileError
-        The folder has no archives, or one of them failed; those converted before it are there.
+    The progress is called after each file with (files done, files in all, path written); the files written are the result. A
+    FileError if there are no archives, or one of them failed; those converted before it are there.
     """
     outputs = paper_outputs(source, destination)
     for done, (archive, path) in enumerate(outputs.items(), 1):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(path.parent, f"cannot be made: {error.strerror}") from error
+        make_folder(path.parent)
         convert_paper_slice(archive, path, acceleration=acceleration)
         if progress is not None:
             progress(done, len(outputs), path)
     return tuple(outputs.values())
-
-
-def _mask(path: Path, name: str, n_x: int) -> NDArray[np.bool_]:
-    values = read_array(path, name, _MAX_ARRAY_BYTES)
-    if values.shape != (n_x,) or values.dtype.kind not in "bui" or not np.isin(values, (0, 1)).all():
-        raise FileError(path, f"expected {n_x} integers 0 or 1, got {values.dtype} {values.shape}", field=name)
-    if not values.any():
-        raise FileError(path, "is zero everywhere: nothing was acquired", field=name)
-    return np.fft.fftshift(values.astype(np.bool_))
-
-
-def _fits(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
-    return all(a <= b for a, b in zip(inner, outer, strict=True))

@@ -1,14 +1,19 @@
 """Files that are lists of readouts (ISMRMRD, twix): which line goes where.
 
 A reader fills the table of readouts from the headers in its file, without the samples. `RawFile` checks the table, sorts it
-into images, and puts the samples on the grid when an image is asked for. Nothing is transformed.
+into images, and puts the samples on the grid when an image is asked for.
+
+Three-dimensional k-space is transformed along its readout: after that, every position along the readout is an independent
+two-dimensional problem in the two phase-encoding directions. Partitions become the rows (y) of a slice and lines its columns
+(x); only the positions inside the reconstructed field of view are slices. Nothing else is transformed.
 """
 
+import tempfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +23,17 @@ from mrisps.io.acquisition import Acquisition, Geometry, triple
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
 from mrisps.io.kspace_file import KspaceFile, complex64
 
-__all__ = [
-    *("CALIBRATION", "CALIBRATION_AND_IMAGING", "COUNTERS", "IMAGING", "NOISE", "Average", "Ints", "RawFile"),
-    *("RawImage", "Volume", "flagged", "kinds_of", "table_of"),
-]
+__all__ = ["COUNTERS", "Average", "Ints", "RawFile", "Volume", "flagged", "has_kind", "readout_table"]
 
 Ints: TypeAlias = NDArray[np.int64]
 Average = Literal["mean", "separate"]
+_T = TypeVar("_T", bound=np.generic)
 
 # What a readout is for. All but the first four kinds are left out of images.
 _KINDS = (
     *("imaging", "calibration", "calibration and imaging", "noise", "navigation", "phase correction", "feedback"),
     *("dummy", "surface coil correction", "phase stabilisation", "synchronisation"),
 )
-IMAGING, CALIBRATION, CALIBRATION_AND_IMAGING, NOISE = range(4)
-
 COUNTERS = ("line", "partition", "average", "slice", "contrast", "phase", "repetition", "set")
 """The counters of a readout. Images differ in the last five of them."""
 _IMAGE_COUNTERS = ("contrast", "set", "phase", "repetition", "slice")  # the slice counts fastest
@@ -46,11 +47,19 @@ _READOUT = np.dtype(
 )
 _CHUNK_BYTES = 1 << 26
 _MAX_IMAGE_BYTES = 64 << 30
+_IN_MEMORY_BYTES = 1 << 30
 
 
-def table_of(columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.void]:
-    """The table of readouts; a ValueError or TypeError for a column of another shape or kind of number."""
-    table: NDArray[np.void] = np.zeros(len(columns["kind"]), _READOUT)
+def readout_table(
+    flags: NDArray[np.uint64], kind_of_bit: Mapping[int, str], columns: Mapping[str, NDArray[np.generic]]
+) -> NDArray[np.void]:
+    """The table of readouts. The first bit that is set in the flags decides what a readout is for; imaging, where none is.
+
+    A ValueError or TypeError for a column of another shape or kind of number.
+    """
+    table: NDArray[np.void] = np.zeros(len(flags), _READOUT)
+    for bit, kind in reversed(list(kind_of_bit.items())):
+        table["kind"][flagged(flags, bit)] = _KINDS.index(kind)
     for name, values in columns.items():
         np.copyto(table[name], values, casting="same_kind")
     return table
@@ -61,16 +70,13 @@ def flagged(flags: NDArray[np.uint64], bit: int) -> NDArray[np.bool_]:
     return np.asarray((flags >> np.uint64(bit)) & np.uint64(1) != 0, np.bool_)
 
 
-def kinds_of(flags: NDArray[np.uint64], kind_of_bit: Mapping[int, int]) -> Ints:
-    """What each readout is for: the first bit that is set decides; imaging where none is."""
-    kinds = np.full(len(flags), IMAGING, np.int64)
-    for bit, kind in reversed(list(kind_of_bit.items())):
-        kinds[flagged(flags, bit)] = kind
-    return kinds
+def has_kind(table: NDArray[np.void], *kinds: str) -> NDArray[np.bool_]:
+    """Which readouts are for one of these purposes, for example ``"noise"``."""
+    return np.isin(table["kind"], [_KINDS.index(kind) for kind in kinds])
 
 
 @dataclass(frozen=True, eq=False)
-class RawImage:
+class _Image:
     """The readouts of one image: the counters that all of them share, and their numbers, ascending."""
 
     labels: Mapping[str, int]
@@ -80,7 +86,7 @@ class RawImage:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """Three-dimensional k-space, before the transform along the readout that makes slices of it.
+    """One image, which is three-dimensional or has one partition.
 
     ``kspace`` and ``calibration`` are complex64 (coil, y, x, z) with the centre at n // 2 and y as the readout, ``mask`` is bool
     (y, x, z); all else is as in `Acquisition`, and the geometry that of the whole volume.
@@ -103,58 +109,87 @@ class RawFile(KspaceFile):
     embedded in it or interleaved with it.
 
     ``readouts`` is the table of all readouts, ``images`` are ordered by contrast, set, phase, repetition, (average,) and slice, the
-    slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement, else 1.
+    slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement, else 1. A volume that is
+    larger than 1 GiB is kept in a temporary file while its slices are read, and one volume is there at a time.
     """
 
     _record: ClassVar[str]  # what the format calls a readout
     _field_of: ClassVar[Mapping[str, str]]  # the format's names for ours, for messages
     header: IsmrmrdHeader
     readouts: NDArray[np.void]
-    images: tuple[RawImage, ...]
+    images: tuple[_Image, ...]
     n_z: int
+    _positions = range(1)  # positions along the readout that are slices of a volume
+    _volume: tuple[int, Volume] | None = None
+
+    def close(self) -> None:
+        """Close the file. Harmless when done twice."""
+        self._volume = None
 
     @abstractmethod
     def _samples(self, numbers: Ints) -> NDArray[np.complex64]:
         """Read the readouts of these numbers, ascending and of one size: complex64 (readout, coil, sample)."""
 
     def read_slice(self, index: int) -> Acquisition:
-        """Read one slice of a two-dimensional measurement."""
+        """Read one slice; the first one of a volume reads and transforms all of it."""
         self._check_index(index)
-        if self.n_z > 1:
-            message = (
-                f"is three-dimensional ({self.n_z} partitions): a slice needs the transform along the readout first"
-            )
-            raise self._error(self._field_of["partition"], message)
-        image = self.read_volume(index)
-        mask = image.mask[..., 0]
+        number, position = divmod(index, len(self._positions))
+        is_3d, row = self.n_z > 1, self._positions[position]
+        image = self._transformed(number) if is_3d else self.read_volume(number)
+
+        def cut(part: NDArray[_T]) -> NDArray[_T]:  # (..., y, x, z) to (..., z, x), or (..., y, x) of the one partition
+            return np.ascontiguousarray(part[..., row, :, :].swapaxes(-1, -2)) if is_3d else part[..., 0]
+
+        mask = cut(image.mask)
         columns = np.asarray(mask.any(axis=0), np.bool_)
         return Acquisition(
-            kspace=image.kspace[..., 0],
+            kspace=cut(image.kspace),
             source=self.path,
             slice_index=index,
             n_slices=self.n_slices,
-            mask=columns if (mask == columns).all() else mask,
+            mask=columns if not is_3d and (mask == columns).all() else mask,
             image_is_real=self.image_is_real,
             contrast=self.contrast,
             recon_shape=self.recon_shape,
             attributes=self.attributes,
-            calibration=None if image.calibration is None else image.calibration[..., 0],
+            calibration=None if image.calibration is None else cut(image.calibration),
             noise_scan=image.noise_scan,
-            readout_oversampling=self.header.readout_oversampling,
-            labels=image.labels,
-            geometry=image.geometry,
+            readout_oversampling=1.0 if is_3d else self.header.readout_oversampling,
+            labels={**image.labels, "readout": row} if is_3d else image.labels,
+            geometry=self._across(image.geometry, row) if is_3d else image.geometry,
         )
 
     def read_volume(self, index: int, out: NDArray[np.complex64] | None = None) -> Volume:
-        """Read one image of a three-dimensional measurement (or of a two-dimensional one, as one partition).
-
-        K-space goes to ``out``, zeros (coil, y, x, z) complex64, for example mapped from a file; by default into memory.
-        """
-        self._check_index(index)
+        """Read one of the images, without any transform, into ``out``: zeros (coil, y, x, z) complex64, by default in memory."""
         image = self.images[index]
         kspace, mask = self._placed(image.imaging, out)
         calibration = self._placed(image.calibration, None)[0] if len(image.calibration) else None
         return Volume(kspace, mask, calibration, self._noise(image), image.labels, self._geometry(image))
+
+    def _transformed(self, number: int) -> Volume:
+        """A volume after the inverse transform along the readout."""
+        if self._volume is None or self._volume[0] != number:
+            self._volume = None  # before the next one is read
+            volume = self.read_volume(number, _zeros((self.n_coils, *self.header.encoded_matrix)))
+            if not (volume.mask == volume.mask.any(axis=0)).all():
+                raise self._error(self._field_of["n_samples"], "the readouts are partial, a volume needs whole ones")
+            for coil in (coil for part in (volume.kspace, volume.calibration) if part is not None for coil in part):
+                # in place: one coil more than the volume is in memory
+                image = np.fft.ifft(np.fft.ifftshift(coil, axes=0), axis=0, norm="ortho")
+                coil[:] = np.fft.fftshift(image, axes=0)
+            self._volume = (number, volume)
+        return self._volume[1]
+
+    def _across(self, volume: Geometry | None, row: int) -> Geometry | None:
+        """Where the slice of a volume at one row lies."""
+        if volume is None:
+            return None
+        n_y, (fov_y, fov_x, fov_z) = self.header.encoded_matrix[0], volume.field_of_view_mm
+        step = fov_y / n_y
+        places = zip(volume.position_mm, volume.y_direction, strict=True)
+        position = triple(at + (row - n_y // 2) * step * along for at, along in places)
+        directions = volume.slice_direction, volume.x_direction, volume.y_direction
+        return Geometry((fov_z, fov_x, step), position, *directions)
 
     def _sort(
         self, readouts: NDArray[np.void], header: IsmrmrdHeader, *, encoding: int = 0, average: Average = "mean"
@@ -170,9 +205,8 @@ class RawFile(KspaceFile):
         self.readouts, self.header, self._average = readouts, header, average
         n_y, n_x, self.n_z = header.encoded_matrix
         here = readouts["encoding"] == encoding
-        only = (readouts["kind"] == CALIBRATION) & here
-        both = (readouts["kind"] == CALIBRATION_AND_IMAGING) & here
-        imaging = (readouts["kind"] == IMAGING) & here | both
+        only, both = has_kind(readouts, "calibration") & here, has_kind(readouts, "calibration and imaging") & here
+        imaging = has_kind(readouts, "imaging") & here | both
         if not imaging.any():
             raise FileError(self.path, f"has no imaging readouts: {self._counted(here) or 'nothing at all'}")
         limits = {"line": header.line_limits, "partition": header.partition_limits, **header.counter_limits}
@@ -192,12 +226,20 @@ class RawFile(KspaceFile):
         if n_bytes > _MAX_IMAGE_BYTES:
             raise self._error("encodedSpace", f"{n_bytes / (1 << 30):.0f} GiB for one image")
         self.images = self._sorted(np.flatnonzero(imaging), np.flatnonzero(for_calibration))
-        self.n_slices, self.shape, self.recon_shape = len(self.images), (n_y, n_x), header.crop
+        self.shape, self.recon_shape, self.notes = (n_y, n_x), header.crop, self._notes_of_readouts(here)
+        if self.n_z > 1:
+            first = n_y // 2 - header.crop[0] // 2
+            self._positions = range(first, first + header.crop[0])
+            self.shape, self.recon_shape = (self.n_z, n_x), (min(self.n_z, header.recon_matrix[2]), header.crop[1])
+            size = (
+                f"{len(self._positions)} positions along the readout are slices of {self.n_z} partitions x {n_x} lines"
+            )
+            self.notes = (*self.notes, f"three-dimensional: {size}")
+        self.n_slices = len(self.images) * len(self._positions)
         dwell = float(readouts["dwell_us"][self.images[0].imaging[0]])
         self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
-        self.notes = self._notes_of_readouts(here)
 
-    def _noise(self, image: RawImage) -> NDArray[np.complex64] | None:
+    def _noise(self, image: _Image) -> NDArray[np.complex64] | None:
         """Noise readouts (coil, sample), scaled to the noise of an image; None if there are none, or a dwell time is unknown.
 
         The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and relative
@@ -206,7 +248,7 @@ class RawFile(KspaceFile):
         Source: P. Kellman, E. R. McVeigh, *Image Reconstruction in SNR Units*, Magn Reson Med 54 (2005), equation 2;
         ISMRMRD, ``relativeReceiverNoiseBandwidth``.
         """
-        numbers, dwell = np.flatnonzero(self.readouts["kind"] == NOISE), self.readouts["dwell_us"]
+        numbers, dwell = np.flatnonzero(has_kind(self.readouts, "noise")), self.readouts["dwell_us"]
         data_dwell = float(dwell[image.imaging[0]])
         if len(numbers) == 0 or data_dwell <= 0 or (dwell[numbers] <= 0).any():
             return None
@@ -221,7 +263,7 @@ class RawFile(KspaceFile):
                 parts.append(complex64(part * np.float32(np.sqrt(dwell[number] / (data_dwell * relative_bandwidth)))))
         return np.concatenate(parts, axis=1)
 
-    def _geometry(self, image: RawImage) -> Geometry | None:
+    def _geometry(self, image: _Image) -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
         place = self.readouts[image.imaging[0]]
         y, x, through = (place[name] for name in _TRIPLES[1:])
@@ -281,7 +323,7 @@ class RawFile(KspaceFile):
         center_line, center_partition = (self._limits.get(name, (0, 0, 0))[2] for name in ("line", "partition"))
         return table["line"] - center_line + n_x // 2, table["partition"] - center_partition + n_z // 2
 
-    def _sorted(self, imaging: Ints, calibration: Ints) -> tuple[RawImage, ...]:
+    def _sorted(self, imaging: Ints, calibration: Ints) -> tuple[_Image, ...]:
         names = _IMAGE_COUNTERS if self._average == "mean" else (*_IMAGE_COUNTERS[:-1], "average", "slice")
         keys = np.stack([self.readouts[name] for name in names], axis=1)  # (readout, counter)
         kinds, image_of = np.unique(keys[imaging], axis=0, return_inverse=True)
@@ -292,7 +334,7 @@ class RawFile(KspaceFile):
         for kind, numbers in zip(kinds, parts, strict=True):
             self._refuse_twice(numbers)
             labels = MappingProxyType(dict(zip(names, map(int, kind), strict=True)))
-            images.append(RawImage(labels, numbers, self._calibration_of(kind, keys, calibration)))
+            images.append(_Image(labels, numbers, self._calibration_of(kind, keys, calibration)))
         return tuple(images)
 
     def _calibration_of(self, kind: Ints, keys: Ints, calibration: Ints) -> Ints:
@@ -354,7 +396,7 @@ class RawFile(KspaceFile):
 
     def _notes_of_readouts(self, here: NDArray[np.bool_]) -> tuple[str, ...]:
         notes = [f"readouts: {self._counted(here)}"]
-        others = [_KINDS[kind] for kind in np.unique(self.readouts["kind"][here]) if kind > NOISE]
+        others = [_KINDS[kind] for kind in np.unique(self.readouts["kind"][here]) if kind > 3]
         if others:
             notes.append(f"left out: {', '.join(others)}")
         numbers = np.concatenate([image.imaging for image in self.images])
@@ -371,3 +413,14 @@ class RawFile(KspaceFile):
             if found < high - low + 1:
                 notes.append(f"{name}: the header says {low} to {high}, the file has {found} of them")
         return tuple(notes)
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.complex64]:
+    """In memory, or in a temporary file that vanishes with the array."""
+    if 8 * int(np.prod(shape, dtype=object)) <= _IN_MEMORY_BYTES:
+        return np.zeros(shape, np.complex64)
+    try:
+        with tempfile.TemporaryFile() as stream:  # the mapping outlives it
+            return np.memmap(stream, np.complex64, "w+", shape=shape)
+    except OSError as error:
+        raise FileError(tempfile.gettempdir(), f"has no room for a volume {shape}: {error.strerror}") from error

@@ -25,19 +25,7 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.files import check_is_file, release_pages
 from mrisps.io.ismrmrd_header import IsmrmrdHeader
-from mrisps.io.raw_file import (
-    CALIBRATION,
-    CALIBRATION_AND_IMAGING,
-    COUNTERS,
-    IMAGING,
-    NOISE,
-    Average,
-    Ints,
-    RawFile,
-    flagged,
-    kinds_of,
-    table_of,
-)
+from mrisps.io.raw_file import COUNTERS, Average, Ints, RawFile, flagged, has_kind, readout_table
 
 __all__ = ["TwixFile", "twix_headers"]
 
@@ -48,9 +36,14 @@ _COUNTER_OF = {
 }
 _FIELD_OF = {"n_coils": "UsedChannels", "n_samples": "SamplesInScan", "center_sample": "CenterCol"}
 _KIND_OF_FLAG = {
-    **{"SYNCDATA": 10, "NOISEADJSCAN": NOISE, "RTFEEDBACK": 6, "HPFEEDBACK": 6, "PHASCOR": 5},
-    **{"REFPHASESTABSCAN": 9, "PHASESTABSCAN": 9, "RETRO_DUMMYSCAN": 7, "CT_NORMALIZE": 8, "noname60": 4},
-    **{"PATREFANDIMASCAN": CALIBRATION_AND_IMAGING, "PATREFSCAN": CALIBRATION},
+    **{"SYNCDATA": "synchronisation", "NOISEADJSCAN": "noise", "RTFEEDBACK": "feedback", "HPFEEDBACK": "feedback"},
+    **{
+        "PHASCOR": "phase correction",
+        "REFPHASESTABSCAN": "phase stabilisation",
+        "PHASESTABSCAN": "phase stabilisation",
+    },
+    **{"RETRO_DUMMYSCAN": "dummy", "CT_NORMALIZE": "surface coil correction", "noname60": "navigation"},
+    **{"PATREFANDIMASCAN": "calibration and imaging", "PATREFSCAN": "calibration"},
 }
 _RELATIVE_BANDWIDTH = 0.793
 _CALIBRATION_MODES = {2: "embedded", 4: "separate", 8: "separate", 16: "separate", 32: "separate", 64: "separate"}
@@ -131,6 +124,7 @@ class TwixFile(RawFile):
 
     def close(self) -> None:
         """Close the file. Harmless when done twice."""
+        super().close()
         self._bytes = None
 
     def _mapped(self) -> NDArray[np.uint8]:
@@ -212,16 +206,10 @@ class TwixFile(RawFile):
 
     def _table(self, heads: NDArray[np.void], flags: NDArray[np.uint64], protocol: "_Protocol") -> NDArray[np.void]:
         bits, place = self._headers.flags, heads["SliceData"]
-        kind = kinds_of(flags, {bits[name]: value for name, value in _KIND_OF_FLAG.items()})
-        dwell = np.full(len(heads), (protocol.number("sRXSPEC.alDwellTime[0]") or 0.0) / 1000)
-        n = np.maximum(heads["SamplesInScan"][kind == NOISE].astype(np.float64), 1)
-        # siemens_to_ismrmrd, compute_noise_sample_in_us
-        dwell[kind == NOISE] = 1e7 / n / 130 if self._headers.is_vb else np.floor(76800 / n) / 10
         phase, read, through = _directions(place["Quaternion"].astype(np.float64))
         columns: dict[str, NDArray[np.generic]] = {
-            "kind": kind,
             "is_reversed": flagged(flags, bits["REFLECT"]),
-            "dwell_us": dwell,
+            "dwell_us": np.asarray((protocol.number("sRXSPEC.alDwellTime[0]") or 0.0) / 1000),
             "discard_pre": heads["CutOff"]["Pre"],
             "discard_post": heads["CutOff"]["Post"],
             "position_mm": np.stack([place["SlicePos"][axis] for axis in ("Sag", "Cor", "Tra")], axis=1),
@@ -230,11 +218,17 @@ class TwixFile(RawFile):
             "slice_direction": through,
         }
         columns |= {ours: heads["Counter"][_COUNTER_OF[ours]] for ours in COUNTERS}
-        return table_of(columns | {ours: heads[theirs] for ours, theirs in _FIELD_OF.items()})
+        columns |= {ours: heads[theirs] for ours, theirs in _FIELD_OF.items()}
+        table = readout_table(flags, {bits[name]: kind for name, kind in _KIND_OF_FLAG.items()}, columns)
+        noise = has_kind(table, "noise")
+        n = np.maximum(table["n_samples"][noise], 1)
+        # siemens_to_ismrmrd, compute_noise_sample_in_us
+        table["dwell_us"][noise] = 1e7 / n / 130 if self._headers.is_vb else np.floor(76800 / n) / 10
+        return table
 
     def _header(self, readouts: NDArray[np.void], heads: NDArray[np.void], protocol: "_Protocol") -> IsmrmrdHeader:
         """What an ISMRMRD header of the same measurement says."""
-        imaging = np.flatnonzero(np.isin(readouts["kind"], (IMAGING, CALIBRATION_AND_IMAGING)))
+        imaging = np.flatnonzero(has_kind(readouts, "imaging", "calibration and imaging"))
         if len(imaging) == 0:
             raise FileError(self.path, "has no imaging readouts")
         centers = {name: heads[name][imaging] for name in ("CenterLin", "CenterPar")}

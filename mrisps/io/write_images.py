@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisps.errors import FileError
+from mrisps.io.files import make_folder
 from mrisps.io.image_volume import ImagePart, ImageVolume
 from mrisps.io.images import write_image
 from mrisps.io.ismrmrd_writer import write_ismrmrd_images
@@ -39,7 +39,7 @@ def picture_paths(volume: ImageVolume, destination: Path, kind: str) -> list[Pat
 def write_volume(
     volume: ImageVolume, destination: Path, kind: str | None = None, part: ImagePart | None = None
 ) -> tuple[str, ...]:
-    """Write a stack of images.
+    """Write a stack of images; the result says what the format could not carry.
 
     Parameters
     ----------
@@ -53,11 +53,6 @@ def write_volume(
         What is written of complex images. None: all of them for ``"mrd-images"`` and ``"reconstruction"``, otherwise the
         magnitude, because few programs read complex NIfTI.
 
-    Returns
-    -------
-    tuple of str
-        What the format could not carry.
-
     Raises
     ------
     ValueError
@@ -68,9 +63,8 @@ def write_volume(
     """
     kind = kind_of(destination) if kind is None else kind
     if kind not in KINDS:
-        raise ValueError(
-            f"format: expected one of {', '.join(KINDS)}, or a file name that says it, got {destination.name!r}"
-        )
+        expected = f"one of {', '.join(KINDS)}, or a file name that says it"
+        raise ValueError(f"format: expected {expected}, got {destination.name!r}")
     lost = []
     if part is None and np.iscomplexobj(volume.pixels) and kind not in _WITH_PHASE:
         lost.append("phase: the images are magnitudes")
@@ -78,29 +72,30 @@ def write_volume(
     if kind in PICTURES and np.iscomplexobj(volume.pixels):
         raise ValueError(f"part: {kind} has no complex images, expected magnitude, phase, real or imaginary")
     if kind == "nifti":
-        return (*lost, *write_nifti(destination, volume))
-    if kind == "mrd-images":
+        lost += write_nifti(destination, volume)
+    elif kind == "mrd-images":
         write_ismrmrd_images(destination, volume.pixels, volume.geometries, volume.header)
-        return (*lost, *(("position and orientation: unknown",) if None in volume.geometries else ()))
-    if kind == "reconstruction":
+        lost += ["position and orientation: unknown"] if None in volume.geometries else []
+    elif kind == "reconstruction":
         with ResultWriter(destination, len(volume.pixels), attributes=volume.attributes, header=volume.header) as file:
             for index, (image, geometry) in enumerate(zip(volume.pixels, volume.geometries, strict=True)):
                 file.write_slice(index, image, geometry=geometry)
-        return tuple(lost)
+    else:
+        lost += _write_pictures(volume, destination, kind)
+    return tuple(lost)
+
+
+def _write_pictures(volume: ImageVolume, destination: Path, kind: str) -> list[str]:
     paths = picture_paths(volume, destination, kind)
     if len(paths) > 1 and kind_of(destination) == kind:
         raise ValueError(f"{destination}: {len(paths)} slices do not go into one picture; name a folder")
     images = np.real(volume.pixels)
     top = float(images.max()) if kind == "png" and images.max() > 0 else 1.0
     if paths[0] != destination:
-        try:
-            destination.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(destination, f"cannot be used as output folder: {error.strerror}") from error
+        make_folder(destination)
     for path, image in zip(paths, images, strict=True):
         write_image(path, image / np.float32(top), bits=16)
-    if kind == "png":
-        lost.append(f"scale: 65535 stands for {top:g}, the largest value of all slices")
-        if images.min() < 0:
-            lost.append("negative values: they are black")
-    return (*lost, "position and orientation")
+    lost = [f"scale: 65535 stands for {top:g}, the largest value of all slices"] if kind == "png" else []
+    if kind == "png" and images.min() < 0:
+        lost.append("negative values: they are black")
+    return [*lost, "position and orientation"]

@@ -32,7 +32,7 @@ from mrisps.io.image_volume import cropped_geometry
 from mrisps.io.images import center_crop, read_image
 from mrisps.io.json_text import JsonValue
 from mrisps.io.kspace_file import KspaceFile
-from mrisps.io.open import open_slices
+from mrisps.io.open import open_kspace
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
@@ -208,7 +208,7 @@ class Run:
         if not isinstance(source, str | Path):
             yield source
         elif self.recipe.task == "mri":
-            with open_slices(Path(source), self.layout) as file:
+            with open_kspace(Path(source), self.layout) as file:
                 yield file
         else:
             yield GreyImage(Path(source), read_image(Path(source), color_to_grey=self.colour_to_grey))

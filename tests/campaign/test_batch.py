@@ -473,7 +473,8 @@ def test_an_input_is_opened_and_hashed_once(
         read.append(index)
         return true_read(file, index)
 
-    monkeypatch.setattr("mrisps.io.open.open_kspace", counting_open)
+    for caller in ("campaign.batch_work", "campaign.cases", "campaign.references", "reconstruction.run"):
+        monkeypatch.setattr(f"mrisps.{caller}.open_kspace", counting_open)
     monkeypatch.setattr(hashlib, "file_digest", counting_hash)
     monkeypatch.setattr(FastmriFile, "read_slice", counting_read)
     source = SourceFile(inputs / "v00.h5", "v00.h5", sha256=sha256_of(inputs / "v00.h5"))

@@ -31,9 +31,8 @@ def folder(tmp_path: Path) -> Path:
                 contrast="T2",
                 attributes=attributes,
             )
-    write_mrd(
-        root / "multicoil_train" / "a2.mrd", lines_of(kspace, range(12)), header(patient_id="a", protocol_name="gre")
-    )
+    head = header(patient_id="a", patient_position="HFS", protocol_name="gre")
+    write_mrd(root / "multicoil_train" / "a2.mrd", lines_of(kspace, range(12)), head)
     return root
 
 

@@ -106,7 +106,7 @@ def test_a_slice_is_calibrated_once(
         return run
 
     monkeypatch.setattr(calibrate_module, "espirit", counted("calibrate", calibrate_module.espirit))
-    monkeypatch.setattr(run_module, "open_slices", counted("open", run_module.open_slices))
+    monkeypatch.setattr(run_module, "open_kspace", counted("open", run_module.open_kspace))
     monkeypatch.setattr(ArrayFile, "read_slice", counted("read", ArrayFile.read_slice))
     source = tmp_path / "kspace.npy"
     np.save(source, np.stack([coils, 2 * coils]))

@@ -69,8 +69,8 @@ def test_stated_beside_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_kspace(path).read_slice(0).kspace, KSPACE[0])
     for text, message in (
         ('axes = "coil,y"', "axes: .*expected y, x and others"),
-        ("centred = 1", "centred: expected axes, centred, variable, got 1"),
-        ('axis = "y,x"', "axis: expected axes"),
+        ('axes = "y,x"\ncentred = 1', "centred: expected True or False, got 1"),
+        ('axis = "y,x"', "axis: unknown key; known here: axes, centred, variable"),
         ("centred = true", "axes: is missing"),
         ("=", "is no readable TOML"),
         ('axes = "coil,y,x"', r"a\.npz: variable: expected one array, the file has: other, k"),

@@ -46,21 +46,13 @@ def test_an_exception_leaves_the_earlier_file(tmp_path: Path, error: BaseExcepti
 def test_ctrl_c_inside_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
     path.write_text("old")
-    sink_write = hdf5_writer._Sink.write
+    sink_try = hdf5_writer._Sink._try
 
-    class Interrupting:
-        def __init__(self, raw: object) -> None:
-            self.raw = raw
-
-        def seek(self, *_: int) -> int:
-            raise KeyboardInterrupt
-
-    def write(self: hdf5_writer._Sink, content: bytes) -> int:
-        self._raw = Interrupting(self._raw)  # type: ignore[assignment]  # wrong on purpose
-        return sink_write(self, content)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Hdf5Writer(path) as file:  # noqa: PT012 - what fails is leaving the block
-        monkeypatch.setattr(hdf5_writer._Sink, "write", write)
+        monkeypatch.setattr(hdf5_writer._Sink, "_try", lambda self, action: sink_try(self, interrupted))
         file.write("x", np.zeros(100_000))
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
@@ -86,8 +78,7 @@ def test_full_disk_found_at_the_end(tmp_path: Path, small_disk: SmallDisk) -> No
 
 
 def test_no_space_left() -> None:
-    with Path("/dev/full").open("r+b", buffering=0) as raw:
-        sink = hdf5_writer._Sink(raw)
+    with hdf5_writer._Sink("/dev/full", "r+") as sink:
         with h5py.File(sink, "w") as file:
             file["x"] = np.ones(100_000)
         with pytest.raises(OSError, match="No space left") as caught:

@@ -184,7 +184,7 @@ def test_dicom_series(series: Path) -> None:
         ),
         ({"NumberOfFrames": 2}, "PixelData: expected one grey frame, got 2 of MONOCHROME2"),
         ({"PhotometricInterpretation": "RGB"}, "PixelData: expected one grey frame, got 1 of RGB"),
-        ({"Rows": 5}, "Rows: is 5 x 8, the first is 10 x 8"),
+        ({"Rows": 5}, "Rows: has (Rows, Columns) (5, 8), the first image (10, 8)"),
         ({"PixelData": b"\0" * 10}, "PixelData: cannot be read"),
         ({"RescaleSlope": None, "RescaleIntercept": None}, None),
     ],

@@ -10,6 +10,7 @@ import pytest
 from raw_files import BOTH, CALIBRATION, N_COILS, N_X, N_Y, NOISE, RawLine, header, lines_of, normal, write_mrd
 
 from mrisps.errors import FileError
+from mrisps.io.conversion import convert_kspace
 from mrisps.io.ismrmrd import IsmrmrdFile
 from mrisps.io.open import open_kspace
 
@@ -199,8 +200,9 @@ def test_a_volume(tmp_path: Path) -> None:
     read = file.read_volume(0)
     np.testing.assert_array_equal(read.mask, np.broadcast_to([True, False, True, True], (N_Y, N_X, 4)))
     np.testing.assert_array_equal(read.kspace, volume * read.mask)
-    with pytest.raises(FileError, match=r"kspace_encode_step_2: is three-dimensional \(4 partitions\)"):
-        file.read_slice(0)
+    with pytest.raises(FileError, match="is three-dimensional, with 4 partitions"):
+        convert_kspace(file, tmp_path / "b.h5", "fastmri")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
 def test_directions_that_are_no_rotation_give_no_geometry(tmp_path: Path) -> None:

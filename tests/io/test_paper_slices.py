@@ -144,7 +144,7 @@ BAD = {
     "mask_acc8: expected 12 integers 0 or 1, got uint8 (16,)": {"mask_acc8": np.ones(16, np.uint8)},
     "mask_acc8: expected 12 integers 0 or 1, got float64 (12,)": {"mask_acc8": np.ones(12)},
     "mask_acc8: expected 12 integers 0 or 1, got int64 (12,)": {"mask_acc8": np.arange(12)},
-    "mask_acc8: is zero everywhere: nothing was acquired": {"mask_acc8": np.zeros(12, np.uint8)},
+    "mask_acc8: is zero everywhere": {"mask_acc8": np.zeros(12, np.uint8)},
 }
 
 

@@ -7,9 +7,9 @@ import pytest
 from raw_files import CALIBRATION, N_COILS, N_X, N_Y, header, lines_of, normal, write_mrd, write_twix
 
 from mrisps.errors import FileError
-from mrisps.io import volume
-from mrisps.io.open import open_slices
-from mrisps.io.volume import VolumeSlices
+from mrisps.io import raw_file
+from mrisps.io.open import open_kspace
+from mrisps.io.raw_file import RawFile
 
 N_Z = 6
 
@@ -52,10 +52,10 @@ def path(tmp_path: Path, image: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("limit", [1 << 30, 0])
 def test_slices(path: Path, image: np.ndarray, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(volume, "_IN_MEMORY_BYTES", limit)  # 0: through a temporary file
+    monkeypatch.setattr(raw_file, "_IN_MEMORY_BYTES", limit)  # 0: through a temporary file
     mask = np.add.outer(np.arange(N_Z), np.arange(N_X)) % 2 == 0
-    with open_slices(path) as file:
-        assert isinstance(file, VolumeSlices)
+    with open_kspace(path) as file:
+        assert isinstance(file, RawFile)
         assert (file.n_slices, file.shape, file.recon_shape) == (2 * N_Y // 2, (N_Z, N_X), (4, N_X))
         for index, record in enumerate(file.slices()):
             number, row = index // 8, 4 + index % 8
@@ -80,7 +80,7 @@ def test_partial_readouts_are_refused(tmp_path: Path) -> None:
     lines = lines_of(kspace, range(N_X), head={"discard_pre": 2})
     head = header(encoded_matrix=(N_Y, N_X, 2), partition_limits=(0, 1, 1))
     with (
-        open_slices(write_mrd(tmp_path / "a.h5", lines, head)) as file,
+        open_kspace(write_mrd(tmp_path / "a.h5", lines, head)) as file,
         pytest.raises(FileError, match="a volume needs whole ones"),
     ):
         file.read_slice(0)
@@ -88,8 +88,8 @@ def test_partial_readouts_are_refused(tmp_path: Path) -> None:
 
 def test_two_dimensional_files_stay_as_they_are(tmp_path: Path) -> None:
     kspace = normal((N_COILS, N_Y, N_X))
-    with open_slices(write_mrd(tmp_path / "a.h5", lines_of(kspace, range(N_X)))) as file:
+    with open_kspace(write_mrd(tmp_path / "a.h5", lines_of(kspace, range(N_X)))) as file:
         np.testing.assert_array_equal(file.read_slice(0).kspace, kspace)
     pytest.importorskip("twixtools")
-    with open_slices(write_twix(tmp_path / "a.dat", kspace)) as file:
+    with open_kspace(write_twix(tmp_path / "a.dat", kspace)) as file:
         np.testing.assert_array_equal(file.read_slice(0).kspace, kspace)

@@ -309,7 +309,7 @@ def test_an_input_is_opened_once_and_a_slice_read_once(
 
         return run
 
-    monkeypatch.setattr(run_module, "open_slices", counted("open", run_module.open_slices))
+    monkeypatch.setattr(run_module, "open_kspace", counted("open", run_module.open_kspace))
     monkeypatch.setattr(FastmriFile, "sha256", counted("hash", FastmriFile.sha256))
     monkeypatch.setattr(FastmriFile, "read_slice", counted("read", FastmriFile.read_slice))
     monkeypatch.setattr(problem_module, "_acquired", counted("prepare", problem_module._acquired))
