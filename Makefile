@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-solver bench-train bench-battery slow clean help
+.PHONY: demo test test-browser lint bench bench-solver bench-train bench-battery slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -31,6 +31,9 @@ lint: $(STAMP)   ## ruff and mypy --strict
 
 test: $(STAMP) lint   ## lint, types and all quick tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-browser: $(STAMP)   ## the pages in a real browser (Chromium with its driver): a minute
+	$(BIN)/python -m pytest -m browser tests/reports
 
 slow: $(STAMP)   ## what only full slices, training and killed processes can show: minutes
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist worksteal

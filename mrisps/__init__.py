@@ -9,6 +9,7 @@ The names below are loaded when they are first used: ``import mrisps`` itself is
 
 ==============  ===============================================================================================================
 one call        recon, denoise, superres, Result
+notebooks       plot.compare
 own problems    solve, FastSettings, PriorUse, Reconstruction, Certificate, solve_paper, PaperSettings, solve_with_gradient
 operators       LinearOperator, Identity, Fourier, FourierSubsampling, SensitivityMaps, Sense, BlurDownsample
 sampling        SamplingMask, make_mask, read_mask, MASK_KINDS
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from mrisps.reconstruction.result import Result as Result
     from mrisps.reconstruction.run import Run as Run
     from mrisps.reconstruction.weights import find_weights as find_weights
+    from mrisps.reports import plot as plot
     from mrisps.sampling import MASK_KINDS as MASK_KINDS
     from mrisps.sampling import SamplingMask as SamplingMask
     from mrisps.sampling import make_mask as make_mask
@@ -101,6 +103,8 @@ __all__ = ["__version__", *_MODULE_OF]
 
 
 def __getattr__(name: str) -> object:
+    if name == "plot":
+        return importlib.import_module("mrisps.reports.plot")
     if name in _PACKAGES:
         return importlib.import_module(f"mrisps.{name}")
     if name not in _MODULE_OF:
@@ -111,4 +115,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF, *_PACKAGES])
+    return sorted([*globals(), *_MODULE_OF, *_PACKAGES, "plot"])

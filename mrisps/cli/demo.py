@@ -43,9 +43,8 @@ def demo(
     with steps() as say:
         done = run_demo(found, device=device, report=say)
     content = demo_content(done, found.model.fingerprint())
-    png = demo_png(content)
-    write_bytes(output / "demo.png", png)
-    write_text(output / "report.html", render(demo_report(content, png)))
+    write_bytes(output / "demo.png", demo_png(content))
+    write_text(output / "report.html", render(demo_report(content)))
     write_text(output / "result.json", json.dumps(_record(done, content), indent=2, allow_nan=False) + "\n")
 
     rows = [

@@ -23,6 +23,7 @@ from mrisps.cli.to_dicom import to_dicom
 from mrisps.cli.train import train
 from mrisps.cli.tune import tune
 from mrisps.cli.verify import verify
+from mrisps.cli.view import view
 from mrisps.cli.weights import atoms, weights
 from mrisps.threads import prepare_threads
 
@@ -61,6 +62,12 @@ COMMANDS: dict[Callable[..., None], str] = {
     compare: """
         mrisps compare --data val/ --recipe knee_pd_acc8 --output scores
         mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores
+    """,
+    view: """
+        mrisps view recon/knee.h5 --open
+        mrisps view recon/ --reference data/ --output pages
+        mrisps view a/knee.h5 b/knee.h5 --compare --reference knee.h5 --output pages
+        mrisps view weights/first.csv weights/second.csv --output pages
     """,
     info: """
         mrisps info knee.h5

@@ -23,7 +23,7 @@ from mrisps.cli.to_dicom import IdentityOptions, write_dicom
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
-    from mrisps.reconstruction.slice_result import FileResult, SliceResult
+    from mrisps.reconstruction.slice_result import FileResult
 
 __all__ = ["recon"]
 
@@ -49,7 +49,7 @@ def recon(
         ),
     ] = False,
     report: Annotated[
-        bool, option("--report", "Also write DIR/NAME.html: images of the middle slice, mask, certificates.")
+        bool, option("--report", "Also write DIR/NAME.html: all images to look at in a browser, as `mrisps view`.")
     ] = False,
     dicom: Annotated[
         Path | None, option("--dicom DIR2", "Also write DICOM files to DIR2/NAME, as `mrisps to-dicom` does.")
@@ -97,15 +97,13 @@ def recon(
 def _reconstruct(
     run: "Run", source: Path, destination: Path, page: Path | None, keep: bool, identity: IdentityOptions | None
 ) -> "FileResult":
-    """Reconstruct one file, and write its report: the middle slice in pictures.
+    """Reconstruct one file, and write its report.
 
     Where DICOM is wanted, an unknown patient is found before anything is computed.
     """
-    from mrisps.atomic import write_text
     from mrisps.io.dicom_exam import exam_of
-    from mrisps.io.files import sha256_of
-    from mrisps.reconstruction.result import report_page
     from mrisps.reconstruction.run import GreyImage
+    from mrisps.reports.results import write_pages
 
     with (
         run.open(source) as file,
@@ -114,18 +112,9 @@ def _reconstruct(
     ):
         if identity is not None and not isinstance(file, GreyImage):
             exam_of(source, file.header, identity.reference, identity.anonymous)
-        run = run.resolved(file)
-        slices, sha256 = run.chosen(file), sha256_of(source)
-        middle: list[SliceResult] = []
-
-        def watch(made: "SliceResult") -> None:
-            if page is not None and made.index == slices[len(slices) // 2]:
-                middle.append(made)
-
-        done = run.write(file, destination, input_sha256=sha256, keep=keep, progress=progress.update, watch=watch)
-        if page is not None:
-            record = {**run.record(file, input_sha256=sha256), "slices": list(slices)}
-            write_text(page, report_page(middle[0], done.certificates, slices, record, source.name, done.notes))
+        done = run.write(file, destination, keep=keep, progress=progress.update)
+    if page is not None:
+        write_pages(destination, page)
     return done
 
 

@@ -2,7 +2,8 @@
 
 The data set ``reconstruction`` is float32 (slice, y, x), as ``fastmri.evaluate`` reads it: the image, or its magnitude if it
 is complex, which then goes whole into ``image`` as complex64. ``smooth``, ``sparse`` and ``cost_map`` are further images of
-each slice. The attributes ``provenance``, ``certificate`` and ``geometry`` are JSON texts.
+each slice; ``zero_filled``, ``reference``, ``coil_maps`` and ``mask`` let a reader judge them. The attributes ``provenance``,
+``certificate`` and ``geometry`` are JSON texts.
 """
 
 import contextlib
@@ -82,13 +83,15 @@ class ResultFile(contextlib.ExitStack):
         """Shape and element type of every data set in the file."""
         return self._file.layout()
 
-    def read(self, name: str = "reconstruction", index: int | None = None) -> NDArray[np.generic]:
-        """Read the data set of this name, (slice, y, x), or one slice of it, (y, x)."""
+    def read(
+        self, name: str = "reconstruction", index: int | None = None, *, finite: bool = True
+    ) -> NDArray[np.generic]:
+        """Read the data set of this name, (slice, y, x), or one slice of it, (y, x); ``finite=False`` allows any pixels."""
         n_slices = (self._file.shape(name) or (0,))[0]
         if index is not None and not 0 <= index < n_slices:
             raise FileError(self.path, f"expected 0 to {n_slices - 1}, got {index}", field=f"slice of {name}")
         values = self._file.read(name, index)
-        if name in ("reconstruction", "image") and not np.isfinite(values).all():
+        if finite and name in ("reconstruction", "image") and not np.isfinite(values).all():
             raise FileError(self.path, "has NaN or infinite pixels", field=name)
         return values
 

@@ -1,6 +1,8 @@
 """What `mrisps.recon`, `mrisps.denoise` and `mrisps.superres` return: images, their parts, and what is known about them."""
 
+import base64
 import html
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.atomic import write_text
 from mrisps.io.acquisition import Geometry
 from mrisps.io.image_volume import ImageVolume
 from mrisps.io.images import write_image
@@ -19,8 +20,10 @@ from mrisps.io.result_file import ResultWriter
 from mrisps.io.write_images import PICTURES, kind_of, write_volume
 from mrisps.reconstruction.slice_result import SliceResult
 from mrisps.reconstruction.verdict import Verdict, gravest
-from mrisps.reports.html import render
-from mrisps.reports.reconstruction import ReconstructionContent, reconstruction_report
+from mrisps.reports import figures
+from mrisps.reports.facts import LEVELS, certificate_rows
+from mrisps.reports.plot import panels_of
+from mrisps.reports.results import write_pages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,55 +126,41 @@ class Result:
         return f"Result({self.name}: {shape} {self.image.dtype}, {self.verdict.level}, {state}, {seconds:.1f} s)"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: a picture, and a line."""
-        return f"<p>{html.escape(repr(self))}</p>{self._picture()}"
-
-    def _picture(self) -> str:
-        from mrisps.reports.figures import to_png
-        from mrisps.reports.html import Picture
-
-        picture = Picture(to_png(self.plot()), "the image and its parts", "")
-        return f'<img alt="{picture.alt}" src="{picture.uri}" style="max-width: 100%">'
+        """What a notebook shows: the verdict, a picture, and a table."""
+        gravest = max(self.slices, key=lambda each: LEVELS.index(each.verdict.level))
+        rows = [row[:2] for row in certificate_rows(gravest.certificate)]
+        table = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
+        picture = base64.b64encode(figures.to_png(self.plot())).decode("ascii")
+        return (
+            f"<p><b>{html.escape(str(self.verdict))}</b><br>{html.escape(repr(self))}</p>"
+            f'<img alt="the image and its parts" src="data:image/png;base64,{picture}" style="max-width: 100%">'
+            f"<table><caption>slice {gravest.index}</caption>{table}</table>"
+        )
 
     def plot(self, position: int | None = None) -> "Figure":
-        """A figure of the image, its smooth and sparse part, and its cost map.
+        """A figure of the image, what it is compared with, its parts, and its cost map.
 
         Parameters
         ----------
         position
             Which slice of the result, from 0; by default the middle one.
         """
-        from mrisps.reports.figures import image_grid, magnitude_or_signed
-
         made = self.slices[len(self.slices) // 2 if position is None else position]
-        shown = {"image": np.abs(made.image).astype(np.float32), **made.parts}
-        return image_grid([magnitude_or_signed(name, part) for name, part in shown.items()], n_columns=4)
+        panels = panels_of({"reconstruction": made.image, **made.evidence, **made.parts})
+        return figures.image_grid(panels, n_columns=min(len(panels), 4))
 
-    def report(self, path: Path | str, position: int | None = None) -> Path:
-        """Write one self-contained HTML page: images of a slice, mask, certificates, provenance.
-
-        Parameters
-        ----------
-        path
-            The file.
-        position
-            Which slice of the result is shown, from 0; by default the middle one.
+    def report(self, path: Path | str) -> Path:
+        """Write one self-contained HTML page: all images to look at in a browser, certificates, sampling, provenance.
 
         Raises
         ------
         FileError
             The file cannot be written.
         """
-        where = len(self.slices) // 2 if position is None else position
-        page = report_page(
-            self.slices[where],
-            self.certificates,
-            [each.index for each in self.slices],
-            self.provenance,
-            self.name,
-            self.notes,
-        )
-        write_text(Path(path), page)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "result.h5"
+            self.save(file)
+            write_pages(file, Path(path))
         return Path(path)
 
     # --------------------------------------------------------------------------------------------------------------- saved
@@ -217,7 +206,8 @@ class Result:
                 header=self.header,
             ) as writer:
                 for position, made in enumerate(self.slices):
-                    writer.write_slice(position, made.image, made.parts, made.certificate, made.geometry)
+                    extras = {**made.parts, **made.evidence}
+                    writer.write_slice(position, made.image, extras, made.certificate, made.geometry)
             return ()
         if self.slices[0].problem.mask is None and (kind_of(path) if kind is None else kind) in PICTURES:
             write_image(path, self.slices[0].image.astype(np.float32), bits=16)  # a grey image: white stays 1
@@ -231,45 +221,3 @@ class Result:
 def stacked(parts: Sequence[Pixels]) -> Pixels:
     """(slice, y, x) of images (y, x)."""
     return np.stack(parts)  # type: ignore[return-value]  # all of one type
-
-
-def report_page(
-    made: SliceResult,
-    certificates: Sequence[Mapping[str, JsonValue]],
-    slices: Sequence[int],
-    provenance: Mapping[str, JsonValue],
-    name: str,
-    notes: Sequence[str],
-) -> str:
-    """The HTML page of a file: one slice in pictures, the certificates of all.
-
-    Parameters
-    ----------
-    made
-        The slice that is shown.
-    certificates, slices
-        Of all slices, and their numbers.
-    provenance, name, notes
-        Of the file.
-    """
-    mask = made.problem.mask
-    return render(
-        reconstruction_report(
-            ReconstructionContent(
-                name=name,
-                slice_name=f"slice {made.index}",
-                image=made.image,
-                smooth=made.smooth,
-                sparse=made.sparse,
-                cost_map=made.cost_map,
-                zero_filled=made.zero_filled(),
-                target=made.target,
-                mask=None if mask is None else mask.array2d(),
-                certificates=certificates,
-                certificate=made.certificate,
-                slices=slices,
-                provenance=provenance,
-                notes=notes,
-            )
-        )
-    )

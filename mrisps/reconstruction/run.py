@@ -332,7 +332,6 @@ class Run:
         input_sha256: str | None = None,
         keep: bool = True,
         progress: Progress | None = None,
-        watch: Callable[[SliceResult], None] | None = None,
     ) -> FileResult:
         """Reconstruct a source with k-space into a file that ``fastmri.evaluate`` reads, slice by slice.
 
@@ -348,8 +347,6 @@ class Run:
             Write the output also if the verdict on a slice is ``"unusable"``.
         progress
             Called after every iteration.
-        watch
-            Called with every slice that was written.
 
         Raises
         ------
@@ -372,14 +369,13 @@ class Run:
                 destination, len(chosen), attributes=file.attributes, provenance=record, header=file.header
             ) as writer:
                 for position, made in enumerate(run.results(file, progress=progress)):
-                    writer.write_slice(position, made.image, made.parts, made.certificate, made.geometry)
+                    extras = {**made.parts, **made.evidence}
+                    writer.write_slice(position, made.image, extras, made.certificate, made.geometry)
                     certificates.append(made.certificate)
                     notes.update(dict.fromkeys(made.problem.notes))
                     if made.verdict.level == "unusable" and not keep:
                         reasons = "; ".join(made.verdict.reasons)
                         raise UnusableResultError(f"slice {made.index} is unusable, nothing is written: {reasons}")
-                    if watch is not None:
-                        watch(made)
                 times["seconds"] = round(
                     time.monotonic() - clock, 3
                 )  # the writer puts the record into the file at its end

@@ -1,5 +1,6 @@
 """What comes of one slice, and of one file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.io.acquisition import Geometry
+from mrisps.io.images import center_crop
 from mrisps.io.json_text import JsonValue
+from mrisps.operators import Sense
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
 
@@ -68,9 +71,35 @@ class SliceResult:
         """Name -> image of what goes into a file beside the reconstruction."""
         return {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
 
-    def zero_filled(self) -> Real:
-        """Magnitude (y, x) of A^H y, cropped as the image."""
-        return self.problem.zero_filled(self.crop)
+    @property
+    def evidence(self) -> dict[str, NDArray[np.generic]]:
+        """Name -> array of what goes into a file so that a reader can judge the image: each where there is one.
+
+        ``zero_filled``: magnitude (y, x) of A^H y. ``reference``: that of the source. ``mask``: uint8 (y, x) of k-space, 1 where
+        acquired. ``coil_maps``: float16 (y, x), the magnitudes of n coil maps side by side, every k-th pixel of each, k^2 >= n.
+        """
+        found: dict[str, NDArray[np.generic]] = {}
+        if self.problem.mask is not None:
+            found["zero_filled"] = self.problem.zero_filled(self.crop)
+            found["mask"] = self.problem.mask.array2d().astype(np.uint8)
+        if self.target is not None and self.target.shape == self.image.shape:
+            found["reference"] = self.target.astype(np.float32)
+        if isinstance(self.problem.operator, Sense):
+            maps = self.problem.operator.maps.flatten(0, 1).abs().cpu().numpy()
+            found["coil_maps"] = _side_by_side(center_crop(maps, self.image.shape))
+        return found
+
+
+def _side_by_side(images: NDArray[np.float32]) -> NDArray[np.float16]:
+    """(n, y, x) -> (y, x): every k-th pixel of each image, row by row in a k x k grid."""
+    k = math.ceil(math.sqrt(len(images)))
+    _, n_y, n_x = images.shape
+    height, width = n_y // k, n_x // k
+    grid = np.zeros((n_y, n_x), dtype=np.float16)
+    for place, image in enumerate(images):
+        y, x = (place // k) * height, (place % k) * width
+        grid[y : y + height, x : x + width] = image[: height * k : k, : width * k : k]
+    return grid
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
-"""From results to figures, tables and one HTML file that needs nothing else.
+"""From results to pages, figures and tables.
 
 Reports know arrays and plain values, as they are in result files; they compute no images.
 
-=================  ===================================================================================================
-`figures`          matplotlib figures of images, errors and masks, and their PNG bytes
-`facts`            what a certificate, a verdict, a mask or a recipe says, in words
-`html`             `Report` and `render`: one self-contained HTML page
-`demo`             the report of the demonstration
-`reconstruction`   the report of one reconstructed file
-`flags`, `run`     what to look at in a batch, and its report
-`evaluation`       the report of recipes and baselines on many files with references
-`atoms`            the dictionaries of a model as a picture
-=================  ===================================================================================================
+===================  =================================================================================================
+`pixels`, `viewer`   images of a page as 16-bit data; `assets/viewer.js` shows them in the browser
+`html`               `Report` and `render`: one self-contained HTML page; `assets/page.js` sorts and filters its tables
+`facts`              what a certificate, a verdict, a mask or a recipe says, in words
+`figures`, `atoms`   matplotlib figures of images, masks, curves and dictionaries, as PNG or SVG
+`results`            the pages of result files, one by one or side by side
+`flags`, `run`       what to look at in a batch, and its page
+`evaluation`         the page of recipes and baselines on many files with references
+`training`           the page of trainings
+`demo`               the page of the demonstration
+`plot`               `mrisps.plot`: figures for notebooks
+===================  =================================================================================================
 """

@@ -6,8 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mrisps.quality.evaluation import EvaluationResult, EvaluationSettings, WorstCase
 from mrisps.quality.scores import (
@@ -21,8 +20,11 @@ from mrisps.quality.scores import (
 )
 from mrisps.reports import figures
 from mrisps.reports.facts import Facts, flat_rows, plural
-from mrisps.reports.figures import Panel
-from mrisps.reports.html import FOOTER, Picture, Report, Section, Table, render
+from mrisps.reports.html import Cell, Picture, Report, Section, Table, render
+from mrisps.reports.viewer import Viewer, panes_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["EvaluationReport", "with_interval"]
 
@@ -113,10 +115,9 @@ class EvaluationReport:
             "slices.csv": _csv_text(*self._slices()).encode(),
             "summary.json": (json.dumps(_finite(self._summary_values()), indent=2, allow_nan=False) + "\n").encode(),
         }
-        plots = {setting: self._box_plot(setting) for setting in self._found.methods}
-        for number, png in enumerate(plots.values(), start=1):
-            content[f"boxplot_{number}.png"] = png
-        return {**content, "index.html": render(self._page(plots)).encode()}
+        for number, setting in enumerate(self._found.methods, start=1):
+            content[f"boxplot_{number}.png"] = figures.to_png(self._box_plot(setting))
+        return {**content, "index.html": render(self._page()).encode()}
 
     # ------------------------------------------------------------------------------------------------------------ parts
 
@@ -174,46 +175,51 @@ class EvaluationReport:
         edge = f" without {how.border} pixels at every edge" if how.border else ""
         return f"Peak for PSNR and SSIM: {peak}. Compared: {crop}{edge}."
 
-    def _box_plot(self, setting: Setting) -> bytes:
+    def _box_plot(self, setting: Setting) -> "Figure":
         methods = self._found.methods[setting]
         groups = [[s for s in self._complete if (s.setting, s.method) == (setting, method)] for method in methods]
         values = {
             _METRIC_NAMES[name]: [[float(getattr(s, name)) for s in group] for group in groups] for name in METRICS
         }
-        return figures.to_png(
-            figures.box_figure(methods, values, [method not in self._baselines for method in methods])
-        )
+        return figures.box_figure(methods, values, [method not in self._baselines for method in methods])
 
-    def _page(self, plots: Mapping[Setting, bytes]) -> Report:
+    def _page(self) -> Report:
         found = self._found
-        sections = [self._setting_section(setting, png) for setting, png in plots.items()]
-        if found.worst:
-            sections.append(Section("Worst cases", pictures=tuple(_worst(case) for case in found.worst)))
+        sections = [self._setting_section(setting) for setting in found.methods]
         for title, lines in (("Failures", found.failures), ("Left out", found.skipped)):
             if lines:
-                sections.append(Section(title, tables=(Table(("",), tuple((line,) for line in lines)),)))
+                table = Table(("",), tuple((line,) for line in lines), prose=(0,))
+                sections.append(Section(title, tables=(table,), folded=title == "Left out"))
         tables = (
-            ("Baselines: tuning", self._tuning(), 5),
-            ("Volumes", self._volumes(), 4),
-            ("Slices", self._slices(), 3),
+            ("Baselines: tuning", self._tuning(), 5, ()),
+            ("Volumes", self._volumes(), 4, (5, 6, 7)),
+            ("Slices", self._slices(), 3, (5, 6, 7)),
         )
-        for heading, (columns, cells, *_), numeric_from in ((h, t, n) for h, t, n in tables if t[1]):
+        for heading, (columns, cells), numeric_from, charts in tables:
+            if not cells:
+                continue
             cut = f"The first {SHOWN_ROWS} of {len(cells)} rows." if len(cells) > SHOWN_ROWS else ""
-            table = Table(columns, tuple(cells[:SHOWN_ROWS]), caption=cut, numeric_from=numeric_from)
-            sections.append(Section(heading, tables=(table,), folded=len(cells) > 20))
-        table = Table(("", ""), tuple(flat_rows(self._provenance)))
-        sections.append(Section("Recipes, weights, versions", tables=(table,), folded=True))
+            rows = [
+                [_sortable(cell) if k in charts else cell for k, cell in enumerate(row)] for row in cells[:SHOWN_ROWS]
+            ]
+            prose = () if charts else (3, 4)
+            table = Table(
+                columns, rows, cut, numeric_from=numeric_from, prose=prose, interactive=bool(charts), charts=charts
+            )
+            sections.append(Section(heading, tables=(table,), folded=True))
+        provenance = Table(("", ""), flat_rows(self._provenance), prose=(1,))
+        sections.append(Section("Recipes, weights, versions", tables=(provenance,), folded=True))
         good = bool(self.rows) and not found.failures and not self.n_unconverged
         return Report(
             title="Evaluation",
             summary=self._summary(),
-            outcome="good" if good else "bad",
+            level="good" if good else "check",
             notes=(self._compared, *self.notes),
-            sections=tuple(sections),
-            footer=FOOTER,
+            viewer=_worst_cases(found.worst) if found.worst else None,
+            sections=sections,
         )
 
-    def _setting_section(self, setting: Setting, png: bytes) -> Section:
+    def _setting_section(self, setting: Setting) -> Section:
         columns, cells = self.table(setting)
         n_patients = max((row.n_patients for row in self.rows if row.setting == setting), default=0)
         caption = (
@@ -224,7 +230,7 @@ class EvaluationReport:
             str(setting),
             text=(_intervals(n_patients),),
             tables=(Table(columns[1:], tuple(line[1:] for line in cells), numeric_from=1),),
-            pictures=(Picture(png, f"box plots of {setting}", caption),),
+            pictures=(Picture(f"box plots of {setting}", caption, svg=figures.to_svg(self._box_plot(setting))),),
         )
 
     def _summary(self) -> str:
@@ -269,23 +275,21 @@ def _intervals(n_patients: int) -> str:
     )
 
 
-def _worst(case: WorstCase) -> Picture:
-    white = figures.grey_limit(case.reference)
-    error = np.abs(case.image - case.reference)
-    limit = figures.error_limit(case.reference, [case.image])
-    panels = [
-        Panel("reference", case.reference, (0.0, white)),
-        Panel("reconstruction", case.image, (0.0, white)),
-        Panel("absolute error", error, (0.0, limit), "inferno", bar=True),
-    ]
-    share = 100 * limit / white if white and math.isfinite(white) else math.nan
-    score = case.score
-    caption = (
-        f"{score.file}, slice {score.slice_index}, {score.setting}: {score.method}, PSNR {score.psnr:.2f} dB, "
-        f"SSIM {score.ssim:.4f}, NMSE {score.nmse:.5f}. Images: white is {white:.3g} and more. "
-        f"Error: the brightest colour is {share:.0f} % of white."
-    )
-    return Picture(figures.to_png(figures.image_grid(panels, 3)), "a bad case and its error", caption)
+def _sortable(cell: str) -> Cell:
+    value = float(cell)
+    return Cell(cell, value=value if math.isfinite(value) else None)
+
+
+def _worst_cases(cases: Sequence[WorstCase]) -> Viewer:
+    viewer = Viewer(panes_of(["reference", "reconstruction"]), item="bad case", first=0)
+    for number, case in enumerate(cases):
+        score = case.score
+        label = (
+            f"{score.file}, slice {score.slice_index}, {score.setting}: {score.method}, PSNR {score.psnr:.2f} dB, "
+            f"SSIM {score.ssim:.4f}, NMSE {score.nmse:.5f}"
+        )
+        viewer.add(label, {"reference": case.reference, "reconstruction": case.image}, number=str(number))
+    return viewer
 
 
 def _finite(value: object) -> object:

@@ -7,16 +7,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "FINE",
     "LEVELS",
     "Facts",
     "Row",
     "certificate_rows",
     "energy_trace",
     "flat_rows",
+    "inner",
     "mask_rows",
+    "measured",
     "number",
     "plural",
-    "span",
     "status_words",
     "verdict_of",
 ]
@@ -26,8 +28,12 @@ Row = tuple[str, ...]
 LEVELS = ("", "good", "check", "unusable")
 """Of verdicts, the gravest last; empty where none was recorded."""
 
+FINE = ("converged", "settled")
+"""What a solver says that has done its work."""
+
 _STATUS = {
     "converged": "converged",
+    "settled": "settled: the image no longer changes",
     "max_iter": "NOT CONVERGED: the cap on iterations came first",
     "diverging": "UNUSABLE: the image grew beyond all bounds",
     "nonfinite": "UNUSABLE: NaN or infinity appeared",
@@ -47,14 +53,6 @@ def number(value: object, digits: int = 4) -> str:
 def plural(n: int, one: str, many: str = "") -> str:
     """``1 slice``, ``3 slices``; the second word where it is not the first with an s."""
     return f"{n} {one if n == 1 else many or f'{one}s'}"
-
-
-def span(values: Sequence[float], digits: int = 3) -> str:
-    """``2 to 3``, or ``2`` where all are the same in these digits; a dash where there are none."""
-    if not values:
-        return "–"
-    low, high = number(float(min(values)), digits), number(float(max(values)), digits)
-    return low if low == high else f"{low} to {high}"
 
 
 def verdict_of(certificate: Facts) -> tuple[str, tuple[str, ...]]:
@@ -99,10 +97,6 @@ def certificate_rows(certificate: Facts) -> list[Row]:
         ("energy", number(get("energy"), 6), _energy_words(certificate)),
         ("seconds", number(get("seconds"), 3), "wall-clock time of the solver"),
     ]
-    if "scale" in certificate:
-        rows.append(
-            ("scale", number(get("scale"), 5), "input units per unit of the scaled image, whose maximum is about 1")
-        )
     return rows
 
 
@@ -159,3 +153,17 @@ def _energy_words(certificate: Facts) -> str:
         number(certificate.get(f"energy_{name}"), 4) for name in ("data", "coupling", "regularisation")
     )
     return f"data {data} + coupling of patches and atoms {coupling} + sparsity {regularisation}"
+
+
+def inner(facts: Facts, key: str) -> Facts:
+    """An object inside facts; empty where there is none."""
+    value = facts.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def measured(facts: Facts, key: str) -> float | None:
+    """A finite number in facts, or None."""
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

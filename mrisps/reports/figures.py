@@ -5,6 +5,7 @@ No text from files or users goes into a figure as it is: a missing glyph or a do
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -13,26 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
 
 __all__ = [
     "DPI",
     "GREEN",
     "Image",
     "Panel",
-    "axes_grid",
     "box_figure",
+    "curves_figure",
     "energy_figure",
-    "error_limit",
-    "grey_limit",
     "image_grid",
-    "magnitude_or_signed",
+    "limits_of",
     "mask_figure",
     "plain",
-    "show",
     "to_png",
+    "to_svg",
     "tuning_figure",
 ]
 
@@ -53,44 +50,31 @@ class Panel:
     title
         Above it.
     image
-        (y, x).
+        (y, x); of a complex one the magnitude is shown.
     limits
-        Values of the first and of the last colour.
+        Values of the first and of the last colour; None: `limits_of` the image.
     colours
-        Name of the colour map.
-    bar
-        Draw a colour bar.
+        Name of the colour map; a symmetric one for real images with negative values, where None.
     """
 
     title: str
     image: NDArray[np.generic]
-    limits: tuple[float, float]
-    colours: Colours = "gray"
-    bar: bool = False
+    limits: tuple[float, float] | None = None
+    colours: Colours | None = None
 
 
-def grey_limit(reference: Image) -> float:
-    """The value shown white: the 99.8th percentile, so that a few bright pixels do not darken the rest."""
-    return float(np.percentile(np.abs(reference), 99.8)) or 1.0
+def limits_of(image: NDArray[np.generic]) -> tuple[float, float]:
+    """0, or minus the end if there are negative values, and the 99.8th percentile: few bright pixels do not darken the rest."""
+    top = float(np.percentile(np.abs(image), 99.8)) or 1.0
+    return (-top if _is_signed(image) else 0.0, top)
 
 
-def error_limit(reference: Image, images: Sequence[Image]) -> float:
-    """The common end of the colour scale of error maps: the 99.5th percentile of all errors together."""
-    errors = np.concatenate([np.abs(image - reference).ravel() for image in images])
-    return float(np.percentile(errors, 99.5)) or 1.0
+def _is_signed(image: NDArray[np.generic]) -> bool:
+    return image.dtype.kind in "if" and float(np.real(image).min()) < 0
 
 
-def magnitude_or_signed(title: str, image: NDArray[np.generic], *, bar: bool = True) -> Panel:
-    """A panel for a part that may be negative: symmetric limits if it is real, magnitude from 0 if it is complex."""
-    if np.iscomplexobj(image):
-        limit = float(np.percentile(np.abs(image), 99.8)) or 1.0
-        return Panel(f"{title} (magnitude)", np.abs(image), (0.0, limit), "gray", bar)
-    limit = float(np.percentile(np.abs(image), 99.8)) or 1.0
-    return Panel(title, image, (-limit, limit), "RdBu_r", bar)
-
-
-def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.8) -> "Figure":
-    """Images in a grid, row after row, each in its aspect ratio.
+def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.4) -> "Figure":
+    """Images with colour bars in a grid, row after row, each in its aspect ratio.
 
     Parameters
     ----------
@@ -113,21 +97,26 @@ def image_grid(panels: Sequence[Panel], n_columns: int, inches: float = 3.8) -> 
     n_rows = math.ceil(len(panels) / n_columns)
     n_y, n_x = panels[0].image.shape
     height = min(max((inches - 0.4) * n_y / n_x, inches / 2.5), 2 * inches)
-    figure = Figure(
-        figsize=(inches * n_columns, (height + 0.45) * n_rows), dpi=DPI, layout="constrained", facecolor="white"
-    )
-    axes = [axis for row in axes_grid(figure, n_rows, n_columns) for axis in row]
-    for axis in axes:
+    size = (inches * n_columns, (height + 0.45) * n_rows)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    for number, panel in enumerate(panels, start=1):
+        axis = figure.add_subplot(n_rows, n_columns, number)
         axis.set_axis_off()
-    for axis, panel in zip(axes, panels, strict=False):
-        image = show(axis, panel)
-        if panel.bar:
-            figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, extend="max" if panel.limits[0] == 0 else "both")
+        axis.set_title(panel.title, fontsize=10.5)
+        low, high = panel.limits or limits_of(panel.image)
+        image = axis.imshow(
+            np.abs(panel.image) if np.iscomplexobj(panel.image) else panel.image,
+            cmap=panel.colours or ("RdBu_r" if _is_signed(panel.image) else "gray"),
+            vmin=low,
+            vmax=high,
+            interpolation="nearest" if max(panel.image.shape) < 128 else "antialiased",
+        )
+        figure.colorbar(image, ax=axis, fraction=0.05, pad=0.02, extend="both" if low < 0 else "max")
     return figure
 
 
 def mask_figure(mask: NDArray[np.bool_], title: str) -> "Figure":
-    """A mask, white where acquired, with the axes of k-space."""
+    """A mask (y, x), white where acquired. Whole columns are a readout along y; else both axes are phase encodes."""
     from matplotlib.figure import Figure
 
     n_y, n_x = mask.shape
@@ -136,32 +125,65 @@ def mask_figure(mask: NDArray[np.bool_], title: str) -> "Figure":
     figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
     axis = figure.subplots()
     axis.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
-    axis.set_xlabel("k-space column (x, phase encoding)")
-    axis.set_ylabel("k-space row (y, readout)")
+    whole_columns = bool((mask == mask[:1]).all())
+    axis.set_xlabel("x: phase encode" if whole_columns else "x: first phase encode")
+    axis.set_ylabel("y: readout" if whole_columns else "y: second phase encode")
     axis.set_title(title, fontsize=10)
     return figure
 
 
+def curves_figure(
+    curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, *, logarithmic: bool = False
+) -> "Figure":
+    """Curves in one plot.
+
+    Parameters
+    ----------
+    curves
+        Name -> points; what is not finite is left out, and with a logarithmic axis what is not positive.
+    x, y
+        What the axes are, with units.
+    logarithmic
+        The axis of y.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.2), dpi=DPI, layout="constrained", facecolor="white")
+    axis = figure.subplots()
+    for name, points in curves.items():
+        kept = [p for p in points if math.isfinite(p[1]) and (p[1] > 0 or not logarithmic)]
+        axis.plot(
+            [p[0] for p in kept],
+            [p[1] for p in kept],
+            marker="." if len(kept) < 60 else "",
+            linewidth=1.3,
+            label=plain(name),
+        )
+    if logarithmic:
+        axis.set_yscale("log")
+    else:
+        axis.ticklabel_format(useOffset=False)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    if len(curves) > 1:
+        axis.legend(fontsize=8)
+    axis.grid(visible=True, alpha=0.25)
+    return figure
+
+
 def energy_figure(trace: Sequence[tuple[int, float]]) -> "Figure":
-    """The energy along the iteration.
+    """How far the energy is from the last one, along the iteration.
 
     Parameters
     ----------
     trace
         (iteration, energy); at least two.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 2.8), dpi=DPI, layout="constrained", facecolor="white")
-    axis = figure.subplots()
-    iterations, energies = zip(*trace, strict=True)
-    axis.plot(iterations, energies, marker="o", markersize=3, linewidth=1.2, color="#0550ae")
-    axis.set_xlabel("iteration")
-    axis.set_ylabel("energy E(x, a)")
-    if min(energies) > 0:
-        axis.set_yscale("log")
-    axis.grid(visible=True, which="both", alpha=0.25)
-    return figure
+    last = trace[-1][1]
+    points = [(float(k), abs(energy - last) / (abs(last) or 1.0)) for k, energy in trace[:-1]]
+    return curves_figure(
+        {"energy": points}, "iteration", "energy E(x, a): distance from\nthe last one, relative", logarithmic=True
+    )
 
 
 def tuning_figure(beta: Sequence[float], lam: Sequence[float], score: Sequence[float], best: int) -> "Figure":
@@ -280,24 +302,13 @@ def to_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def axes_grid(figure: "Figure", n_rows: int, n_columns: int) -> "list[list[Axes]]":
-    """Axes in rows of columns."""
-    return [
-        [figure.add_subplot(n_rows, n_columns, row * n_columns + column + 1) for column in range(n_columns)]
-        for row in range(n_rows)
-    ]
+def to_svg(figure: "Figure") -> str:
+    """The figure as an SVG element, sharp at any size, whose black takes the colour of the text around it."""
+    from matplotlib import rc_context
 
-
-def show(axis: "Axes", panel: Panel) -> "AxesImage":
-    """Draw a panel, without ticks."""
-    axis.set_axis_off()
-    axis.set_title(panel.title, fontsize=10.5)
-    n_y, n_x = panel.image.shape
-    return axis.imshow(
-        panel.image,
-        cmap=panel.colours,
-        vmin=panel.limits[0],
-        vmax=panel.limits[1],
-        interpolation="nearest" if max(n_y, n_x) < 128 else "antialiased",
-        aspect="equal",
-    )
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mrisps"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    inside = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text[text.index("<svg") :])  # a page knows them
+    return inside.replace("#000000", "currentColor")

@@ -10,10 +10,10 @@ from typing import Annotated
 import numpy as np
 
 from mrisps.errors import FileError, SettingsError
-from mrisps.reports.facts import Facts, number, status_words, verdict_of
+from mrisps.reports.facts import FINE, Facts, inner, measured, number, status_words, verdict_of
 from mrisps.settings import NonNegative, Number, Range, from_plain, settings
 
-__all__ = ["KINDS", "Flag", "RunFile", "Thresholds", "flags_of", "inner", "measured"]
+__all__ = ["KINDS", "Flag", "RunFile", "Thresholds", "flags_of"]
 
 _MAX_TOML_BYTES = 1 << 20
 
@@ -181,7 +181,7 @@ def _slice_flags(
     level, reasons = verdict_of(certificate)
     if level in ("check", "unusable"):
         yield "unusable" if level == "unusable" else "to be checked", "; ".join(reasons), "good"
-    if certificate.get("status") != "converged":
+    if certificate.get("status") not in FINE:
         yield "not converged", status_words(certificate), "converged"
     image = inner(certificate, "image")
     misfit, cost, edge = (
@@ -206,17 +206,3 @@ def _slice_flags(
         yield "empty slice", number(over_noise, 3), f"over noise at least {limits.peak_over_noise:g}"
     elif peak is not None and peak < limits.peak_share * brightest:
         yield "empty slice", number(peak / brightest, 3), f"of the brightest slice at least {limits.peak_share:g}"
-
-
-def inner(facts: Facts, key: str) -> Facts:
-    """An object inside facts; empty where there is none."""
-    value = facts.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def measured(facts: Facts, key: str) -> float | None:
-    """A finite number in facts, or None."""
-    value = facts.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

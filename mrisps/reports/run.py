@@ -1,25 +1,32 @@
 """The report of a batch: whether all is well, and what to look at if not."""
 
-import math
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import PurePosixPath
+from urllib.parse import quote
 
 import numpy as np
 
 from mrisps.io.result_file import ResultFile
-from mrisps.reports import figures
-from mrisps.reports.facts import LEVELS, Facts, flat_rows, number, plural, span, verdict_of
-from mrisps.reports.figures import Panel
-from mrisps.reports.flags import KINDS, Flag, RunFile, Thresholds, flags_of, inner, measured
-from mrisps.reports.html import FOOTER, Picture, Report, Section, Table
+from mrisps.reports.facts import FINE, LEVELS, Facts, flat_rows, inner, measured, number, plural, verdict_of
+from mrisps.reports.figures import limits_of
+from mrisps.reports.flags import KINDS, Flag, RunFile, Thresholds, flags_of
+from mrisps.reports.html import Cell, Report, Section, Table
 
 __all__ = ["run_report"]
 
-_MAX_ROWS = 500
-_N_MONTAGE = 24
-_N_CASES = 3
+_THUMBNAIL = 160
+"""Pixels along the longer side."""
 _ALARMS = {"unusable": "UNUSABLE", "to be checked": "to be checked", "not converged": "NOT CONVERGED"}
+_COLUMNS = {
+    "misfit over noise": ("", "misfit_ratio"),
+    "cost": ("image", "cost_mean"),
+    "edge energy": ("image", "edge_energy"),
+    "peak over noise": ("image", "peak_over_noise"),
+}
+"""Column -> where it stands in a certificate; of the slices of a file the median."""
 
 
 def run_report(
@@ -48,113 +55,120 @@ def run_report(
     counts = Counter(flag.kind for flag in flags)
     n_flagged = len({(flag.file, flag.position) for flag in flags})
     words = [
-        f"Reconstructed: {plural(len(files), 'file')} with {plural(n_slices, 'slice')}"
-        + (f", {len(failures)} failed" if failures else ", none failed"),
+        f"{plural(len(files), 'file')} with {plural(n_slices, 'slice')}",
+        f"{len(failures)} failed" if failures else "none failed",
         *(f"{name}: {plural(counts[kind], 'slice')}" for kind, name in _ALARMS.items() if counts[kind]),
         *([] if counts["not converged"] else ["all slices converged"]),
         plural(n_flagged, "slice is flagged", "slices are flagged") if n_flagged else "no slice is flagged",
     ]
-    shown = [file for file in files if file.output.is_file() and file.certificates]
+    limits = tuple(
+        (name, value) for name, value in flat_rows({f.name: getattr(thresholds, f.name) for f in fields(thresholds)})
+    )
+    kinds = Table(("flag", "slices"), tuple((kind, str(counts[kind])) for kind in KINDS), numeric_from=1)
     return Report(
         title=f"Batch with the recipe {recipe_name}",
         summary="; ".join(words) + ".",
-        outcome="bad" if flags or failures or not files else "good",
+        level="unusable" if failures or counts["unusable"] or not files else "check" if flags else "good",
         sections=(
-            *_failure_section(failures),
-            _flag_section(files, flags, thresholds),
-            *_image_sections(files, shown, flags),
+            Section("", tables=(_files_table(files, failures, flags),)),
+            Section("Flags", tables=(kinds, Table(("threshold", "value"), limits)), folded=True),
             _numbers_section(files),
-            _files_section(files, flags),
             *_provenance_sections(files),
         ),
-        footer=FOOTER,
     )
 
 
-def _failure_section(failures: Sequence[tuple[str, str]]) -> tuple[Section, ...]:
-    if not failures:
-        return ()
-    table = Table(("file", "why"), tuple(failures[:_MAX_ROWS]), caption=_more(len(failures)))
-    return (Section("Failed", tables=(table,)),)
-
-
-def _flag_section(files: Sequence[RunFile], flags: Sequence[Flag], thresholds: Thresholds) -> Section:
-    counts = Counter(flag.kind for flag in flags)
-    limits = flat_rows({field.name: getattr(thresholds, field.name) for field in fields(thresholds)})
-    rows = tuple(
-        (flag.kind, files[flag.file].name, str(files[flag.file].slice_number(flag.position)), flag.value, flag.limit)
-        for flag in flags[:_MAX_ROWS]
-    )
-    return Section(
-        "Flags",
-        tables=(
-            Table(("flag", "slices"), tuple((kind, str(counts[kind])) for kind in KINDS), numeric_from=1),
-            *([Table(("flag", "file", "slice", "value", "expected"), rows, caption=_more(len(flags)))] if rows else []),
-            Table(("threshold", "value"), tuple((row[0], row[1]) for row in limits)),
-        ),
-    )
-
-
-def _image_sections(files: Sequence[RunFile], shown: Sequence[RunFile], flags: Sequence[Flag]) -> tuple[Section, ...]:
-    if not shown:
-        return ()
-    step = max(1, math.ceil(len(shown) / _N_MONTAGE))
-    chosen = list(shown[::step])
-    panels = [_panel(file, len(file.certificates) // 2, f"{index + 1}") for index, file in enumerate(chosen)]
-    montage = Picture(
-        figures.to_png(figures.image_grid(panels, 6, 1.9)),
-        "one slice of each file",
-        "The middle slice"
-        + (f" of one file in {step}" if step > 1 else " of each file")
-        + ", each with its own grey scale: "
-        + "; ".join(f"{index + 1} {file.name}" for index, file in enumerate(chosen)),
-    )
-    ranked = _ranked(files, flags)
-    middle = max(0, len(ranked) // 2 - _N_CASES // 2)
-    sections = [Section("Montage", pictures=(montage,))]
-    for title, cases, text in (
-        (
-            "Worst cases",
-            ranked[:_N_CASES],
-            "Slices with most flags, then those whose cost is furthest from the median.",
-        ),
-        ("Median cases", ranked[middle : middle + _N_CASES], "Slices in the middle of the same order."),
-    ):
-        pairs: list[Panel] = []
-        names = []
-        for index, (file, position) in enumerate(cases):
-            pairs += [
-                _panel(file, position, f"{index + 1}: image"),
-                _panel(file, position, f"{index + 1}: cost map", "cost_map"),
-            ]
-            names.append(f"{index + 1} {file.name}, slice {file.slice_number(position)}")
-        drawn = figures.to_png(figures.image_grid(pairs, 2 * _N_CASES, 2.2))
-        caption = (
-            "; ".join(names)
-            + ". Cost map: where the prior is surprised, dimensionless, each with its own colour scale."
-        )
-        sections.append(Section(title, text=(text,), pictures=(Picture(drawn, title.lower(), caption),)))
-    return tuple(sections)
-
-
-def _ranked(files: Sequence[RunFile], flags: Sequence[Flag]) -> list[tuple[RunFile, int]]:
-    """All slices, the most suspicious first."""
-    counts = Counter((flag.file, flag.position) for flag in flags)
-    entries = []
+def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], flags: Sequence[Flag]) -> Table:
+    """A row for each file, the most suspicious first."""
+    of_file: dict[int, list[Flag]] = {}
+    for flag in flags:
+        of_file.setdefault(flag.file, []).append(flag)
+    rows: list[tuple[str, int, list[str | Cell]]] = []
+    empty: list[str | Cell] = ["–"] * (len(_COLUMNS) + 4)
+    for name, why in failures:
+        rows.append(("failed", 0, ["", name, Cell("failed", level="unusable"), why, *empty]))
     for index, file in enumerate(files):
-        if file.output.is_file():
-            for position, certificate in enumerate(file.certificates):
-                cost = measured(inner(certificate, "image"), "cost_mean") or 0.0
-                entries.append((counts[index, position], math.log(max(cost, 1e-30)), file, position))
-    middle = float(np.median([entry[1] for entry in entries])) if entries else 0.0
-    entries.sort(key=lambda entry: (-entry[0], -abs(entry[1] - middle)))
-    return [(entry[2], entry[3]) for entry in entries]
+        certificates = file.certificates
+        levels = [verdict_of(certificate)[0] for certificate in certificates]
+        level = max(levels, key=lambda each: LEVELS.index(each) if each in LEVELS else 0, default="")
+        found = of_file.get(index, [])
+        if found and level in ("", "good"):
+            level = "check"
+        where: dict[str, list[str]] = {}  # reason -> numbers of slices
+        for flag in found:
+            words = (
+                flag.value
+                if flag.kind in ("unusable", "to be checked")
+                else f"{flag.kind}: {flag.value}, expected {flag.limit}"
+            )
+            where.setdefault(words, []).append(str(file.slice_number(flag.position)))
+        of = "" if len(certificates) == 1 else " (slice {})"
+        reasons = [
+            words + of.format(", ".join(numbers[:5]) + (" …" if len(numbers) > 5 else ""))
+            for words, numbers in where.items()
+        ]
+        n_converged = sum(certificate.get("status") in FINE for certificate in certificates)
+        medians = [
+            _median([inner(c, part) if part else c for c in certificates], key) for part, key in _COLUMNS.values()
+        ]
+        acceleration = _median([inner(c, "mask") for c in certificates], "realised_acceleration")
+        cells: list[str | Cell] = [
+            _thumbnail(file),
+            _link(file, found),
+            Cell(level or "no verdict", level=level),
+            "; ".join(reasons),
+            *medians,
+            Cell(f"{file.seconds:.1f}", value=file.seconds),
+            str(len(certificates)),
+            f"{n_converged}/{len(certificates)}",
+            acceleration,
+        ]
+        rows.append((level or "no verdict", len(found), cells))
+    order = ["failed", "unusable", "check"]
+    rows.sort(key=lambda row: (order.index(row[0]) if row[0] in order else len(order), -row[1]))
+    columns = ("", "file", "verdict", "reasons", *_COLUMNS, "seconds", "slices", "converged", "R")
+    return Table(
+        columns,
+        [row[2] for row in rows],
+        caption="Numbers are medians over the slices of a file; seconds are those of the worker. R: realised acceleration.",
+        numeric_from=4,
+        prose=(3,),
+        interactive=True,
+        charts=tuple(range(4, 5 + len(_COLUMNS))),
+        levels=[row[0] for row in rows],
+    )
 
 
-def _panel(file: RunFile, position: int, title: str, name: str = "reconstruction") -> Panel:
+def _thumbnail(file: RunFile) -> str | Cell:
+    """The middle slice, small; nothing where there is no output."""
+    from PIL import Image
+
+    if not file.output.is_file():
+        return ""
     with ResultFile(file.output) as reader:
-        image = np.asarray(reader.read(name, position), dtype=np.float32)
-    return Panel(title, image, (0.0, figures.grey_limit(image)), "viridis" if name == "cost_map" else "gray")
+        image = np.nan_to_num(np.abs(reader.read(index=reader.n_slices // 2, finite=False)), posinf=0.0)
+    shades = (255 * (image / limits_of(image)[1]).clip(0, 1)).astype(np.uint8)
+    picture = Image.fromarray(shades)
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "webp", quality=70)
+    return Cell("middle slice", webp=buffer.getvalue())
+
+
+def _link(file: RunFile, flags: Sequence[Flag]) -> str | Cell:
+    """The name, leading to the page beside the output, where there is one: at the first slice that is flagged."""
+    if not file.output.with_suffix(".html").is_file():
+        return file.name
+    place = f"#slice={file.slice_number(flags[0].position)}" if flags else ""
+    return Cell(file.name, href="./" + quote(str(PurePosixPath(file.name).with_suffix(".html"))) + place)
+
+
+def _median(parts: Sequence[Facts], key: str) -> str | Cell:
+    values = [value for part in parts if (value := measured(part, key)) is not None]
+    if not values:
+        return "–"
+    middle = float(np.median(values))
+    return Cell(number(middle, 3), value=middle)
 
 
 def _numbers_section(files: Sequence[RunFile]) -> Section:
@@ -188,42 +202,9 @@ def _numbers_section(files: Sequence[RunFile]) -> Section:
         f"The largest worker had {memory / (1 << 20):.0f} MiB of memory."
     )
     columns = ("of all slices", "smallest", "5 %", "median", "95 %", "largest", "slices")
-    return Section("Certificates and timing", text=(text,), tables=(Table(columns, tuple(rows), numeric_from=1),))
-
-
-def _files_section(files: Sequence[RunFile], flags: Sequence[Flag]) -> Section:
-    counts = Counter(flag.file for flag in flags)
-    order = sorted(range(len(files)), key=lambda index: -counts[index])  # stable: by name where equal
-    rows = []
-    for index in order[:_MAX_ROWS]:
-        file = files[index]
-        certificates = file.certificates
-        n_converged = sum(certificate.get("status") == "converged" for certificate in certificates)
-        levels = [verdict_of(certificate)[0] for certificate in certificates]
-        mask = inner(certificates[0], "mask") if certificates else {}
-        scales = [scale for certificate in certificates if (scale := measured(certificate, "scale")) is not None]
-        rows.append(
-            (
-                file.name,
-                max(levels, key=lambda level: LEVELS.index(level) if level in LEVELS else 0, default="") or "–",
-                str(counts[index]),
-                f"{n_converged}/{len(certificates)}",
-                f"{file.seconds:.1f}",
-                _median(certificates, "misfit_ratio"),
-                span(scales),
-                str(mask.get("kind", "–")),
-                number(mask.get("nominal_acceleration"), 3),
-                number(mask.get("realised_acceleration"), 3),
-                number(mask.get("acs_lines")),
-                str(mask.get("sha256", "–"))[:12],
-                str(inner(file.provenance, "input").get("sha256", "–"))[:12],
-            )
-        )
-    columns = (
-        *("file", "verdict", "flags", "converged", "seconds", "misfit over noise", "scale", "mask"),
-        *("R nominal", "R realised", "centre lines", "mask SHA-256", "input SHA-256"),
+    return Section(
+        "Numbers and timing", text=(text,), tables=(Table(columns, tuple(rows), numeric_from=1),), folded=True
     )
-    return Section("Files", tables=(Table(columns, tuple(rows), caption=_more(len(files))),))
 
 
 def _provenance_sections(files: Sequence[RunFile]) -> tuple[Section, ...]:
@@ -250,15 +231,8 @@ def _provenance_sections(files: Sequence[RunFile]) -> tuple[Section, ...]:
     text = (f"NOT THE SAME IN ALL FILES: {', '.join(mixed)}.",) if mixed else ("The same in all files.",)
     recipe = tuple((row[0], row[1]) for row in flat_rows(dict(inner(files[-1].provenance, "recipe"))))
     return (
-        Section("Versions, machine, weights", text=text, tables=(Table(("", ""), table),)),
-        Section(f"Recipe of {files[-1].name}", tables=(Table(("", ""), recipe),), folded=True),
+        Section(
+            "Versions, machine, weights", text=text, tables=(Table(("", ""), table, prose=(1,)),), folded=not mixed
+        ),
+        Section(f"Recipe of {files[-1].name}", tables=(Table(("", ""), recipe, prose=(1,)),), folded=True),
     )
-
-
-def _median(certificates: Sequence[Facts], key: str) -> str:
-    values = [value for certificate in certificates if (value := measured(certificate, key)) is not None]
-    return number(float(np.median(values)), 3) if values else "–"
-
-
-def _more(n: int) -> str:
-    return f"The first {_MAX_ROWS} of {n}." if n > _MAX_ROWS else ""

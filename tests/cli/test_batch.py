@@ -51,7 +51,9 @@ def test_batch(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Path) 
     assert lines[1].startswith("[2/2] v01.h5: CHECK: 1 slice converged, ")
     assert "2 files reconstructed, 0 were up to date; 0 failed" in cli.stderr
     page = (out / "report.html").read_text()
-    assert "Reconstructed: 2 files with 2 slices, none failed; to be checked: 2 slices; all slices converged" in page
+    assert "2 files with 2 slices; none failed; to be checked: 2 slices; all slices converged" in page
+    assert page.count('<a href="./v0') == 2  # to the pages of the files
+    assert (out / "v00.html").is_file()
     assert cli(*arguments, "--resume") == 0
     assert cli.stdout == ""
     assert "0 files reconstructed, 2 were up to date; 0 failed" in cli.stderr

@@ -17,6 +17,7 @@ COMMANDS = [
     ("recon",),
     ("batch",),
     ("verify",),
+    ("view",),
     ("denoise",),
     ("superres",),
     ("compare",),

@@ -51,9 +51,10 @@ def test_files(found: EvaluationResult, monkeypatch: pytest.MonkeyPatch) -> None
     files = report(found).files()
     assert list(files) == ["volumes.csv", "slices.csv", "summary.json", "boxplot_1.png", "index.html"]
     page = files["index.html"].decode()
-    assert "<script" not in page
-    assert page.count("data:image/png;base64,") == 2
-    assert 'class="summary good"' in page
+    assert "<script>alert" not in page
+    assert page.count("<svg") == 1
+    assert page.count('type="text/plain"') == 2  # the planes of a bad case: reference, reconstruction
+    assert 'data-level="good"' in page
     assert "The first 4 of 5 rows." in page
     assert page.count("From so few patients the intervals are too narrow.") == 1
     assert "1 score is of slices on which another method failed" in page
@@ -76,7 +77,7 @@ def test_the_table(found: EvaluationResult) -> None:
 def test_bad_news_is_said_first(found: EvaluationResult) -> None:
     def page(changed: EvaluationResult) -> str:
         text = report(changed).files()["index.html"].decode()
-        assert 'class="summary bad"' in text
+        assert 'class="summary" data-level="check"' in text
         return text
 
     assert "FAILED: 1, listed below." in page(dataclasses.replace(found, failures=("a.h5: is broken",)))

@@ -29,6 +29,7 @@ def test_number(value: object, text: str) -> None:
     ("status", "words"),
     [
         ("converged", "converged"),
+        ("settled", "settled: the image no longer changes"),
         ("max_iter", "NOT CONVERGED: the cap on iterations came first"),
         ("diverging", "UNUSABLE: the image grew beyond all bounds"),
         ("nonfinite", "UNUSABLE: NaN or infinity appeared"),
@@ -51,11 +52,10 @@ def test_misfit(ratio: object, words: str) -> None:
 
 
 def test_certificate_rows_are_complete() -> None:
-    certificate = {"status": "converged", "n_iterations": 7, "residual_a": 1e-4, "tolerance": 1e-3, "scale": 2.0}
+    certificate = {"status": "converged", "n_iterations": 7, "residual_a": 1e-4, "tolerance": 1e-3}
     rows = {row[0]: row[1] for row in certificate_rows(certificate)}
     assert rows["iterations"] == "7"
     assert rows["stationarity in a"] == "0.0001 (tolerance 0.001)"
-    assert rows["scale"] == "2"
     assert all(len(row) == 3 for row in certificate_rows({}))
     assert all(len(row) == 2 for row in mask_rows({}))
 

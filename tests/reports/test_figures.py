@@ -1,6 +1,6 @@
 """Figures: what is drawn, on which scale, and that no global state is left behind."""
 
-import io
+import math
 import subprocess
 import sys
 
@@ -8,79 +8,28 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 from numpy.typing import NDArray
-from PIL import Image
 
-from mrisps.reports import demo, figures
-from mrisps.reports.demo import TimedMethod
+from mrisps.reports import figures
 from mrisps.reports.figures import Panel
 
 Array = NDArray[np.float32]
 
 
-@pytest.fixture
-def reference(rng: np.random.Generator) -> Array:
-    return rng.uniform(size=(24, 20)).astype(np.float32)
-
-
-def methods(reference: Array, rng: np.random.Generator) -> list[TimedMethod]:
-    return [
-        TimedMethod(
-            name, (reference + noise * rng.normal(size=reference.shape)).astype(np.float32), psnr, 0.9, 0.1, 1.0
-        )
-        for name, noise, psnr in (("zero-filled", 0.3, 20.0), ("total variation", 0.2, 25.0), ("ours", 0.1, 24.0))
-    ]
-
-
-def demo_figure(reference: Array, rng: np.random.Generator) -> "figures.Figure":
-    mask = rng.uniform(size=reference.shape) < 0.25
-    return demo.demo_figure(reference, methods(reference, rng), mask, reference, 0.1 * reference, 0.01 * reference)
-
-
-def test_error_maps_have_one_scale(reference: Array, rng: np.random.Generator) -> None:
-    figure = demo_figure(reference, rng)
-    errors = [axis.images[0] for axis in figure.axes if axis.get_title() == "absolute error"]
-    assert len(errors) == 3
-    assert len({image.get_clim() for image in errors}) == 1
-    assert len({image.get_cmap().name for image in errors}) == 1
-    images = [axis.images[0] for axis in figure.axes if "PSNR" in axis.get_title()]
-    assert {image.get_clim() for image in images} == {(0, figures.grey_limit(reference))}
-    np.testing.assert_allclose(
-        np.asarray(errors[0].get_array()), np.abs(np.asarray(images[0].get_array()) - reference), rtol=1e-5
-    )
-
-
-def test_demo_figure_says_how_good_it_is(reference: Array, rng: np.random.Generator) -> None:
-    figure = demo_figure(reference, rng)
-    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "24.0 dB" in texts
-    assert "4.0 dB better than" in texts
-    assert "1.0 dB worse than" in texts  # never claimed to be better where it is not
-    assert any("ours\nPSNR 24.00 dB, SSIM 0.900" in axis.get_title() for axis in figure.axes)
-    png = figures.to_png(figure)
-    with Image.open(io.BytesIO(png)) as picture:
-        assert picture.format == "PNG"
-
-
-def test_demo_figure_takes_three(reference: Array, rng: np.random.Generator) -> None:
-    two = methods(reference, rng)[:2]
-    with pytest.raises(ValueError, match="methods: expected 3, got 2"):
-        demo.demo_figure(reference, two, reference > 0.5, reference, reference, reference)
-
-
 def test_signed_parts_have_symmetric_limits(rng: np.random.Generator) -> None:
     part = rng.normal(size=(9, 9)) + 1
-    panel = figures.magnitude_or_signed("sparse part", part)
-    assert panel.limits[0] == -panel.limits[1]
-    panel = figures.magnitude_or_signed("sparse part", part * 1j)
-    assert panel.title == "sparse part (magnitude)"
-    assert panel.limits[0] == 0
-    assert (panel.image >= 0).all()
+    low, high = figures.limits_of(part)
+    assert low == -high < 0
+    assert figures.limits_of(part * 1j)[0] == 0
+    (axis, _) = figures.image_grid([Panel("complex", part * 1j)], 1).axes
+    assert np.asarray(axis.images[0].get_array()).min() >= 0
+    (axis, _) = figures.image_grid([Panel("signed", part)], 1).axes
+    assert axis.images[0].get_cmap().name == "RdBu_r"
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 10), (10, 64), (1, 1)])
 def test_any_shape(shape: tuple[int, int]) -> None:
     zeros = np.zeros(shape, np.float32)
-    panels = [Panel("a", zeros, (0, figures.grey_limit(zeros)), bar=True), Panel("b", zeros, (-1, 1), "RdBu_r", True)]
+    panels = [Panel("a", zeros), Panel("b", zeros, (-1, 1), "RdBu_r")]
     assert figures.to_png(figures.image_grid(panels, 3))[:4] == b"\x89PNG"
     assert figures.to_png(figures.mask_figure(zeros > 0, "nothing"))[:4] == b"\x89PNG"
 
@@ -90,9 +39,41 @@ def test_no_panels() -> None:
         figures.image_grid([], 3)
 
 
-@pytest.mark.parametrize("trace", [[(1, 2.0), (5, 1.0)], [(1, 0.5), (2, -0.5)], [(1, 1.0), (2, 0.0)]])
+@pytest.mark.parametrize("trace", [[(1, 2.0), (5, 1.0)], [(1, 0.5), (2, -0.5)], [(1, 1.0), (2, 1.0), (3, 0.0)]])
 def test_energy(trace: list[tuple[int, float]]) -> None:
-    assert figures.to_png(figures.energy_figure(trace))[:4] == b"\x89PNG"
+    assert figures.to_svg(figures.energy_figure(trace)).startswith("<svg")
+
+
+def test_the_energy_is_drawn_as_a_distance() -> None:
+    """Energies that differ in the fifth digit are told apart."""
+    (axis,) = figures.energy_figure([(1, 1.6976), (5, 1.69752), (9, 1.6975)]).axes
+    (line,) = axis.lines
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), np.array([1e-4, 2e-5]) / 1.6975, rtol=1e-6)
+    assert (axis.get_xlabel(), axis.get_yscale()) == ("iteration", "log")
+    assert "energy" in axis.get_ylabel()
+
+
+def test_axes_of_a_mask_are_named_by_what_they_are() -> None:
+    columns = np.zeros((6, 8), np.bool_)
+    columns[:, ::2] = True
+    points = columns.copy()
+    points[3] = False
+    for mask, names in (
+        (columns, ("x: phase encode", "y: readout")),
+        (points, ("x: first phase encode", "y: second phase encode")),
+    ):
+        (axis,) = figures.mask_figure(mask, "").axes
+        assert (axis.get_xlabel(), axis.get_ylabel()) == names
+
+
+def test_an_svg_takes_the_colour_of_its_page() -> None:
+    curves = {"a <b>": [(0.0, 1.0), (1.0, math.nan), (2.0, 3.0)], "b": [(0.0, 2.0)]}
+    svg = figures.to_svg(figures.curves_figure(curves, "step", "loss"))
+    assert svg == figures.to_svg(figures.curves_figure(curves, "step", "loss"))
+    assert "currentColor" in svg
+    assert "#000000" not in svg
+    assert "<b>" not in svg
+    assert ">step<" in svg
 
 
 def test_no_global_state() -> None:
