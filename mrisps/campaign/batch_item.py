@@ -49,6 +49,8 @@ class Job:
         Write an output although the verdict on a slice is ``"unusable"``.
     threads
         Of the processor, for one worker.
+    pages
+        Write a page to look at beside every output, see :func:`mrisps.reports.results.write_pages`.
     """
 
     recipe: Recipe
@@ -63,9 +65,19 @@ class Job:
     device: str = "cpu"
     keep: bool = False
     threads: int = 1
+    pages: bool = False
 
     @classmethod
-    def of(cls, run: Run, folder: Path, *, mask: Path | None = None, keep: bool = False, threads: int = 1) -> "Job":
+    def of(
+        cls,
+        run: Run,
+        folder: Path,
+        *,
+        mask: Path | None = None,
+        keep: bool = False,
+        threads: int = 1,
+        pages: bool = False,
+    ) -> "Job":
         """The job of a run: makes the output folder, and keeps the weights in it for workers and for `mrisps verify`.
 
         Raises
@@ -95,6 +107,7 @@ class Job:
             device=run.device,
             keep=keep,
             threads=threads,
+            pages=pages,
         )
 
     def run(self, shape: tuple[int, int] | None = None) -> Run:

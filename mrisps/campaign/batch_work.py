@@ -24,6 +24,7 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_kspace
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.verdict import gravest, verdict_of
+from mrisps.reports.results import write_pages
 
 __all__ = ["Tell", "log_file", "peak_memory", "reconstruct_item"]
 
@@ -83,6 +84,9 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
         output.unlink(missing_ok=True)
         raise FileError(source, "changed while it was being read: is it still being written?")
     record = write_record_file(output, source)
+    page = output.with_suffix(".html")
+    if job.pages and not (reused and page.is_file()):
+        write_pages(output, page)
     iterations = [number for c in record.certificates if isinstance(number := c.get("n_iterations"), int)]
     few, many = min(iterations, default=0), max(iterations, default=0)
     return replace(

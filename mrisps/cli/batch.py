@@ -69,13 +69,15 @@ def batch(
         Path | None,
         option("--thresholds FILE", "TOML with the thresholds of the report's flags; see docs/many-files.md."),
     ] = None,
-    report: Annotated[bool, option("--report/--no-report", "Write DIR/report.html at the end.")] = True,
+    report: Annotated[
+        bool, option("--report/--no-report", "Write a page beside each output, and DIR/report.html at the end.")
+    ] = True,
 ) -> None:
     """Reconstruct many files, resumably, in parallel.
 
-    Each file is what `mrisps recon` makes of it. Written to DIR: NAME.h5 and NAME.json (what it was made from), report.html, and
-    DIR/_batch with the ledger, a log for each file, and the weights. One command at a time may work on DIR. Killed at any moment,
-    the same command goes on; a file that failed does not stop the others and is tried again then.
+    Each file is what `mrisps recon` makes of it. Written to DIR: NAME.h5, NAME.json (what it was made from) and NAME.html (to look
+    at), report.html, and DIR/_batch with the ledger, a log for each file, and the weights. One command at a time may work on DIR.
+    Killed at any moment, the same command goes on; a file that failed does not stop the others and is tried again then.
 
     Ctrl-C: the files in work are finished, no others are begun; again: they are given up.
 
@@ -97,7 +99,7 @@ def batch(
     run = kspace.run(options)
     with usage_errors("workers"):
         devices, n_threads = devices_of(run.device, workers, options.threads, on_cluster=scheduler is not None)
-    job = Job.of(run, output, keep=writing.keep, threads=n_threads)
+    job = Job.of(run, output, keep=writing.keep, threads=n_threads, pages=report)
     stop = Stop()
     try:
         with open_ledger(job.folder) as ledger:

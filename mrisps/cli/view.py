@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, make_folder, result
-from mrisps.cli.files import output_files
+from mrisps.cli.common import FAILURE, UsageError, fail, named, result
+from mrisps.cli.files import make_folder, output_files
 from mrisps.cli.options import Overwrite, option
+from mrisps.errors import MrispsError
 
 __all__ = ["view"]
 
@@ -20,9 +21,7 @@ def view(
             metavar="RESULT", help="Result files (.h5), or folders of them; or the logs of trainings (.csv)."
         ),
     ],
-    output: Annotated[
-        Path | None, option("--output DIR", "Folder for the pages. Default: beside each result.")
-    ] = None,
+    output: Annotated[Path | None, option("--output DIR", "Folder for the pages. Default: beside each result.")] = None,
     reference: Annotated[
         Path | None,
         option(
@@ -37,7 +36,9 @@ def view(
     show: Annotated[bool, option("--open", "Open the page in the browser.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Look at results in a browser: native pixels, window, zoom, slices, swipe, regions.
+    """Look at results in a browser.
+
+    Native pixels, window and level, zoom, slices, two images swiped or blinking, values, regions.
 
     Every RESULT becomes NAME.html, one file that needs no network and no program but a browser. A volume too large for one page
     goes on in NAME_2.html and so on. Logs of trainings become one page with their curves and atoms.
@@ -66,15 +67,22 @@ def view(
     output_files(files, [[page] for page in pages] + [[]] * (len(files) - len(pages)), overwrite)
     if output is not None:
         make_folder(output)
-    if logs:
-        write_training(logs, pages[0])
-    elif compare:
-        write_comparison(files, pages[0], reference=reference)
-    else:
-        for path, page in zip(files, pages, strict=True):
-            beside = reference / path.name if reference is not None and reference.is_dir() else reference
-            write_pages(path, page, reference=beside)
-    for page in pages:
+    written: list[Path] = []
+    for path, page in zip(files, pages, strict=False):  # one page for all files, or one for each
+        try:
+            if logs:
+                write_training(logs, page)
+            elif compare:
+                write_comparison(files, page, reference=reference)
+            else:
+                beside = reference / path.name if reference is not None and reference.is_dir() else reference
+                write_pages(path, page, reference=beside)
+        except (MrispsError, ValueError) as error:
+            fail(named(path, error))
+            continue
         result(str(page))
-    if show:
-        webbrowser.open(pages[0].resolve().as_uri())
+        written.append(page)
+    if show and written:
+        webbrowser.open(written[0].resolve().as_uri())
+    if len(written) < len(pages):
+        raise typer.Exit(FAILURE)

@@ -310,5 +310,6 @@ def to_svg(figure: "Figure") -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mrisps"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    inside = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text[text.index("<svg") :])  # a page knows them
+    names = r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>'  # which a page does not need
+    inside = re.sub(names, "", text[text.index("<svg") :], flags=re.DOTALL)
     return inside.replace("#000000", "currentColor")

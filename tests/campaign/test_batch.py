@@ -363,7 +363,7 @@ def test_full_file_system(inputs: Path, tmp_path: Path) -> None:
     """A real one, where one may be mounted: two volumes fit."""
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=148k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=184k", "tmpfs", str(place)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):

@@ -43,7 +43,7 @@ def arguments(
 def test_batch(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Path) -> None:
     assert cli(*arguments, "--report") == 0
     out = tmp_path / "out"
-    names = {"v00.h5", "v00.json", "v01.h5", "v01.json", "report.html", "_batch"}
+    names = {"v00.h5", "v00.json", "v01.h5", "v01.json", "v00.html", "v01.html", "report.html", "_batch"}
     assert {path.name for path in out.iterdir()} == names
     lines = cli.stdout.splitlines()
     assert lines[0].startswith("[1/2] v00.h5: CHECK: 1 slice converged, ")

@@ -183,7 +183,7 @@ def test_report(cli: Cli, knee: Path, weights: Path, tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(2)" in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert page.count('src="data:image/png;base64,') == 1  # the mask
-    assert page.count('type="text/plain"') == 2 * 6  # the panes of both slices
+    assert page.count('type="text/plain"') == 2 * 7  # the panes of both slices
     assert "http:" not in page
     assert "slice 1" in page
 

@@ -368,7 +368,8 @@ def test_nothing_wraps_inside_a_name_or_a_number(window: Browser, batch: Path, w
     window.open(batch)
     heights = window.run(
         "return [...document.querySelectorAll('tbody td:not(.prose)')].filter((c) => !c.querySelector('img'))"
-        ".map((c) => { const r = document.createRange(); r.selectNodeContents(c); return new Set([...r.getClientRects()].map((b) => b.top)).size; })"
+        ".map((c) => { const r = document.createRange(); r.selectNodeContents(c);"
+        " return new Set([...r.getClientRects()].map((b) => b.top)).size; })"
     )
     assert isinstance(heights, list)
     assert max(heights) == 1
