@@ -29,6 +29,7 @@ TEXTS = {
     "acquisitionSystemInformation/institutionName": "St Elsewhere",
     "sequenceParameters/TR": "219.639999",
     "sequenceParameters/TE": "1.62",
+    "sequenceParameters/TI": "300",
 }
 OBLIQUE = np.array([[0.8, 0.36, -0.48], [-0.6, 0.48, -0.64], [0.0, 0.8, 0.6]])  # rows: orthonormal
 DIRECTIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # readout, phase encoding

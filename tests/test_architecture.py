@@ -1,4 +1,4 @@
-"""The direction of imports: cli -> reports, campaign -> training, reconstruction -> kspace, io -> mathematics.
+"""The direction of imports: cli -> server, reports, campaign -> training, reconstruction -> kspace, io -> mathematics.
 
 See the table below.
 
@@ -30,7 +30,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training": (*MATHEMATICS, "sampling", "io", "quality", "reconstruction"),
     "campaign": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reports", "reconstruction"),
     "reports": (*MATHEMATICS, "sampling", "io", "quality"),
-    "cli": (*MATHEMATICS, "sampling", "io", "kspace", "quality", "reconstruction", "training", "campaign", "reports"),
+    "server": ("io", "reconstruction"),
+    "cli": (
+        *MATHEMATICS,
+        "sampling",
+        "io",
+        "kspace",
+        "quality",
+        "reconstruction",
+        "training",
+        "campaign",
+        "reports",
+        "server",
+    ),
 }
 LIGHT = {"mrisps", "mrisps.quality.metrics", "mrisps.reconstruction.recipe"}
 HEAVY = {"torch", "sigpy", "matplotlib", "h5py", "scipy", "skimage"}

@@ -19,6 +19,7 @@ from mrisps.cli.options import spread
 from mrisps.cli.paper_files import convert_paper_slices, convert_weights
 from mrisps.cli.recipes import copy_recipe, list_recipes, show_recipe
 from mrisps.cli.recon import recon
+from mrisps.cli.serve import send, serve
 from mrisps.cli.to_dicom import to_dicom
 from mrisps.cli.train import train
 from mrisps.cli.tune import tune
@@ -110,6 +111,15 @@ COMMANDS: dict[Callable[..., None], str] = {
         mrisps to-dicom recon/knee.h5 dicom/
         mrisps to-dicom recon/knee.h5 dicom/ --reference scanner/IM0001.dcm
         mrisps to-dicom images.mrd dicom/ --anonymous --secondary-capture
+    """,
+    serve: """
+        mrisps serve
+        mrisps serve --recipe multicoil --recipe my_brain.py --log mrisps.log
+        mrisps serve --check
+    """,
+    send: """
+        mrisps send scan.h5 --config multicoil --output images.mrd
+        mrisps send scan.h5 --port 9002 --parameter parts=all --parameter pixels=short
     """,
     convert_paper_slices: "mrisps convert-paper-slices val/ val-h5/ --acceleration 8",
     convert_weights: "mrisps convert-weights NCPR.pth NCPR.safetensors",

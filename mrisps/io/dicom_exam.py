@@ -135,6 +135,8 @@ def exam_of(
         raise FileError(path, message, field="DICOM identity")
     exam.setdefault("ScanningSequence", "RM")  # research mode: the raw data do not say it
     exam.setdefault("SequenceVariant", "NONE")
+    if "InversionTime" in exam and "IR" not in exam.ScanningSequence:  # which DICOM allows for this sequence only
+        del exam.InversionTime
     for keyword in _EMPTY:
         if keyword not in exam:
             setattr(exam, keyword, "")

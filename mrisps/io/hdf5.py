@@ -54,10 +54,11 @@ class Hdf5Reader:
         """Close the file. Harmless when done twice."""
         self._file.close()
 
-    def names(self) -> tuple[str, ...]:
-        """Names at the top level of the file."""
-        with self._naming(None):
-            return tuple(str(name) for name in self._file)
+    def names(self, group: str | None = None) -> tuple[str, ...]:
+        """Names at the top level of the file, or in a group; none where that is no group."""
+        with self._naming(group):
+            item = self._file if group is None else self._item(group)
+            return tuple(str(name) for name in item) if isinstance(item, h5py.Group) else ()
 
     def has(self, name: str) -> bool:
         """Whether the file has this name: at the top level, or ``group/name`` below it."""

@@ -312,7 +312,7 @@ def parse_xml(text: bytes) -> ElementTree.Element:
     try:
         scan.Parse(text, True)
         root = ElementTree.fromstring(text)
-    except (expat.ExpatError, ElementTree.ParseError) as error:
+    except (expat.ExpatError, ElementTree.ParseError, LookupError) as error:  # the last: an unknown encoding
         raise ValueError(f"is no valid XML: {error}") from error
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_NAMESPACE}}}")

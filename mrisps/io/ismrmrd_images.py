@@ -146,7 +146,7 @@ def read_mrd_images(path: Path | str) -> tuple[dict[str, tuple[MrdImage, ...]], 
         for top in file.names():
             if file.has(f"{top}/xml"):
                 header, _ = header_of(file, f"{top}/xml")
-            groups = sorted({name.split("/")[1] for name in file.layout() if name.startswith(f"{top}/image")})
+            groups = sorted(name for name in file.names(top) if name.startswith("image"))
             found.update({group: tuple(_images(file, f"{top}/{group}")) for group in groups})
         if not found:
             raise FileError(file.path, "has no MRD images (groups image_0, image_1, ... with data and header)")

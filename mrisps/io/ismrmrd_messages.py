@@ -41,6 +41,12 @@ class IsmrmrdMessages(IsmrmrdFile):
     def close(self) -> None:
         """Do nothing: the acquisitions are in memory."""
 
+    def head_of(self, index: int) -> NDArray[np.void]:
+        """Header () of the first acquisition of a slice."""
+        image = self.images[index // len(self._positions)]
+        head: NDArray[np.void] = self.heads[int(image.imaging[0])]
+        return head
+
     def sha256(self) -> str:
         """Compute the SHA-256 of header, heads and samples."""
         digest = hashlib.sha256(self.header_xml or b"")

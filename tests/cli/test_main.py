@@ -30,6 +30,8 @@ COMMANDS = [
     ("recipes", "copy"),
     ("convert",),
     ("to-dicom",),
+    ("serve",),
+    ("send",),
     ("manifest", "make"),
     ("manifest", "verify"),
     ("manifest", "fetch"),

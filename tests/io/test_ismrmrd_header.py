@@ -63,6 +63,8 @@ def test_hostile_headers() -> None:
         IsmrmrdHeader.from_xml(valid + b" " * (1 << 20))
     with pytest.raises(ValueError, match="is no valid XML"):
         IsmrmrdHeader.from_xml(valid[:-10])
+    with pytest.raises(ValueError, match="is no valid XML: unknown encoding"):
+        IsmrmrdHeader.from_xml(b'<?xml version="1.0" encoding="ascyi"?><a/>')
     with pytest.raises(ValueError, match=r"encoding.encodedSpace.matrixSize: expected three numbers"):
         IsmrmrdHeader.from_xml(valid.replace(b"<x>24</x>", b""))
     for bad in (b"-3", b"99999999999", b"1e6"):
