@@ -49,9 +49,13 @@ class AdjointSystem:
         return direction - self.root(pulled).view(self.shape)
 
     def synthesise(self, prediction: Tensor) -> Tensor:
-        """K^T q = beta sum P^T B^T c for c = C q."""
+        """s^2 K^T q = s^2 beta sum P^T B^T c for c = C q."""
         patch_side = self.prior.transform.adjoint(prediction)
-        return self.prior.beta * to_images(patch_side, self.energy.operator.domain_dtype, self.energy.n_sets)
+        return (
+            self.prior.beta
+            * self.prior.stride**2
+            * to_images(patch_side, self.energy.operator.domain_dtype, self.energy.n_sets)
+        )
 
     def misfit_of(self, image: Tensor, prediction: Tensor) -> Tensor:
         """B P_k x - c_k."""
@@ -67,13 +71,13 @@ class AdjointSystem:
 def moments(
     prior: Prior, image: Tensor, adjoint_image: Tensor, coefficients: Tensor, q: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """M (p^2, n), N (n, n) and J (p^2, p^2), accumulated in float64 over pieces of the patches."""
+    """M (p^2, n), N (n, n) and J (p^2, p^2): sums over the patches that count, each once, in float64 over pieces of them."""
     p = prior.transform.patch_size
     n = prior.n_atoms
     m = torch.zeros(p * p, n, dtype=torch.float64, device=image.device)
     gram = torch.zeros(n, n, dtype=torch.float64, device=image.device)
     cross = torch.zeros(p * p, p * p, dtype=torch.float64, device=image.device)
-    for row, ys, patches, adjoint_patches in _patch_pieces(image, adjoint_image, p):
+    for row, ys, patches, adjoint_patches in _patch_pieces(image, adjoint_image, p, prior.stride):
         a, weights = coefficients[row, ys].flatten(0, 1), q[row, ys].flatten(0, 1)
         m += patches.T @ weights + adjoint_patches.T @ a
         gram += weights.T @ a
@@ -81,16 +85,21 @@ def moments(
     return m, gram, cross
 
 
-def _patch_pieces(image: Tensor, other: Tensor, patch_size: int) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
-    """The patches (piece, p^2) of two images, a few rows of pixels at a time."""
+def _patch_pieces(
+    image: Tensor, other: Tensor, patch_size: int, stride: int
+) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    """The patches (piece, p^2) of two images that count, a few rows of their grid at a time."""
     height, width = image.shape[-2:]
-    rows_at_a_time = max(1, 4096 // width)
-    reach = patch_size // 2
+    n_rows = height // stride
+    rows_at_a_time = max(1, 4096 * stride // width)
+    margin = -(-(patch_size // 2) // stride)  # rows of the grid above and below that the patches reach into
     for row in range(image.shape[0]):
-        for first in range(0, height, rows_at_a_time):
-            last = min(height, first + rows_at_a_time)
-            around = torch.arange(first - reach, last + reach, device=image.device) % height
-            inner = slice(reach, reach + last - first)
-            pieces = (extract_patches(one[row : row + 1, :, around], patch_size)[0, inner] for one in (image, other))
+        for first in range(0, n_rows, rows_at_a_time):
+            last = min(n_rows, first + rows_at_a_time)
+            around = torch.arange((first - margin) * stride, (last + margin) * stride, device=image.device) % height
+            inner = slice(margin, margin + last - first)
+            pieces = (
+                extract_patches(one[row : row + 1, :, around], patch_size, stride)[0, inner] for one in (image, other)
+            )
             patches, others = (piece.flatten(0, 1) for piece in pieces)
             yield row, slice(first, last), patches, others

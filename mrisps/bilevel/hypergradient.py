@@ -1,12 +1,13 @@
 """How a reconstruction answers to the parameters of its prior: implicit differentiation at the minimiser.
 
-At a stationary point, with H = A^H A + beta sum P^T Phat P, K x = beta (D P_k x)_k and v = a - beta D D^T a + K x,
+The patches k are those of the grid with stride s (:class:`mrisps.model.PriorUse`), and each counts s^2 times. At a stationary
+point, with H = A^H A + s^2 beta sum P^T Phat P, K x = beta (D P_k x)_k and v = a - beta D D^T a + K x,
 
-    H x = A^H y + K^T a,        a = T(v).
+    H x = A^H y + s^2 K^T a,        a = T(v).
 
 For a loss L(x) with gradient g the implicit function theorem needs w and q = T'(v) u with
 
-    ( I - (I - G) T'(v) ) u = K H^-1 g,        G = beta D D^T - K H^-1 K^T,        H w = g + K^T q.
+    ( I - (I - G) T'(v) ) u = K H^-1 g,        G = beta D D^T - s^2 K H^-1 K^T,        H w = g + s^2 K^T q.
 
 T'(v) is symmetric and positive semidefinite, so u = T'^-1/2 u~ makes the system symmetric, and positive definite at a strict local
 minimum:
@@ -15,11 +16,11 @@ minimum:
 
 Then, x, a, w, q, u being held, dL/dtheta is the gradient of a function of a few small matrices:
 
-    Phi = beta [ <D, M> - <D D^T, N> + <Q Q^T, J> ] + sum_i lam_i tau_i + const(theta),
+    Phi = s^2 ( beta [ <D, M> - <D D^T, N> + <Q Q^T, J> ] + sum_i lam_i tau_i ) + const(theta),
     M = sum_k (P_k x) q_k^T + (P_k w) a_k^T,   N = sum_k q_k a_k^T,   J = sum_k (P_k w)(P_k x)^T,
     tau_i = sum_k u_ki dT_i/dlam_i(v_k)
 
-(and -beta <(I - 1 1^T / p^2), J>, which changes with beta), and dL/dy = A w. Neither time nor memory depends on how the
+(and -s^2 beta <(I - 1 1^T / p^2), J>, which changes with beta), and dL/dy = A w. Neither time nor memory depends on how the
 minimiser was found. A wrong hypergradient is silent: the residual of the adjoint system is always returned.
 
 Source: arXiv 2412.13070 trains through the fixed point too (with Broyden's method); S. Bai, J. Z. Kolter and V. Koltun,
@@ -36,7 +37,7 @@ from torch import Tensor
 
 from mrisps.bilevel.adjoint import AdjointSystem, moments
 from mrisps.errors import MrispsError
-from mrisps.model import Energy, SmoothPlusSparse, to_real_images
+from mrisps.model import Energy, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
 from mrisps.settings import Count, Positive, Range, settings
 from mrisps.solvers import FastSettings, Minimum, conjugate_gradients, minimise
@@ -171,8 +172,6 @@ def hypergradient(
         The tolerance was not reached or the gradient is not finite, and ``settings.on_failure`` is ``"raise"``.
     """
     settings = AdjointSettings() if settings is None else settings
-    if energy.prior.transform.stride != 1:
-        raise ValueError(f"prior: expected all patches, got those of stride {energy.prior.transform.stride}")
     with torch.no_grad():
         prior = energy.prior
         coefficients = coefficients.to(prior.basis.dtype)  # the solver may have kept them in float16
@@ -191,7 +190,7 @@ def hypergradient(
         tau = (u * prior.regulariser.threshold_derivative(system.v)).flatten(0, -2).sum(0, dtype=torch.float64)
         products = moments(prior, to_real_images(system.image), to_real_images(w), coefficients, q)
         measurements = energy.operator.forward(w)
-    gradients = _pull_back(model, *products, tau)
+    gradients = _pull_back(model, *(prior.stride**2 * value for value in (*products, tau)))
     finite = all(bool(gradient.isfinite().all()) for gradient in (*gradients, measurements))
     residuals = tuple(float(value) for value in solved.relative_residual)
     # Conjugate gradients end before their cap without having converged where a direction has no positive curvature.
@@ -248,6 +247,7 @@ def solve_with_gradient(
     settings: FastSettings | None = None,
     adjoint: AdjointSettings | None = None,
     *,
+    use: PriorUse | None = None,
     report: Callable[[Minimum, AdjointReport], None] | None = None,
 ) -> Tensor:
     """:func:`mrisps.solve` as a function that torch differentiates: ``loss(solve_with_gradient(...)).backward()``.
@@ -262,6 +262,8 @@ def solve_with_gradient(
     adjoint
         Settings of the adjoint system. For a quick, biased gradient combine ``FastSettings()`` with
         ``AdjointSettings(max_slope=1)``.
+    use
+        Which patches count, and how complex coefficients are shrunk, as in :func:`mrisps.solve`.
     report
         Called in the backward pass with what the solver and the adjoint solve reached.
 
@@ -281,7 +283,7 @@ def solve_with_gradient(
         model.raw_synthesis_atoms,
         model.log_thresholds,
         model.beta,
-        (operator, model, settings or EXACT_SOLVER, adjoint or AdjointSettings(), report),
+        (operator, model, settings or EXACT_SOLVER, adjoint or AdjointSettings(), use or PriorUse(), report),
     )
     return image
 
@@ -291,6 +293,7 @@ _Call = tuple[
     SmoothPlusSparse,
     FastSettings,
     AdjointSettings,
+    PriorUse,
     Callable[[Minimum, AdjointReport], None] | None,
 ]
 
@@ -306,9 +309,10 @@ class _Implicit(torch.autograd.Function):
         beta: Tensor,
         call: _Call,
     ) -> Tensor:
-        operator, model, settings, _, _ = call
+        operator, model, settings, _, use, _ = call
         real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
-        energy = Energy(operator, y.detach(), model.prior(real, operator.device))
+        prior = model.prior(real, operator.device).used(use, operator.domain_dtype.is_complex)
+        energy = Energy(operator, y.detach(), prior)
         minimum = minimise(energy, settings)
         if bool(minimum.broken.any()):
             raise AdjointError("the solver met NaN or infinity: there is nothing to differentiate")
@@ -317,7 +321,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        _, model, _, adjoint, report = cast(_Call, ctx.call)  # type: ignore[attr-defined]  # torch: untyped
+        _, model, _, adjoint, _, report = cast(_Call, ctx.call)  # type: ignore[attr-defined]  # torch: untyped
         minimum: Minimum = ctx.minimum  # type: ignore[attr-defined]  # torch: untyped
         result = hypergradient(
             ctx.energy,  # type: ignore[attr-defined]  # torch: untyped

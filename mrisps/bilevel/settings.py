@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from mrisps.bilevel.losses import LossName
-from mrisps.settings import Count, Fraction, Index, Positive, settings
+from mrisps.model import PriorUse
+from mrisps.settings import LATER, Count, Fraction, Index, Positive, settings
 from mrisps.solvers import FastSettings
 
 __all__ = ["Accuracy", "TrainSettings"]
@@ -68,9 +69,13 @@ class TrainSettings:
         Accuracy of the inner problems in the first step and in the last one.
     solver
         Settings of the solver besides iterations and tolerance: continuation, levels.
+    prior
+        Which patches count, and how the coefficients of complex images are shrunk: that of the recipe that will use the weights.
+        A step with every second patch of every second row takes a quarter of the time.
     warm_batches
         0: every step has new crops. n > 0: the same n batches return in turn, with their noise and masks. Where the solver and the
-        adjoint system of a batch ended is kept (in float16, 4 n batch_size crop^2 n_atoms bytes in all), and both start from there
+        adjoint system of a batch ended is kept (in float16, 4 n batch_size crop^2 n_atoms / stride^2 bytes in all, twice that for
+        complex images), and both start from there
         when the batch returns. After a few rounds the solutions are accurate: training then sees the minimiser, and not the point
         that some dozens of iterations from 0 reach. At every checkpoint what was kept is dropped, so that resuming is exact.
     warm_iterations
@@ -97,6 +102,7 @@ class TrainSettings:
     start_accuracy: Accuracy = field(default_factory=lambda: Accuracy(40, 1e-2, 10, 0.3))
     end_accuracy: Accuracy = field(default_factory=lambda: Accuracy(100, 1e-3, 30, 0.1))
     solver: FastSettings = field(default_factory=FastSettings)
+    prior: PriorUse = field(default_factory=PriorUse, metadata=LATER)
     warm_batches: Index = 0
     warm_iterations: Count = 15
     fixed: Literal["free_atoms"] | None = None

@@ -22,7 +22,7 @@ from mrisps.bilevel.losses import image_loss
 from mrisps.bilevel.settings import Accuracy, TrainSettings
 from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
-from mrisps.model import Energy, Prior, SmoothPlusSparse
+from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse
 from mrisps.operators import LinearOperator
 from mrisps.solvers import FastSettings, minimise
 
@@ -63,12 +63,19 @@ class Batch:
     y
         Measurements, (batch, *operator.range_shape).
     target
-        Clean images, (batch, 1, y, x), of the operator's domain.
+        Clean images, (batch, set, y, x), of the operator's domain.
     """
 
     operator: LinearOperator
     y: Tensor
     target: Tensor
+
+    def __post_init__(self) -> None:
+        expected = (len(self.y), *self.operator.domain_shape)
+        if self.target.shape != expected or self.target.dtype != self.operator.domain_dtype:
+            raise ValueError(
+                f"target: expected {self.operator.domain_dtype} {expected}, got {self.target.dtype} {tuple(self.target.shape)}"
+            )
 
 
 class Samples(Protocol):
@@ -241,7 +248,7 @@ def _step(
     accuracy = settings.accuracy(state.step)
     if kept is not None and kept.coefficients is not None:
         accuracy = replace(accuracy, iterations=settings.warm_iterations)
-    energy = _energy(model, batch)
+    energy = _energy(model, batch, settings.prior)
     minimum = minimise(
         energy, _with_accuracy(settings.solver, accuracy), start=None if kept is None else kept.coefficients
     )
@@ -338,7 +345,7 @@ def _validate(
         return
     total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
     for batch in validation[world.rank :: world.size]:
-        minimum = minimise(_energy(model, batch), settings.validation_solver)
+        minimum = minimise(_energy(model, batch, settings.prior), settings.validation_solver)
         psnr = torch.where(minimum.broken, math.nan, _psnr(minimum.image, batch.target))
         total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
     world.average_([total])  # one number for all: they have to agree on whether training goes on
@@ -348,10 +355,11 @@ def _validate(
         on_validation(ValidationReport(state.step, mean, is_best))
 
 
-def _energy(model: SmoothPlusSparse, batch: Batch) -> Energy:
+def _energy(model: SmoothPlusSparse, batch: Batch, use: PriorUse) -> Energy:
     operator = batch.operator
     real = torch.float32 if operator.domain_dtype in (torch.float32, torch.complex64) else torch.float64
-    return Energy(operator, batch.y, _admissible_prior(model, real, operator.device))
+    prior = _admissible_prior(model, real, operator.device).used(use, operator.domain_dtype.is_complex)
+    return Energy(operator, batch.y, prior)
 
 
 def _admissible_prior(model: SmoothPlusSparse, dtype: torch.dtype, device: torch.device) -> Prior:

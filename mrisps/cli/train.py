@@ -60,6 +60,14 @@ def train(
             "Images that are not trained on: the best weights are chosen by them. Can be repeated. Without: the last weights.",
         ),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="FILE",
+            help="Take the files of this manifest below --data: the split 'train' to train on, 'val' for validation.",
+        ),
+    ] = None,
     start: Annotated[
         str | None,
         option(
@@ -91,6 +99,7 @@ def train(
     training; --resume goes on from the last checkpoint.
     """
     from mrisps.bilevel import join_world, own_device
+    from mrisps.io.manifest import Manifest
     from mrisps.model import SmoothPlusSparse
     from mrisps.reconstruction.recipe import load_recipe
     from mrisps.settings import with_values
@@ -109,7 +118,10 @@ def train(
                     raise UsageError(f"{path}: exists already; use --resume to go on or --overwrite to begin anew")
         place = own_device(options.checked_device())
         model = None if start is None else SmoothPlusSparse.load(start)
-        prepared = prepare(chosen, data, validation or [], start=model, exclude=exclude or [], device=place)
+        listed = None if manifest is None else Manifest.read(manifest)
+        prepared = prepare(
+            chosen, data, validation or [], start=model, exclude=exclude or [], manifest=listed, device=place
+        )
     make_folder(output)
 
     def save_if_good(state: "TrainingState") -> None:

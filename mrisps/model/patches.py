@@ -64,8 +64,8 @@ def to_images(real_images: Tensor, dtype: torch.dtype, n_sets: int = 1) -> Tenso
     return torch.view_as_complex(pairs.contiguous())
 
 
-def extract_patches(image: Tensor, patch_size: int) -> Tensor:
-    """Every patch of an image, with circular boundary: the definition of ``P_k``, spelled out.
+def extract_patches(image: Tensor, patch_size: int, stride: int = 1) -> Tensor:
+    """The patches of an image, with circular boundary: the definition of ``P_k``, spelled out.
 
     Parameters
     ----------
@@ -73,15 +73,17 @@ def extract_patches(image: Tensor, patch_size: int) -> Tensor:
         (batch, 1, y, x), real.
     patch_size
         Odd side p of a patch.
+    stride
+        1: every patch. s: those centred on every s-th pixel of every s-th row, from pixel (0, 0).
 
     Returns
     -------
     Tensor
-        (batch, y, x, p * p); ``[b, i, j]`` is the patch centred on pixel (i, j), row by row. It takes p^2 times the memory of
-        the image: the transforms below never form it.
+        (batch, y / s, x / s, p * p); ``[b, i, j]`` is the patch centred on pixel (s i, s j), row by row. With stride 1 it takes
+        p^2 times the memory of the image: the transforms below never form it.
     """
     padded = _pad_circular(image, patch_size // 2, patch_size // 2)[:, 0]
-    patches = padded.unfold(1, patch_size, 1).unfold(2, patch_size, 1)  # (batch, y, x, p, p)
+    patches = padded.unfold(1, patch_size, stride).unfold(2, patch_size, stride)  # (batch, y / s, x / s, p, p)
     return patches.flatten(start_dim=3)
 
 

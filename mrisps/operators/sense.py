@@ -151,6 +151,12 @@ class Sense(_Coils):
             )
         return self._in_domain(image)
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """Where k-space is acquired, bool ``(y, x)``, centred."""
+        acquired: torch.Tensor = self._mask != 0
+        return acquired
+
     def with_mask(self, mask: Mask) -> "Sense":
         """The same operator with another mask; errors as of the constructor."""
         return Sense(mask, self.maps, self._domain_dtype, self._device)

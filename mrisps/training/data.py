@@ -18,9 +18,11 @@ from mrisps.bilevel import Batch
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.fastmri import FastmriFile
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
-from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, ifft2c
+from mrisps.io.manifest import Manifest
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, LinearOperator, Sense, ifft2c
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
 from mrisps.sampling import make_mask
+from mrisps.training.scan import ScanRule, smooth_phase
 
 __all__ = ["CropSamples", "Measurement", "TrainingImage", "read_training_images", "validation_batches"]
 
@@ -39,15 +41,19 @@ class TrainingImage:
     name
         Name of the file, and of the slice where the file has several.
     pixels
-        float32 (y, x), maximum about 1.
+        float32 or complex64 (y, x), maximum about 1.
     """
 
     name: str
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32] | NDArray[np.complex64]
 
 
 def read_training_images(
-    paths: Sequence[Path], smallest: tuple[int, int], normalisation: Normalisation = "none"
+    paths: Sequence[Path],
+    smallest: tuple[int, int],
+    normalisation: Normalisation = "none",
+    *,
+    keep_phase: bool = False,
 ) -> tuple[list[TrainingImage], list[FileError]]:
     """Read image files, and the images of fully sampled k-space.
 
@@ -61,6 +67,9 @@ def read_training_images(
         Smaller images than (y, x) are skipped.
     normalisation
         ``"maximum"`` divides each image by its largest pixel.
+    keep_phase
+        True: the image of single-coil k-space without a reference is complex, unless the file says that it is real. False: it is
+        the magnitude.
 
     Returns
     -------
@@ -72,7 +81,7 @@ def read_training_images(
     Raises
     ------
     MrispsError
-        There is no usable image, or a path does not exist.
+        There is no usable image, a path does not exist, or some images are real and others complex.
     """
     files: list[Path] = []
     for path in paths:
@@ -87,17 +96,17 @@ def read_training_images(
     for path in files:
         try:
             if path.suffix.lower() in KSPACE_SUFFIXES:
-                found = _slices(path, skipped)
+                found = _slices(path, skipped, keep_phase)
             else:
-                found = [(path.name, read_image(path, color_to_grey=True))]
+                found = [TrainingImage(path.name, read_image(path, color_to_grey=True))]
         except FileError as error:
             skipped.append(error)
             continue
-        for name, pixels in found:
+        for name, pixels in ((image.name, image.pixels) for image in found):
             if pixels.shape[0] < smallest[0] or pixels.shape[1] < smallest[1]:
                 skipped.append(FileError(path, f"{name}: {pixels.shape} is smaller than the crop {smallest}"))
                 continue
-            largest = float(pixels.max())
+            largest = float(np.abs(pixels).max() if np.iscomplexobj(pixels) else pixels.max())
             if normalisation == "maximum":
                 if not largest > 0:
                     skipped.append(FileError(path, f"{name}: has no pixel above 0"))
@@ -111,7 +120,46 @@ def read_training_images(
         raise MrispsError(
             f"no usable image in {where} ({len(skipped)} files or slices skipped; the first: {skipped[0]})"
         )
+    check_one_kind(images)
     return images, skipped
+
+
+def check_one_kind(images: Sequence[TrainingImage]) -> None:
+    """Refuse a mixture of real and complex images.
+
+    Raises
+    ------
+    MrispsError
+        It names one image of each kind.
+    """
+    kinds = {bool(np.iscomplexobj(image.pixels)): image.name for image in reversed(images)}
+    if len(kinds) == 2:
+        n_complex = sum(np.iscomplexobj(image.pixels) for image in images)
+        raise MrispsError(
+            f"training data of mixed kinds: {kinds[True]} is complex, {kinds[False]} is real ({n_complex} complex images, "
+            f"{len(images) - n_complex} real ones): train on one kind"
+        )
+
+
+def manifest_files(manifest: Manifest, root: Path) -> tuple[list[Path], list[Path]]:
+    """The files of the splits "train" and "val" below a folder, each with the right checksum.
+
+    Raises
+    ------
+    MrispsError
+        The manifest has no file of the split "train"; a file is missing, or is another one.
+    """
+    found: dict[str, list[Path]] = {"train": [], "val": []}
+    for status in manifest.verify(root):
+        if status.file.split in found:
+            if status.state != "ok":
+                raise FileError(status.path, f"{status.state}, says the manifest {manifest.name}")
+            found[status.file.split].append(status.path)
+    if not found["train"]:
+        raise MrispsError(
+            f"manifest {manifest.name}: has no file of the split 'train'; splits: {', '.join(manifest.splits)}"
+        )
+    return found["train"], found["val"]
 
 
 def digest(images: Sequence[TrainingImage]) -> str:
@@ -123,9 +171,9 @@ def digest(images: Sequence[TrainingImage]) -> str:
     return total.hexdigest()
 
 
-def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.float32]]]:
+def _slices(path: Path, skipped: list[FileError], keep_phase: bool) -> list[TrainingImage]:
     """The images of a file. A slice that cannot be read is left out, for example an empty one at the end of a volume."""
-    found = []
+    found: list[TrainingImage] = []
     with FastmriFile(path) as file:
         if file.target_name is None and file.mask is not None and not file.mask.all():
             raise FileError(path, "expected fully sampled k-space for training, or a reference image", field="mask")
@@ -137,12 +185,16 @@ def _slices(path: Path, skipped: list[FileError]) -> list[tuple[str, NDArray[np.
                 continue
             name = path.name if file.n_slices == 1 else f"{path.name} slice {acquisition.slice_index}"
             if acquisition.target is not None:
-                found.append((name, acquisition.target))
+                found.append(TrainingImage(name, acquisition.target))
                 continue
             coils = ifft2c(torch.from_numpy(acquisition.kspace))
-            real = acquisition.image_is_real and acquisition.n_coils == 1
+            single = acquisition.n_coils == 1
+            if single and keep_phase and not acquisition.image_is_real:
+                found.append(TrainingImage(name, coils[0].numpy().astype(np.complex64)))
+                continue
+            real = acquisition.image_is_real and single
             image = coils[0].real if real else coils.abs().square().sum(0).sqrt()
-            found.append((name, image.numpy().astype(np.float32)))
+            found.append(TrainingImage(name, image.numpy().astype(np.float32)))
     return found
 
 
@@ -153,22 +205,41 @@ class Measurement:
     Parameters
     ----------
     task
-        ``"denoise"``, ``"mri"`` (real images, random masks) or ``"superres"``.
+        ``"denoise"``, ``"mri"`` or ``"superres"``.
     noise_std
         Standard deviation of the noise (of real and imaginary part each, for k-space).
     mask
-        Rule of the masks, for MRI. Every step draws another mask.
+        Rule of the masks, for MRI of real images. Every step draws another mask.
     blur
         The operator of super-resolution.
+    largest_noise_std
+        The logarithm of the standard deviation is drawn with equal probability between ``noise_std`` and this, for each image.
+        None: the standard deviation is ``noise_std``.
+    scan
+        For MRI instead of ``mask``: what else is drawn in every step.
     """
 
     task: Literal["denoise", "mri", "superres"]
     noise_std: float
     mask: MaskRule | None = None
     blur: BlurRule | None = None
+    largest_noise_std: float | None = None
+    scan: ScanRule | None = None
 
-    def operator(self, shape: tuple[int, int], seed: int, device: torch.device) -> LinearOperator:
+    def target(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """The image that should come out, (y, x): with a phase where the scan draws one."""
+        if self.scan is None or not (self.scan.needs_complex_images or pixels.is_complex()):
+            return pixels
+        shape = (pixels.shape[0], pixels.shape[1])
+        return pixels * smooth_phase(shape, self.scan.phase, generator)
+
+    def operator(
+        self, shape: tuple[int, int], seed: int, device: torch.device, complex_image: bool = False
+    ) -> LinearOperator:
         """The operator for images of this size (y, x)."""
+        if self.scan is not None:
+            dtype = torch.complex64 if complex_image or self.scan.needs_complex_images else torch.float32
+            return self.scan.operator(shape, torch.Generator().manual_seed(seed), dtype, device)
         if self.task == "mri" and self.mask is not None:
             mask = make_mask(
                 self.mask.kind, shape, self.mask.acceleration, self.mask.center_fraction, seed=seed % 2**32
@@ -188,8 +259,16 @@ class Measurement:
         )
         if clean.is_complex():
             noise = noise * 2**0.5  # torch's complex normal numbers have variance 1 in all
-        noisy = clean + self.noise_std * noise.to(clean.device)
-        return noisy * operator.mask if isinstance(operator, FourierSubsampling) else noisy
+        std = torch.tensor([self._noise_std(generator) for generator in generators], dtype=torch.float32)
+        noisy = clean + (std.view(-1, *(1,) * (clean.ndim - 1)) * noise).to(clean.device)
+        return noisy * operator.mask if isinstance(operator, FourierSubsampling | Sense) else noisy
+
+    def _noise_std(self, generator: torch.Generator) -> float:
+        if self.largest_noise_std is None:
+            return self.noise_std
+        share = float(torch.rand((), generator=generator, dtype=torch.float64))
+        drawn: float = self.noise_std * (self.largest_noise_std / self.noise_std) ** share
+        return drawn
 
 
 def seeded(seed: int, *place: int | str) -> torch.Generator:
@@ -232,8 +311,10 @@ class CropSamples:
     def batch(self, step: int, first: int, count: int) -> Batch:
         """Entries ``first`` to ``first + count - 1`` of the batch of a step."""
         generators = [seeded(self.seed, step, entry) for entry in range(first, first + count)]
-        target = torch.stack([self._crop(generator) for generator in generators])[:, None].to(self.device)
-        operator = self.measurement.operator(self.crop, seed_of(self.seed, step, "operator"), self.device)
+        crops = [self.measurement.target(self._crop(generator), generator) for generator in generators]
+        target = torch.stack(crops)[:, None].to(self.device)
+        seed = seed_of(self.seed, step, "operator")
+        operator = self.measurement.operator(self.crop, seed, self.device, target.is_complex())
         return Batch(operator, self.measurement.measure(operator, target, generators), target)
 
     def _crop(self, generator: torch.Generator) -> Tensor:
@@ -263,9 +344,10 @@ def validation_batches(
     batches = []
     for first in range(0, len(images), batch_size):
         chosen = images[first : first + batch_size]
-        target = torch.stack([torch.from_numpy(center_crop(image.pixels, crop).copy()) for image in chosen])[:, None]
-        target = target.to(device)
         generators = [seeded(seed, "validation", first + k) for k in range(len(chosen))]
-        operator = measurement.operator(crop, seed_of(seed, "validation operator", first), device)
+        pieces = [torch.from_numpy(center_crop(image.pixels, crop).copy()) for image in chosen]
+        pairs = zip(pieces, generators, strict=True)
+        target = torch.stack([measurement.target(piece, generator) for piece, generator in pairs])[:, None].to(device)
+        operator = measurement.operator(crop, seed_of(seed, "validation operator", first), device, target.is_complex())
         batches.append(Batch(operator, measurement.measure(operator, target, generators), target))
     return batches

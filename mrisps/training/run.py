@@ -9,23 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
 from mrisps.errors import FileError, MrispsError, SettingsError
+from mrisps.io.manifest import Manifest
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.model.derived_weights import localised, random_atoms
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
-from mrisps.settings import Count, NonNegative, Positive, fingerprint, identity, settings, to_plain
+from mrisps.settings import LATER, Count, NonNegative, Positive, fingerprint, identity, settings, to_plain
 from mrisps.training.data import (
     CropSamples,
     Measurement,
     Normalisation,
     TrainingImage,
+    check_one_kind,
     digest,
+    manifest_files,
     read_training_images,
     validation_batches,
 )
+from mrisps.training.scan import ScanRule
 
 __all__ = ["TrainRecipe", "Training", "prepare", "run_training"]
 
@@ -60,6 +66,10 @@ class TrainRecipe:
         ``"maximum"`` divides every image by its largest pixel; ``"none"`` takes the image as it is.
     mask, blur
         Settings of the operator, see :class:`mrisps.Recipe`. The seed of the mask is not used: each step draws another one.
+    largest_noise_std
+        The standard deviation is drawn between ``noise_std`` and this, for each image anew. None: it is ``noise_std``.
+    scan
+        For MRI instead of ``mask``: the ranges that masks, coil arrays and phases are drawn from in every step.
     description
         One line for listings.
     source
@@ -81,6 +91,8 @@ class TrainRecipe:
     blur: BlurRule | None = None
     description: str = ""
     source: str = ""
+    largest_noise_std: Positive | None = field(default=None, metadata=LATER)
+    scan: ScanRule | None = field(default=None, metadata=LATER)
 
     GONE: ClassVar = {"augment": True}
 
@@ -90,17 +102,21 @@ class TrainRecipe:
         for key in ("beta", "lam"):
             if getattr(self, key) is None and self.start != "weights":
                 raise SettingsError(key, f"expected a number > 0 with start {self.start!r}")
-        if (self.mask is not None) != (self.task == "mri"):
-            raise SettingsError("mask", "recipes for MRI need one, others have none")
+        if ((self.mask is not None) + (self.scan is not None)) != (self.task == "mri"):
+            raise SettingsError("mask", "recipes for MRI need one, or a scan instead; others have neither")
+        if self.largest_noise_std is not None and not 0 < self.noise_std <= self.largest_noise_std:
+            raise SettingsError(
+                "largest_noise_std", f"expected at least noise_std, and that above 0, got {self.noise_std}"
+            )
         if (self.blur is not None) != (self.task == "superres"):
             raise SettingsError("blur", "recipes for super-resolution need one, others have none")
-        multiple = self.model.group_size if self.model.regulariser == "CPR" else 1
+        multiple = self.train.prior.stride * (self.model.group_size if self.model.regulariser == "CPR" else 1)
         for key in ("crop", "validation_crop"):
             size = getattr(self, key)
             if min(size) < self.model.patch_size:
                 raise SettingsError(key, f"expected at least a patch, {self.model.patch_size} pixels, got {size}")
             if any(n % multiple for n in size):
-                raise SettingsError(key, f"expected multiples of the group size {multiple}, got {size}")
+                raise SettingsError(key, f"expected multiples of {multiple} (stride times group size), got {size}")
             if self.blur is not None and (min(size) < self.blur.kernel_size):
                 raise SettingsError(key, f"expected at least the kernel, {self.blur.kernel_size} pixels, got {size}")
 
@@ -115,7 +131,7 @@ class TrainRecipe:
     @property
     def measurement(self) -> Measurement:
         """How images are measured."""
-        return Measurement(self.task, self.noise_std, self.mask, self.blur)
+        return Measurement(self.task, self.noise_std, self.mask, self.blur, self.largest_noise_std, self.scan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +177,7 @@ def prepare(
     *,
     start: SmoothPlusSparse | None = None,
     exclude: Sequence[str] = (),
+    manifest: Manifest | None = None,
     device: torch.device | str = "cpu",
 ) -> Training:
     """Read the images and make the model to start from.
@@ -175,13 +192,17 @@ def prepare(
         Weights to start from, for recipes with ``start="weights"``.
     exclude
         Images whose name contains one of these texts are not trained on (cross-validation).
+    manifest
+        Which files of the one folder in ``data`` to take: those of the split "train" for training, those of "val" for validation.
+        Their checksums have to be right. ``validation`` is then empty.
     device
         Device to train on.
 
     Raises
     ------
     MrispsError
-        There is no usable image, an image is in both sets, or the start does not fit the recipe.
+        There is no usable image, an image is in both sets, some images are real and others complex, or the start does not fit
+        the recipe; a file of the manifest is missing or another one.
     SettingsError
         The operator cannot be made for images of the size of a crop.
     """
@@ -190,14 +211,20 @@ def prepare(
             recipe.measurement.operator(size, 0, torch.device("cpu"))
         except ValueError as error:
             raise SettingsError(key, f"there is no operator for images {size}: {error}") from error
-    images, skipped = read_training_images(data, recipe.crop, recipe.normalise)
+    if manifest is not None:
+        if len(data) != 1 or validation:
+            raise MrispsError("manifest: expected one folder with its files, and no other images for validation")
+        data, validation = manifest_files(manifest, data[0])
+    phase = recipe.scan is not None
+    images, skipped = read_training_images(data, recipe.crop, recipe.normalise, keep_phase=phase)
     images = [image for image in images if not any(text in image.name for text in exclude)]
     if not images:
         raise MrispsError("every training image is excluded")
     kept: list[TrainingImage] = []
     if validation:
-        kept, more = read_training_images(validation, recipe.validation_crop, recipe.normalise)
+        kept, more = read_training_images(validation, recipe.validation_crop, recipe.normalise, keep_phase=phase)
         skipped = [*skipped, *more]
+        check_one_kind([*images, *kept])
         known = {digest([image]) for image in images}
         for image in kept:
             if digest([image]) in known:
@@ -218,9 +245,10 @@ def prepare(
         assert recipe.beta is not None
         assert recipe.lam is not None
         make = localised if recipe.start == "data" else random_atoms
-        model = make(
-            [image.pixels for image in images], recipe.model, beta=recipe.beta, lam=recipe.lam, seed=recipe.train.seed
-        )
+        pixels: list[NDArray[np.float32]] = [
+            np.abs(image.pixels) if np.iscomplexobj(image.pixels) else image.pixels.real for image in images
+        ]
+        model = make(pixels, recipe.model, beta=recipe.beta, lam=recipe.lam, seed=recipe.train.seed)
     start_sha256 = None if start is None else model.fingerprint()
     return Training(recipe, model.to(device), tuple(images), tuple(kept), tuple(skipped), start_sha256)
 

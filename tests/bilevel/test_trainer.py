@@ -1,12 +1,14 @@
 """The outer problem: it improves, repeats and resumes bit by bit, and stops when it should."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from solvers.helpers import columns
+from solvers.test_sense import maps
 from torch import Tensor
 
 from mrisps.bilevel import (
@@ -21,8 +23,8 @@ from mrisps.bilevel import (
     trainer,
 )
 from mrisps.errors import FileError
-from mrisps.model import Energy, ModelConfig
-from mrisps.operators import FourierSubsampling, Identity
+from mrisps.model import Energy, ModelConfig, PriorUse
+from mrisps.operators import FourierSubsampling, Identity, Sense
 from mrisps.solvers import FastSettings, Minimum
 
 from .toy import ACCURACY, CONFIG, SETTINGS, SIZE, ToySamples, check_equal, parameters, toy_model, validation
@@ -118,6 +120,36 @@ def test_learns_on_subsampled_kspace(domain: torch.dtype) -> None:
     assert state.n_skipped == 0
     assert all(math.isfinite(psnr) for _, psnr in state.validation)
     assert not torch.equal(model.raw_synthesis_atoms, start["raw_synthesis_atoms"])
+
+
+@dataclass(frozen=True)
+class Coils:
+    """Undersampled complex images of four coils with two sets of maps; the second set sees nothing."""
+
+    def batch(self, step: int, first: int, count: int) -> Batch:
+        plain = ToySamples().batch(step, first, count)
+        operator = Sense(columns(SIZE), maps(4, (SIZE, SIZE), n_sets=2), torch.complex128)
+        image = torch.polar(plain.target, torch.linspace(0, 2, SIZE, dtype=torch.float64).expand_as(plain.target))
+        target = torch.cat([image, torch.zeros_like(image)], dim=1)
+        return Batch(operator, operator(target + 0.05 * (plain.y - plain.target)), target)
+
+
+@pytest.mark.parametrize("modulus", [False, True])
+def test_learns_on_coils_with_some_of_the_patches(modulus: bool) -> None:
+    accuracy = replace(ACCURACY, iterations=10, adjoint_iterations=15)
+    settings = replace(SETTINGS, n_steps=4, batch_size=1, start_accuracy=accuracy, end_accuracy=accuracy)
+    settings = replace(settings, prior=PriorUse(stride=2, modulus=modulus), validation_interval=4)
+    state = train(toy_model(), Coils(), [Coils().batch(999, 0, 1)], settings)
+    assert state.n_skipped == 0
+    assert state.validation[-1][1] > state.validation[0][1]
+
+
+@pytest.mark.parametrize(
+    "target", [torch.zeros(2, 1, SIZE, SIZE + 1), torch.zeros(2, 1, SIZE, SIZE, dtype=torch.complex64)]
+)
+def test_a_target_that_is_no_image_of_the_operator(target: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^target: expected torch.float32 \(2, 1, 16, 16\), got"):
+        Batch(Identity((SIZE, SIZE)), torch.zeros(2, 1, SIZE, SIZE), target)
 
 
 def test_deterministic() -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from mrisps.bilevel import Accuracy, TrainSettings
 from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.fastmri import write_kspace
+from mrisps.io.files import sha256_of
 from mrisps.io.images import write_image
-from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.io.manifest import Manifest, ManifestFile
+from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.model.derived_weights import localised, random_atoms
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, builtin_recipes, load_recipe
 from mrisps.settings import with_values
@@ -24,6 +26,7 @@ from mrisps.training.run import (
     prepare,
     run_training,
 )
+from mrisps.training.scan import ScanRule
 
 ACCURACY = Accuracy(iterations=8, tolerance=1e-3, adjoint_iterations=3, adjoint_tolerance=0.1)
 TRAIN = TrainSettings(
@@ -100,6 +103,10 @@ def others(tmp_path: Path) -> Path:
         ({"normalise": "mean"}, "normalise"),
         ({"mask": MaskRule("random", 4, 0.1)}, "mask"),
         ({"task": "mri"}, "mask"),
+        ({"task": "mri", "mask": MaskRule("random", 4, 0.1), "scan": ScanRule()}, "mask"),
+        ({"scan": ScanRule()}, "mask"),
+        ({"largest_noise_std": 0.05}, "largest_noise_std"),
+        ({"noise_std": 0.0, "largest_noise_std": 0.05}, "largest_noise_std"),
         ({"blur": BlurRule()}, "blur"),
         ({"task": "superres"}, "blur"),
         ({"task": "superres", "blur": BlurRule(17, 2.0, 4)}, "crop"),
@@ -114,10 +121,12 @@ def test_recipes_are_checked(changes: dict[str, object], key: str) -> None:
 
 def test_crops_hold_whole_groups() -> None:
     model = replace(RECIPE.model, regulariser="CPR", group_size=5)
-    with pytest.raises(SettingsError, match=r"^crop: expected multiples of the group size 5, got \(16, 16\)"):
+    with pytest.raises(
+        SettingsError, match=r"^crop: expected multiples of 5 \(stride times group size\), got \(16, 16\)"
+    ):
         replace(RECIPE, model=model)
     with pytest.raises(
-        SettingsError, match=r"^validation_crop: expected multiples of the group size 5, got \(16, 20\)"
+        SettingsError, match=r"^validation_crop: expected multiples of 5 \(stride times group size\), got \(16, 20\)"
     ):
         replace(RECIPE, model=model, crop=(15, 20))
     replace(RECIPE, model=model, crop=(15, 20), validation_crop=(20, 20))
@@ -431,3 +440,36 @@ def test_the_best_model_can_be_saved(folder: Path, others: Path, tmp_path: Path)
     best = run_training(prepared).best_model(prepared.model)
     best.save(tmp_path / "w.safetensors")
     assert SmoothPlusSparse.load(tmp_path / "w.safetensors").fingerprint() == best.fingerprint()
+
+
+def test_a_training_on_scans_from_a_manifest_resumes_bit_by_bit(tmp_path: Path) -> None:
+    """Masks, coils, phases and noise of every step, patches on a stride; stopped after one step and resumed."""
+    files = []
+    for k, split in enumerate(("train", "train", "val")):
+        write_image(tmp_path / f"{k}.png", picture(k))
+        files.append(ManifestFile(f"{k}.png", sha256_of(tmp_path / f"{k}.png"), split))
+    manifest = Manifest("m", "", "", "", tuple(files))
+    scan = ScanRule(acceleration=(2, 4), coils=(1, 3), phase=1.0)
+    settings = replace(TRAIN, prior=PriorUse(stride=2), checkpoint_interval=1, loss="PSNR")
+    recipe = replace(RECIPE, task="mri", noise_std=0.01, largest_noise_std=0.1, scan=scan, train=settings)
+    whole = prepare(recipe, [tmp_path], [], manifest=manifest)
+    assert [image.name for image in whole.validation] == ["2.png"]
+    state = run_training(whole)
+    part, checkpoint = prepare(recipe, [tmp_path], [], manifest=manifest), tmp_path / "c.safetensors"
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(_: object) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_training(part, checkpoint=checkpoint, on_checkpoint=stop)
+    resumed = prepare(recipe, [tmp_path], [], manifest=manifest)
+    again = run_training(resumed, checkpoint=checkpoint, resume=True)
+    assert again.losses == state.losses
+    assert again.validation == state.validation
+    for name, parameter in resumed.model.named_parameters():
+        assert torch.equal(parameter, dict(whole.model.named_parameters())[name]), name
+    with pytest.raises(MrispsError, match="manifest: expected one folder"):
+        prepare(recipe, [tmp_path], [tmp_path], manifest=manifest)

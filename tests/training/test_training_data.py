@@ -10,19 +10,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mrisps.errors import MrispsError
+from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.fastmri import write_kspace
+from mrisps.io.files import sha256_of
 from mrisps.io.images import write_image
-from mrisps.operators import BlurDownsample, FourierSubsampling, Identity
+from mrisps.io.manifest import Manifest, ManifestFile
+from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, Sense
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
 from mrisps.training.data import (
     CropSamples,
     Measurement,
     TrainingImage,
     digest,
+    manifest_files,
     read_training_images,
     validation_batches,
 )
+from mrisps.training.scan import ScanRule, coil_array
 
 CPU = torch.device("cpu")
 MRI = Measurement("mri", 0.1, MaskRule("random", 4, 0.1))
@@ -288,3 +292,117 @@ def test_validation_images_have_masks_of_their_own() -> None:
     assert not (torch.equal(first, second) and torch.equal(first, third))
     again = validation_batches([TrainingImage(f"{k}", picture(0)) for k in range(3)], MRI, (16, 14), 0, CPU)
     assert all(torch.equal(one.y, other.y) for one, other in zip(batches, again, strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------- scans
+
+
+SCAN = ScanRule(kinds=("random", "poisson"), acceleration=(2, 5), center=0.3, coils=(1, 4), phase=2.0)
+
+
+@pytest.mark.parametrize("scan", [SCAN, ScanRule(acceleration=(2, 6))])
+def test_scans_depend_on_seed_and_step_alone(scan: ScanRule) -> None:
+    measurement = Measurement("mri", 0.01, largest_noise_std=0.1, scan=scan)
+    for step in range(3):
+        one = samples(measurement, crop=(32, 24)).batch(step, 0, 2)
+        other = samples(measurement, crop=(32, 24)).batch(step, 0, 2)
+        assert torch.equal(one.y, other.y)
+        assert torch.equal(one.target, other.target)
+        assert one.target.is_complex() == scan.needs_complex_images
+        other = samples(measurement, crop=(32, 24), seed=4).batch(step, 0, 2)
+        assert one.y.shape != other.y.shape or not torch.equal(one.y, other.y)
+
+
+def test_what_scans_draw() -> None:
+    """Masks of every kind and acceleration, coils of every number, phases and noise within their ranges; never the same."""
+    source = samples(Measurement("mri", 0.01, largest_noise_std=0.1, scan=SCAN), crop=(32, 32))
+    numbers, shares, phases, levels = set(), set(), [], []
+    for step in range(24):
+        batch = source.batch(step, 0, 2)
+        operator = batch.operator
+        assert isinstance(operator, FourierSubsampling | Sense)
+        numbers.add(operator.range_shape[0])
+        shares.add(float(operator.mask.double().mean()))
+        phases.append(float(batch.target.angle().abs().max()))
+        noise = torch.view_as_real(batch.y - operator.forward(batch.target))[0, :, operator.mask]
+        levels.append(float(noise.std()))
+        assert float(batch.y[..., ~operator.mask].abs().max()) == 0
+    assert numbers == {1, 4}
+    assert len(shares) > 8
+    assert min(shares) < 0.3 < max(shares)
+    assert 1 < max(phases) <= 2.0 + 1e-5
+    assert 0.008 < min(levels) < 0.02 < 0.05 < max(levels) < 0.12
+
+
+def test_validation_scans_are_fixed_and_each_its_own() -> None:
+    images = [TrainingImage(f"{k}", picture(0, (32, 32))) for k in range(4)]
+    first, second = (validation_batches(images, Measurement("mri", 0.01, scan=SCAN), (24, 24), 0, CPU) for _ in "ab")
+    assert all(torch.equal(one.y, other.y) for one, other in zip(first, second, strict=True))
+    assert len({batch.y.shape for batch in first}) > 1 or not torch.equal(first[0].y, first[1].y)
+
+
+def test_maps_of_a_coil_array() -> None:
+    maps = coil_array(6, (40, 60), torch.Generator().manual_seed(0))
+    assert maps.shape == (6, 40, 60)
+    torch.testing.assert_close(maps.abs().square().sum(0), torch.ones(40, 60))
+    jumps = torch.cat([maps.diff(dim=1).abs().flatten(), maps.diff(dim=2).abs().flatten()])
+    assert float(jumps.max()) < 0.2  # smooth
+    strongest = maps.abs().argmax(dim=0)
+    assert len(strongest.unique()) >= 5  # each coil has a region of its own
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"kinds": ()}, "kinds"),
+        ({"kinds": ("spiral",)}, "kinds"),
+        ({"acceleration": (8, 4)}, "acceleration"),
+        ({"acceleration": (0.5, 4)}, "acceleration"),
+        ({"center": 0.0}, "center"),
+        ({"center": 5.0}, "center"),
+        ({"coils": ()}, "coils"),
+        ({"coils": (0,)}, "coils"),
+        ({"phase": -1.0}, "phase"),
+    ],
+)
+def test_scan_rules_are_checked(changes: dict[str, object], key: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        replace(SCAN, **changes)  # type: ignore[arg-type]  # wrong on purpose
+    assert caught.value.key == key
+
+
+def test_complex_images_keep_their_phase(tmp_path: Path) -> None:
+    image = (picture(0, (16, 12)) * np.exp(1j * picture(1, (16, 12)))).astype(np.complex64)
+    write_kspace(tmp_path / "c.h5", to_kspace(image)[None])
+    (found,), _ = read_training_images([tmp_path], (8, 8), keep_phase=True)
+    np.testing.assert_allclose(found.pixels, image, atol=1e-5)
+    (found,), _ = read_training_images([tmp_path], (8, 8), "maximum")
+    np.testing.assert_allclose(found.pixels, np.abs(image) / np.abs(image).max(), atol=1e-5)
+
+
+def test_mixed_kinds_are_named(tmp_path: Path) -> None:
+    image = (picture(0, (16, 12)) * np.exp(1j * picture(1, (16, 12)))).astype(np.complex64)
+    write_kspace(tmp_path / "c.h5", to_kspace(image)[None])
+    write_image(tmp_path / "r.png", picture(2))
+    with pytest.raises(MrispsError, match=r"mixed kinds: c\.h5 is complex, r\.png is real \(1 complex images, 1 real"):
+        read_training_images([tmp_path], (8, 8), keep_phase=True)
+    assert len(read_training_images([tmp_path], (8, 8))[0]) == 2
+
+
+def test_the_files_of_a_manifest(tmp_path: Path) -> None:
+    files = []
+    for k, split in enumerate(("train", "train", "val", "test")):
+        write_image(tmp_path / f"{k}.png", picture(k))
+        files.append(ManifestFile(f"{k}.png", sha256_of(tmp_path / f"{k}.png"), split, patient=f"p{k}"))
+    manifest = Manifest("m", "", "", "", tuple(files))
+    train, val = manifest_files(manifest, tmp_path)
+    assert [path.name for path in train] == ["0.png", "1.png"]
+    assert [path.name for path in val] == ["2.png"]
+    write_image(tmp_path / "1.png", picture(9))
+    with pytest.raises(FileError, match=r"1\.png: wrong checksum, says the manifest m"):
+        manifest_files(manifest, tmp_path)
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(FileError, match=r"0\.png: missing"):
+        manifest_files(manifest, tmp_path)
+    with pytest.raises(MrispsError, match="no file of the split 'train'; splits: val"):
+        manifest_files(Manifest("m", "", "", "", (files[2],)), tmp_path)
