@@ -1,7 +1,8 @@
 """What a user would pick instead, behind one face: zero filling, and SigPy's CG-SENSE, l1-wavelet and total variation apps.
 
-All take centred k-space (coil, y, x), zero where not acquired, with coil maps of the same shape (None: one coil that sees
-everything alike), and return an image (y, x) in the same units. Weights are for images whose maximum is about 1.
+All take centred k-space (coil, y, x), zero where not acquired, a mask (x,) or (y, x) that is true where it was acquired, and coil
+maps of the shape of k-space (None: one coil that sees everything alike). They return an image (y, x) in the same units. Weights
+are for images whose maximum is about 1. A mask keeps SigPy from taking zeros for samples that were not acquired.
 """
 
 from collections.abc import Callable
@@ -25,72 +26,24 @@ def zero_filled(kspace: Kspace, maps: Kspace | None = None) -> Image:
     return image
 
 
-def cg_sense(kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 50, *, maps: Kspace | None = None) -> Image:
-    """SigPy's ``SenseRecon``: argmin 1/2 |M F S x - y|^2 + lam/2 |x|^2, by conjugate gradients; parameters as `total_variation`."""
-    from sigpy.mri.app import SenseRecon
-
-    app = SenseRecon(
-        kspace,
-        _maps(kspace, maps),
-        lamda=lam,
-        weights=_weights(kspace, mask),
-        max_iter=max_iterations,
-        show_pbar=False,
-    )
-    image: Image = np.asarray(app.run(), dtype=np.complex64)
-    return image
+def cg_sense(kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 50, maps: Kspace | None = None) -> Image:
+    """SigPy's ``SenseRecon``: argmin 1/2 |M F S x - y|^2 + lam/2 |x|^2, by conjugate gradients."""
+    return _solved("SenseRecon", kspace, mask, lam, max_iterations, maps)
 
 
 def total_variation(
-    kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 400, *, maps: Kspace | None = None
+    kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 400, maps: Kspace | None = None
 ) -> Image:
     """SigPy's ``TotalVariationRecon``: argmin 1/2 |M F S x - y|^2 + lam |G x|_1, by the primal-dual hybrid gradient method.
 
-    Parameters
-    ----------
-    kspace
-        (coil, y, x) complex64.
-    mask
-        (x,) or (y, x), true where acquired. A given mask keeps SigPy from taking zeros for samples that were not acquired.
-    lam
-        Weight, for images whose maximum is about 1.
-    max_iterations
-        SigPy's default of 100 is far from converged at 8-fold acceleration.
-    maps
-        (coil, y, x) complex64.
+    SigPy's default of 100 iterations is far from converged at 8-fold acceleration.
     """
-    from sigpy.mri.app import TotalVariationRecon
-
-    app = TotalVariationRecon(
-        kspace, _maps(kspace, maps), lam, weights=_weights(kspace, mask), max_iter=max_iterations, show_pbar=False
-    )
-    image: Image = np.asarray(app.run(), dtype=np.complex64)
-    return image
+    return _solved("TotalVariationRecon", kspace, mask, lam, max_iterations, maps)
 
 
-def l1_wavelet(
-    kspace: Kspace,
-    mask: Mask,
-    lam: float,
-    max_iterations: int = 200,
-    *,
-    maps: Kspace | None = None,
-    wavelet: str = "db4",
-) -> Image:
-    """SigPy's ``L1WaveletRecon``: argmin 1/2 |M F S x - y|^2 + lam |W x|_1, by FISTA; parameters as in `total_variation`."""
-    from sigpy.mri.app import L1WaveletRecon
-
-    app = L1WaveletRecon(
-        kspace,
-        _maps(kspace, maps),
-        lam,
-        weights=_weights(kspace, mask),
-        wave_name=wavelet,
-        max_iter=max_iterations,
-        show_pbar=False,
-    )
-    image: Image = np.asarray(app.run(), dtype=np.complex64)
-    return image
+def l1_wavelet(kspace: Kspace, mask: Mask, lam: float, max_iterations: int = 200, maps: Kspace | None = None) -> Image:
+    """SigPy's ``L1WaveletRecon``: argmin 1/2 |M F S x - y|^2 + lam |W x|_1 with the wavelet db4, by FISTA."""
+    return _solved("L1WaveletRecon", kspace, mask, lam, max_iterations, maps)
 
 
 @dataclass(frozen=True)
@@ -121,9 +74,9 @@ class Baseline:
 BASELINES = (
     Baseline("zero-filled", lambda kspace, mask, lam, n, maps: zero_filled(kspace, maps)),
     # With a single coil it is zero filling times a number.
-    Baseline("CG-SENSE", lambda y, mask, lam, n, maps: cg_sense(y, mask, lam, n, maps=maps), 50, 0.02, for_coils=True),
-    Baseline("l1-wavelet", lambda y, mask, lam, n, maps: l1_wavelet(y, mask, lam, n, maps=maps), 200, 0.004),
-    Baseline("TV", lambda y, mask, lam, n, maps: total_variation(y, mask, lam, n, maps=maps), 1000, 0.004),
+    Baseline("CG-SENSE", cg_sense, 50, 0.02, for_coils=True),
+    Baseline("l1-wavelet", l1_wavelet, 200, 0.004),
+    Baseline("TV", total_variation, 1000, 0.004),
 )
 """In the order of tables."""
 
@@ -132,5 +85,12 @@ def _maps(kspace: Kspace, maps: Kspace | None) -> Kspace:
     return np.ones(kspace.shape, dtype=np.complex64) if maps is None else maps
 
 
-def _weights(kspace: Kspace, mask: Mask) -> NDArray[np.float32]:
-    return np.broadcast_to(mask, kspace.shape).astype(np.float32)
+def _solved(app: str, kspace: Kspace, mask: Mask, lam: float, max_iterations: int, maps: Kspace | None) -> Image:
+    import sigpy.mri.app
+
+    weights = np.broadcast_to(mask, kspace.shape).astype(np.float32)
+    options = {"weights": weights, "max_iter": max_iterations, "show_pbar": False}
+    image: Image = np.asarray(
+        getattr(sigpy.mri.app, app)(kspace, _maps(kspace, maps), lam, **options).run(), np.complex64
+    )
+    return image

@@ -23,25 +23,17 @@ class EvaluationSettings:
     ----------
     data_range
         Peak for PSNR and SSIM: a number, or ``"target-max"``, the maximum of the volume's reference.
-    crop
-        (y, x) of the centre that is compared; None: fastMRI's rule, the square as wide as the reference.
-    border
-        Pixels that are left out at every edge, after cropping.
-    baselines
-        The methods that the recipes are compared with.
-    n_tuning_slices
-        Slices of each setting that decide the weight of a baseline.
+    crop, border
+        (y, x) of the centre that is compared (None: fastMRI's rule, the square as wide as the reference), and the pixels that
+        are left out at every edge of it.
+    baselines, n_tuning_slices
+        What the recipes are compared with, and the slices of each setting that decide the weight of a baseline.
     n_worst
         Images of each setting and recipe that are kept to be shown.
     slices
         (first, end) of the slices of every file; None: all.
     device
         For the recipes; baselines run on the CPU.
-
-    Raises
-    ------
-    ValueError
-        A number is out of its range.
     """
 
     data_range: DataRange = "target-max"
@@ -61,22 +53,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class TunedBaseline:
-    """The weight of a baseline in a setting, and how it was found.
+    """The best weight of a baseline in a setting, and how it was found.
 
-    Parameters
-    ----------
-    setting, method
-        Where and what.
-    weight
-        The best of those that were tried.
-    tried
-        (weight, mean PSNR of the tuning slices), in the order of the weights.
-    slices
-        The tuning slices.
-    on_evaluated
-        They are among those that are evaluated: to the advantage of the baseline.
-    at_edge
-        The search ended before the PSNR fell on both sides.
+    ``tried`` has (weight, mean PSNR of the tuning slices) in the order of the weights, ``slices`` are the tuning slices.
+    ``on_evaluated``: they are among those that are evaluated, to the advantage of the baseline. ``at_edge``: the search ended
+    before the PSNR fell on both sides.
     """
 
     setting: Setting
@@ -90,15 +71,7 @@ class TunedBaseline:
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:
-    """The image of a slice with a low PSNR.
-
-    Parameters
-    ----------
-    score
-        Which, and how bad.
-    image, reference
-        (y, x) as they were compared.
-    """
+    """The image of a slice with a low PSNR, and its reference, (y, x) as they were compared."""
 
     score: SliceScore
     image: Real
@@ -113,16 +86,12 @@ class EvaluationResult:
     ----------
     scores
         One for each slice and method.
-    methods
-        Of each setting, in the order of tables: baselines, then recipes.
-    reference
-        Of each setting, the first recipe.
-    tuned, worst
-        See there; the worst first within a setting and recipe.
+    methods, reference
+        Of each setting: baselines and then recipes, in the order of tables, and the first recipe.
+    worst
+        The worst first within a setting and recipe.
     failures, skipped
         A line for each file or slice that failed, or that has no reference.
-    notes
-        What a reader should know.
     n_computed
         Numbers that were not in the journal.
     """

@@ -19,21 +19,7 @@ _TARGET_NAMES = ("reconstruction_esc", "reconstruction_rss", "reconstruction")
 
 @dataclass(frozen=True)
 class FileScore:
-    """The scores of one file.
-
-    Parameters
-    ----------
-    name
-        File name of the target.
-    n_slices
-        Number of slices.
-    shape
-        (y, x) that was compared, after cropping.
-    data_range
-        The number that was used.
-    psnr, ssim, nmse
-        PSNR in dB.
-    """
+    """The scores of one file, by the name of the target; ``shape`` (y, x) is what was compared, the PSNR is in dB."""
 
     name: str
     n_slices: int
@@ -53,17 +39,17 @@ class FileScores:
     @property
     def psnr(self) -> float:
         """Mean PSNR in dB."""
-        return _mean([score.psnr for score in self.scores])
+        return float(np.mean([score.psnr for score in self.scores]))
 
     @property
     def ssim(self) -> float:
         """Mean SSIM."""
-        return _mean([score.ssim for score in self.scores])
+        return float(np.mean([score.ssim for score in self.scores]))
 
     @property
     def nmse(self) -> float:
         """Mean NMSE."""
-        return _mean([score.nmse for score in self.scores])
+        return float(np.mean([score.nmse for score in self.scores]))
 
 
 def evaluate_files(
@@ -94,13 +80,6 @@ def evaluate_files(
         Pixels to leave out at every edge, after cropping.
     progress
         Called after each file with (files that are done, files).
-
-    Raises
-    ------
-    FileError
-        A file is missing or cannot be read, or the two do not fit.
-    ValueError
-        The data range is neither positive nor ``"target-max"``, or the border is negative.
     """
     if border < 0:
         raise ValueError(f"border: expected at least 0, got {border}")
@@ -171,7 +150,3 @@ def _read(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return read_image(path)[np.newaxis]
     return read_volume(path, names)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -22,22 +22,8 @@ def psnr(image: Real, target: Real, *, data_range: float) -> float:
 
         10 log10(data_range^2 / mean((image - target)^2))
 
-    Parameters
-    ----------
-    image, target
-        Real arrays of one shape; a volume has one value, not the mean over its slices.
-    data_range
-        The peak.
-
-    Returns
-    -------
-    float
-        Infinite for equal images.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ, an array is empty, complex or not finite, or the data range is not positive.
+    of real arrays of one shape; infinite for equal ones. A volume has one value, not the mean over its slices. A ValueError if
+    shapes differ, an array is empty, complex or not finite, or the data range is not positive.
     """
     _check(image, target, data_range)
     error = float(np.mean(np.square(np.subtract(image, target, dtype=np.float64))))
@@ -47,18 +33,8 @@ def psnr(image: Real, target: Real, *, data_range: float) -> float:
 def ssim(image: Real, target: Real, *, data_range: float) -> float:
     """Structural similarity: the mean over slices of scikit-image's (7 x 7 uniform window, sample covariance).
 
-    Parameters
-    ----------
-    image, target
-        Real arrays of one shape, (y, x) or (slice, y, x), at least 7 x 7 pixels. Computed in their own precision, as
-        fastMRI does.
-    data_range
-        Range of the values that are possible.
-
-    Raises
-    ------
-    ValueError
-        As `psnr`; or the images are too small or have the wrong number of axes.
+    Images are (y, x) or (slice, y, x), at least 7 x 7 pixels, and computed in their own precision, as fastMRI does. The data
+    range is that of the values that are possible. A ValueError as `psnr`.
     """
     from skimage.metrics import structural_similarity
 
@@ -67,20 +43,12 @@ def ssim(image: Real, target: Real, *, data_range: float) -> float:
         raise ValueError(f"image: expected (y, x) or (slice, y, x) of at least 7 x 7 pixels, got {image.shape}")
     slices = image.reshape(-1, *image.shape[-2:])
     references = target.reshape(slices.shape)
-    total = 0.0
-    for reference, part in zip(references, slices, strict=True):
-        total += float(structural_similarity(reference, part, data_range=data_range))  # type: ignore[no-untyped-call]  # skimage: untyped
-    return total / len(slices)
+    pairs = zip(references, slices, strict=True)
+    return float(np.mean([structural_similarity(*pair, data_range=data_range) for pair in pairs]))  # type: ignore[no-untyped-call]  # skimage: untyped
 
 
 def nmse(image: Real, target: Real) -> float:
-    """Normalised mean squared error, |image - target|^2 / |target|^2. It has no data range.
-
-    Raises
-    ------
-    ValueError
-        As `psnr`; or the target is zero everywhere.
-    """
+    """Normalised mean squared error, |image - target|^2 / |target|^2. A ValueError as `psnr`, and for a target of zeros."""
     _check(image, target, 1.0)
     norm = float(np.sum(np.square(target, dtype=np.float64)))
     if norm == 0:
@@ -98,12 +66,6 @@ def _check(image: Real, target: Real, data_range: float) -> None:
 
 
 def check_range(data_range: DataRange) -> None:
-    """Refuse a data range that is no positive number.
-
-    Raises
-    ------
-    ValueError
-        It is something else.
-    """
+    """Refuse a data range that is no positive number, with a ValueError."""
     if not isinstance(data_range, int | float) or not 0 < data_range < math.inf:
         raise ValueError(f"data_range: expected a positive number, got {data_range!r}")

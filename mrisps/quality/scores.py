@@ -33,16 +33,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """What is averaged over: slices of one contrast, undersampled alike.
+    """What is averaged over: slices of one contrast, for example ``"CORPD_FBK"``, with one nominal acceleration and sampling.
 
-    Parameters
-    ----------
-    contrast
-        For example ``"CORPD_FBK"``.
-    acceleration
-        Nominal.
-    sampling
-        ``"as acquired"``, or the rule of a retrospective undersampling, for example ``"random, centre 0.04, seed 0"``.
+    The sampling is ``"as acquired"``, or the rule of a retrospective undersampling, such as ``"random, centre 0.04, seed 0"``.
     """
 
     contrast: str
@@ -60,37 +53,22 @@ class SliceScore:
 
     Parameters
     ----------
-    file, slice_index
-        Which slice, from 0.
-    patient
-        Whose it is.
+    file, slice_index, patient
+        Which slice, from 0, and whose it is.
     contrast, acceleration, sampling
-        See `Setting`.
-    method
-        Name of the baseline or recipe.
-    squared_error, target_energy
-        Sums over the compared pixels.
-    n_pixels
-        How many they are.
+        See `Setting`; ``realised_acceleration`` is that of the mask.
+    method, weight
+        Name of the baseline or recipe; the weight of a baseline, where it has one.
+    squared_error, target_energy, n_pixels
+        Sums over the compared pixels, and how many they are.
     data_range
         Peak value for PSNR and SSIM.
-    ssim
-        Of this slice.
-    realised_acceleration
-        Of the mask.
     seconds
         Wall-clock time.
-    weight
-        Of a baseline; None where it has none.
     status, n_iterations
         Of the solver's certificate; empty and 0 for baselines.
     notes
         What a user should know of how the problem was set up, one a line.
-
-    Raises
-    ------
-    ValueError
-        A value has the wrong type or range: names the field.
     """
 
     file: str
@@ -153,24 +131,15 @@ class SettingScore:
 
     Parameters
     ----------
-    setting, method
-        Which.
-    n_patients, n_volumes, n_slices
-        What was averaged.
     n_unconverged
         Slices whose solver said that it had not converged.
-    mean
-        By the names in `METRICS`.
-    interval
-        Likewise; None where there is none (one patient).
-    gain
-        PSNR minus that of the setting's reference method, in dB, and its interval; None for that method.
-    gain_interval
-        Of the differences within patients.
+    mean, interval
+        By the names in `METRICS`; no interval with one patient.
+    gain, gain_interval
+        PSNR minus that of the setting's reference method, in dB, and the interval of the differences within patients; None for
+        that method.
     seconds
         Mean time of a slice.
-    weight
-        Of a baseline.
     """
 
     setting: Setting
@@ -197,21 +166,8 @@ def bootstrap_interval(
 ) -> Interval | None:
     """Percentile interval of the mean of volumes, by resampling patients with all their volumes.
 
-    Parameters
-    ----------
-    values, patients
-        One of each for a volume.
-    n_resamples
-        How often.
-    level
-        Of confidence.
-    seed
-        Of the resampling: the same data give the same interval.
-
-    Returns
-    -------
-    tuple of float or None
-        Low and high; None with one patient, or where a value is not finite. From fewer than about ten patients it is too narrow.
+    There is one value and one patient for each volume. None with one patient, or where a value is not finite. From fewer than
+    about ten patients the interval is too narrow.
 
     Source
     ------
@@ -255,18 +211,9 @@ def score_volumes(scores: Sequence[SliceScore]) -> list[VolumeScore]:
         error = math.fsum(score.squared_error for score in slices)
         energy = math.fsum(score.target_energy for score in slices)
         n_pixels = sum(score.n_pixels for score in slices)
-        volumes.append(
-            VolumeScore(
-                file,
-                slices[0].patient,
-                setting,
-                method,
-                len(slices),
-                _psnr(error, n_pixels, slices[0].data_range),
-                math.fsum(score.ssim for score in slices) / len(slices),
-                _nmse(error, energy),
-            )
-        )
+        psnr, ssim = _psnr(error, n_pixels, slices[0].data_range), math.fsum(s.ssim for s in slices) / len(slices)
+        owner, n = slices[0].patient, len(slices)
+        volumes.append(VolumeScore(file, owner, setting, method, n, psnr, ssim, _nmse(error, energy)))
     return volumes
 
 
@@ -276,19 +223,7 @@ def score_settings(
     reference: Mapping[Setting, str],
     seed: int = 0,
 ) -> list[SettingScore]:
-    """The table: every method of every setting.
-
-    Parameters
-    ----------
-    scores
-        Those of `complete_slices`.
-    methods
-        In the order of the table.
-    reference
-        Method of each setting that the others' gain is relative to.
-    seed
-        Of the resampling.
-    """
+    """The table of `complete_slices`: every method of every setting, its gain relative to the reference method."""
     volumes = score_volumes(scores)
     rows = []
     for setting in sorted(methods):
