@@ -57,12 +57,13 @@ class Acquisition:
     Parameters
     ----------
     kspace
-        complex64 (coil, y, x). The zero frequency is at [n_y // 2, n_x // 2]; samples that were not acquired are zero. Rows
-        are the readout direction: undersampling along x leaves out whole columns.
+        complex64 (coil, y, x). The zero frequency is at [n_y // 2, n_x // 2]; samples that were not acquired are zero.
+        Rows are the readout direction: undersampling along x leaves out whole columns.
     source, slice_index, n_slices
         The file, the number of the slice in it from 0, and how many slices it has.
     mask
-        bool (x,) for whole columns or (y, x), centred like ``kspace``, true where acquired. None: the file does not say.
+        bool (x,) for whole columns or (y, x), centred like ``kspace``, true where acquired. None: the file does not
+        say.
     target
         float32 (y, x): the reference image, possibly a central crop.
     image_is_real
@@ -89,8 +90,9 @@ class Acquisition:
     Raises
     ------
     FileError
-        A field has the wrong shape or type, is empty, or is not finite; k-space is zero everywhere, or too large or small for
-        single precision; the mask acquires nothing, or k-space is not zero where the mask says that nothing was acquired.
+        A field has the wrong shape or type, is empty, or is not finite; k-space is zero everywhere, or too large or
+        small for single precision; the mask acquires nothing, or k-space is not zero where the mask says that nothing
+        was acquired.
     """
 
     kspace: NDArray[np.complex64]
@@ -160,9 +162,10 @@ class Acquisition:
     def acquired(self) -> NDArray[np.bool_]:
         """Which samples were acquired, as bool (x,) for whole columns, else (y, x): the mask, or what is not zero in any coil.
 
-        What is not zero describes the slice for people, and is no mask: zeros may also have been measured, or be outside the
-        encoded range. Columns count as whole if 99 % of their samples are not zero, between the first and the last row that is
-        not zero: a few zeros may be measured, and rows at the edges are zero where an echo is partial.
+        What is not zero describes the slice for people, and is no mask: zeros may also have been measured, or be
+        outside the encoded range. Columns count as whole if 99 % of their samples are not zero, between the first and
+        the last row that is not zero: a few zeros may be measured, and rows at the edges are zero where an echo is
+        partial.
         """
         if self.mask is not None:
             is_columns = self.mask.ndim == 1 or bool((self.mask == self.mask[:1]).all())

@@ -48,14 +48,9 @@ _DAMAGED = (
 class ArrayLayout:
     """What the axes of an array are.
 
-    Parameters
-    ----------
-    axes
-        In the order of the array, each one of `AXES`; y and x must be among them.
-    centred
-        True: the zero frequency is at n // 2. False: it is at 0, as in the result of a plain fft2.
-    variable
-        Name of the array in an ``.npz`` or ``.mat`` file; None: the only one.
+    They are in the order of the array, each one of `AXES`; y and x must be among them. ``centred``: the zero frequency
+    is at n // 2; else it is at 0, as in the result of a plain fft2. ``variable`` is the name of the array in an
+    ``.npz`` or ``.mat`` file; None: the only one.
     """
 
     axes: tuple[str, ...]
@@ -136,8 +131,8 @@ class MappedKspace(KspaceFile):
 class ArrayFile(MappedKspace):
     """K-space in an array file. ``.npy`` is mapped, the others are read whole. Of the counters, the first of `AXES` is fastest.
 
-    The layout None stands for the statement beside the file. A FileError if there is none; if the file is damaged, has Python
-    objects, not the variable, or other axes than stated; if the values are not complex.
+    The layout None stands for the statement beside the file. A FileError if there is none; if the file is damaged, has
+    Python objects, not the variable, or other axes than stated; if the values are not complex.
     """
 
     format = "array"
@@ -167,8 +162,8 @@ def centered(kspace: NDArray[np.generic]) -> NDArray[np.complex64]:
 
         kspace_c = fftshift( kspace * exp(2 pi i f_y (n_y // 2) / n_y) * exp(2 pi i f_x (n_x // 2) / n_x) ),
 
-    because shifting the image by n // 2 multiplies its spectrum by a phase. For even sizes that is a checkerboard of +1 and -1:
-    nothing is rounded, and what was zero stays zero.
+    because shifting the image by n // 2 multiplies its spectrum by a phase. For even sizes that is a checkerboard of +1
+    and -1: nothing is rounded, and what was zero stays zero.
     """
     phase_y, phase_x = (_shift_phase(n) for n in kspace.shape[-2:])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -204,8 +199,9 @@ def variables_of(path: Path | str) -> dict[str, tuple[tuple[int, ...], str]]:
 def read_array(path: Path, variable: str | None = None, max_bytes: int = 64 << 30) -> NDArray[np.generic]:
     """Read one array of an ``.npy``, ``.npz`` or ``.mat`` file; that of an ``.npy`` file is mapped.
 
-    The variable None stands for the only one. An array of an ``.npz`` file may have ``max_bytes`` at most: a small archive may
-    expand to any size. A FileError if the file is missing or damaged, has no such array, or several and none was named.
+    The variable None stands for the only one. An array of an ``.npz`` file may have ``max_bytes`` at most: a small
+    archive may expand to any size. A FileError if the file is missing or damaged, has no such array, or several and
+    none was named.
     """
     with _naming(path, variable):
         if path.suffix.lower() == ".npy":

@@ -1,9 +1,10 @@
 """BART's files: ``NAME.cfl``, complex64 with the first index fastest, and ``NAME.hdr``, a text with the dimensions.
 
-K-space in BART is centred, and its dimensions have fixed meanings: 0 readout, 1 and 2 phase encoding, 3 coils, and from 4
-on sets of maps, echo times, and so on.
+K-space in BART is centred, and its dimensions have fixed meanings: 0 readout, 1 and 2 phase encoding, 3 coils, and from
+4 on sets of maps, echo times, and so on.
 
-Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``src/misc/io.c``; https://mrirecon.github.io/bart.
+Source: the Berkeley Advanced Reconstruction Toolbox, ``src/misc/mri.h`` and ``src/misc/io.c``;
+https://mrirecon.github.io/bart.
 """
 
 import itertools
@@ -54,8 +55,8 @@ def read_hdr(path: Path | str) -> tuple[int, ...]:
 def read_cfl(path: Path | str) -> NDArray[np.complex64]:
     """Map the array in a ``.cfl`` file, whose ``.hdr`` lies beside it, in BART's order of dimensions (read-only).
 
-    The path is ``NAME.cfl``, ``NAME.hdr`` or, as in BART's commands, ``NAME``. A FileError if one of the two files cannot be
-    read, or the size of the data is not what the dimensions say.
+    The path is ``NAME.cfl``, ``NAME.hdr`` or, as in BART's commands, ``NAME``. A FileError if one of the two files
+    cannot be read, or the size of the data is not what the dimensions say.
     """
     data, header = _pair(path)
     dimensions = read_hdr(header)
@@ -73,9 +74,9 @@ def read_cfl(path: Path | str) -> NDArray[np.complex64]:
 class BartFile(MappedKspace):
     """K-space in BART's layout.
 
-    Dimension 0 is y, 1 is x, 3 the coils; echoes (5), time (10, 11), slices (13) and averages (14) are slices of their own. If
-    dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already. A FileError if
-    there are partitions or another dimension that is not supported.
+    Dimension 0 is y, 1 is x, 3 the coils; echoes (5), time (10, 11), slices (13) and averages (14) are slices of their
+    own. If dimension 0 is 1, dimensions 1 and 2 are y and x: k-space that was transformed along the readout already. A
+    FileError if there are partitions or another dimension that is not supported.
     """
 
     format = "BART"

@@ -45,17 +45,9 @@ _TEXTS = {
 def convert_kspace(source: KspaceFile, destination: Path | str, to: KspaceFormat) -> tuple[str, ...]:
     """Write the k-space of a file in another format, atomically. One slice is in memory at a time; samples are not changed.
 
-    Name, format and SHA-256 of the input, and our version, are written into the file.
-
-    Returns
-    -------
-    tuple of str
-        What the new format could not carry, a line each.
-
-    Raises
-    ------
-    FileError
-        The source cannot be read, the destination cannot be written, or is the source.
+    Name, format and SHA-256 of the input, and our version, are written into the file. The result says what the new
+    format could not carry, a line each. A FileError also if the destination is the source, or the source is
+    three-dimensional.
     """
     path = Path(destination)
     if path.exists() and path.samefile(source.path):

@@ -35,22 +35,14 @@ _DAMAGED = (
 def read_dicom_series(path: Path | str, series: str | None = None) -> ImageVolume:
     """Read a series of single-frame grey images, sorted by their position along the slice direction.
 
-    Pixels are stored values times slope plus intercept, float32.
-
-    Parameters
-    ----------
-    path
-        A folder, all of whose files are read, or one file.
-    series
-        SeriesInstanceUID; None: the only one there is.
+    Pixels are stored values times slope plus intercept, float32. The path is one file, or a folder, all of whose files
+    are read; the series is a SeriesInstanceUID, or None for the only one there is.
 
     Raises
     ------
     FileError
         There is no DICOM file, more than one series, or one of the files is damaged, has no or several frames, colour,
         another size than the first, or lacks the position, or two are at the same position.
-    MrispsError
-        The package pydicom is not installed.
     """
     path = Path(path)
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]

@@ -34,9 +34,9 @@ _TARGETS = ("reconstruction_esc", "reconstruction_rss")
 class FastmriFile(KspaceFile):
     """A fastMRI file opened for reading; see `KspaceFile` for the common attributes.
 
-    ``dtype`` is the element type on disk, ``mask`` that of all slices, or None, and ``target_name`` the data set with the
-    reference images, or None. As in fastMRI, both sizes of ``recon_shape`` are the width where the encoded image is narrower
-    than the crop.
+    ``dtype`` is the element type on disk, ``mask`` that of all slices, or None, and ``target_name`` the data set with
+    the reference images, or None. As in fastMRI, both sizes of ``recon_shape`` are the width where the encoded image is
+    narrower than the crop.
 
     Raises
     ------
@@ -162,13 +162,6 @@ def write_kspace(
         Without one, it is made from the shapes, with unknown fields of view.
     contrast, image_is_real, attributes
         As in `Acquisition`; the attributes win over what else is written as one.
-
-    Raises
-    ------
-    ValueError
-        An array has the wrong number of axes.
-    FileError
-        The content is none that `FastmriFile` would read, or the file cannot be written.
     """
     if kspace.ndim not in (3, 4) or kspace.dtype.kind != "c" or len(kspace) == 0:
         raise ValueError(f"kspace: expected complex (slice, y, x) or (slice, coil, y, x), got {shown(kspace)}")
@@ -204,8 +197,9 @@ def write_fastmri(
 ) -> tuple[str, ...]:
     """Write slices in fastMRI's layout; the result says what it could not carry.
 
-    The layout has one mask and one set of attributes a file: those of the first slice. Where the masks of the slices differ, the
-    file has none. ``multicoil`` writes a coil axis (None: if there is more than one coil), ``provenance`` is an attribute.
+    The layout has one mask and one set of attributes a file: those of the first slice. Where the masks of the slices
+    differ, the file has none. ``multicoil`` writes a coil axis (None: if there is more than one coil), ``provenance``
+    is an attribute.
     """
     one_mask, maximum, squares = True, 0.0, 0.0
     with Hdf5Writer(path) as file:

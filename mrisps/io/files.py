@@ -33,9 +33,10 @@ def files_in(
 ) -> tuple[Path, ...]:
     """List the files of a folder whose name has one of these endings (in small letters), sorted by their path.
 
-    Where the folder itself has no such file, its subfolders are searched, but not theirs: what was written into a subfolder of
-    the inputs is not taken for an input. ``everywhere`` searches the folder and everything below it. Hidden files and folders,
-    and links to folders, are left out. A FileError says what the folder has instead, unless it ``may_be_empty``.
+    Where the folder itself has no such file, its subfolders are searched, but not theirs: what was written into a
+    subfolder of the inputs is not taken for an input. ``everywhere`` searches the folder and everything below it.
+    Hidden files and folders, and links to folders, are left out. A FileError says what the folder has instead, unless
+    it ``may_be_empty``.
     """
     folder = Path(folder)
     if not folder.is_dir():

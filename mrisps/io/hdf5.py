@@ -91,8 +91,8 @@ class Hdf5Reader:
     def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
         """Read some of the records of a one-dimensional data set; members of variable length are arrays of arrays.
 
-        There is no way to leave members out: of those of variable length that are not asked for, the HDF5 library reads the
-        content, too, and never frees it.
+        There is no way to leave members out: of those of variable length that are not asked for, the HDF5 library reads
+        the content, too, and never frees it.
         """
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype.names is None or len(shape) != 1:
@@ -105,8 +105,8 @@ class Hdf5Reader:
     def read_record_member(self, name: str, member: str) -> NDArray[np.void]:
         """Read one member, of fixed length, of all records of a one-dimensional data set.
 
-        Where the data set lies in chunks without compression, the member is taken out of the chunks; the content of members of
-        variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
+        Where the data set lies in chunks without compression, the member is taken out of the chunks; the content of
+        members of variable length, which lies elsewhere, is then not touched. Otherwise all is read, in blocks.
         """
         shape, dtype = self.shape(name), self.dtype(name)
         if dtype.fields is None or member not in dtype.fields or len(shape) != 1:

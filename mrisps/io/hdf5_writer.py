@@ -1,8 +1,8 @@
 """Writing HDF5 so that it survives a full disk.
 
-When the disk is full, the HDF5 library can neither finish nor close the file, and the process crashes with a segmentation
-fault at its end. So HDF5 writes into a Python object that keeps the first error to itself, and the caller gets that error
-once the file is closed.
+When the disk is full, the HDF5 library can neither finish nor close the file, and the process crashes with a
+segmentation fault at its end. So HDF5 writes into a Python object that keeps the first error to itself, and the caller
+gets that error once the file is closed.
 """
 
 import contextlib

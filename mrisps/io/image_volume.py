@@ -69,7 +69,8 @@ class ImageVolume:
 def cropped_geometry(acquisition: Acquisition, whole: tuple[int, int], shape: tuple[int, ...]) -> Geometry | None:
     """Where the image lies whose central crop from ``whole`` to ``shape`` (y, x) was taken: a smaller field of view.
 
-    Pixel [n_y // 2, n_x // 2] stays where it was, but for an odd crop of an even image: there the centre moves by one pixel.
+    Pixel [n_y // 2, n_x // 2] stays where it was, but for an odd crop of an even image: there the centre moves by one
+    pixel.
     """
     geometry = acquisition.geometry
     if geometry is None:

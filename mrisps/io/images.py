@@ -83,8 +83,8 @@ def read_image(path: Path | str, *, color_to_grey: bool = False) -> NDArray[np.f
 def write_image(path: Path | str, image: NDArray[np.float32], *, bits: Literal[8, 16] = 8) -> None:
     """Write a grey image (y, x), atomically.
 
-    The name ends in ``.png`` (integers of so many bits; values are clipped to [0, 1]), ``.tif``, ``.tiff`` or ``.npy`` (float32,
-    as it is). A ValueError for another one, and for an image that is not real, two-dimensional and finite.
+    The name ends in ``.png`` (integers of so many bits; values are clipped to [0, 1]), ``.tif``, ``.tiff`` or ``.npy``
+    (float32, as it is). A ValueError for another one, and for an image that is not real, two-dimensional and finite.
     """
     write_bytes(path, image_bytes(Path(path), image, bits=bits))
 

@@ -1,8 +1,9 @@
 """The XML header of ISMRMRD, which MRD files and fastMRI's files have.
 
-The package ``ismrmrd`` has classes that its schema was turned into (``ismrmrd.xsd``). They are not used for reading: their
-parser expands entities (a text of 1 kB may become one of gigabytes), refuses headers with any element that the schema does not
-know, and takes ``nan`` for a matrix size with a warning. They also take 0.26 s to import, and ten times as long to parse.
+The package ``ismrmrd`` has classes that its schema was turned into (``ismrmrd.xsd``). They are not used for reading:
+their parser expands entities (a text of 1 kB may become one of gigabytes), refuses headers with any element that the
+schema does not know, and takes ``nan`` for a matrix size with a warning. They also take 0.26 s to import, and ten times
+as long to parse.
 
 Source: the schema ``ismrmrd.xsd`` of ISMRMRD 1.x, https://ismrmrd.readthedocs.io.
 """
@@ -81,8 +82,8 @@ class IsmrmrdHeader:
     n_encodings
         How many encodings the header has; this object describes one of them.
     texts
-        Element, for example ``"subjectInformation/patientName"``, -> its text: who was measured, when, where and how, for DICOM.
-        Of elements that the header has several times, the first.
+        Element, for example ``"subjectInformation/patientName"``, -> its text: who was measured, when, where and how,
+        for DICOM. Of elements that the header has several times, the first.
     """
 
     encoded_matrix: tuple[int, int, int]
@@ -122,8 +123,8 @@ class IsmrmrdHeader:
     def crop(self) -> tuple[int, int]:
         """(y, x): how many pixels of the encoded image the reconstructed field of view has, at most all of them.
 
-        Where the fields of view are unknown, that is the reconstructed matrix. A larger reconstructed matrix (interpolation) does
-        not make the crop larger.
+        Where the fields of view are unknown, that is the reconstructed matrix. A larger reconstructed matrix
+        (interpolation) does not make the crop larger.
         """
         if self.encoded_fov_mm is None or self.recon_fov_mm is None:
             return self.recon_matrix[0], self.recon_matrix[1]

@@ -37,20 +37,11 @@ def write_ismrmrd(
 ) -> tuple[str, ...]:
     """Write slices as ISMRMRD; the result says what it could not carry.
 
-    Columns that the mask calls acquired become acquisitions; without a mask, those that are not zero. Lines are numbered as in
-    the header, if its limits have room for them, else from the left edge of the grid.
+    Columns that the mask calls acquired become acquisitions; without a mask, those that are not zero. Lines are
+    numbered as in the header, if its limits have room for them, else from the left edge of the grid.
 
-    Parameters
-    ----------
-    header, header_xml
-        Of the data, and the whole text from which it comes: kept, but for the encoding.
-    provenance
-        Where the data come from; becomes the user parameter ``mrisps_provenance``, as JSON.
-
-    Raises
-    ------
-    FileError
-        The file cannot be written; the sizes are beyond 65535, or lines beyond the header's limits.
+    The text from which the header comes is kept, but for the encoding. The provenance becomes the user parameter
+    ``mrisps_provenance``, as JSON. A FileError also if the sizes are beyond 65535, or lines beyond the header's limits.
     """
     lost: tuple[str, ...] = ()
     counts: dict[str, list[int]] = {name: [] for name in _COUNTERS}
@@ -188,21 +179,9 @@ def write_ismrmrd_images(
 ) -> None:
     """Write images as ISMRMRD, in the group ``dataset/image_0`` as the C++ library does.
 
-    Parameters
-    ----------
-    images
-        float32 or complex64 (slice, y, x).
-    geometries
-        One a slice; where it is None, the field of view is that of the header, or 0 for unknown.
-    header
-        Of the measurement; written as ``dataset/xml``.
-
-    Raises
-    ------
-    ValueError
-        The arguments do not fit together.
-    FileError
-        The images are not finite, or the file cannot be written.
+    Images are float32 or complex64 (slice, y, x), with one geometry a slice; where it is None, the field of view is
+    that of the header, or 0 for unknown. The header is written as ``dataset/xml``. A ValueError if the arguments do not
+    fit together, a FileError if images are not finite.
     """
     from ismrmrd.hdf5 import image_header_dtype
 

@@ -25,7 +25,8 @@ class KspaceFile(ABC):
     path, format
         The file; ``"fastMRI"``, ``"ISMRMRD"`` and so on.
     n_slices
-        How many slices can be read: slices of the body times contrasts, repetitions and so on; see `Acquisition.labels`.
+        How many slices can be read: slices of the body times contrasts, repetitions and so on; see
+        `Acquisition.labels`.
     n_coils, shape
         Number of coils, and (y, x) of the k-space of a slice.
     recon_shape, contrast, image_is_real, attributes

@@ -35,20 +35,9 @@ _State = Literal["ok", "missing", "wrong size", "wrong checksum"]
 class ManifestFile:
     """One file of a dataset.
 
-    Parameters
-    ----------
-    path
-        Relative to the root of the dataset, with forward slashes; the same below the manifest's URL.
-    sha256, size
-        64 hexadecimal digits; bytes.
-    split, contrast
-        For example ``"val"`` (``"test"`` is held out), and ``"pd"``.
-    acceleration, n_slices, n_coils
-        Numbers of at least 1.
-    shape
-        (y, x) of k-space, for example ``"640x368"``.
-    patient
-        Whose file it is: any text that is the same for the files of one patient.
+    The path is relative to the root of the dataset, with forward slashes, and the same below the manifest's URL. The
+    split is for example ``"val"`` (``"test"`` is held out), the contrast ``"pd"``, the shape (y, x) of k-space
+    ``"640x368"``, and the patient any text that is the same for the files of one patient.
     """
 
     path: str
@@ -91,17 +80,9 @@ class FileStatus:
 class Manifest:
     """The files of a dataset, where they come from and under which terms.
 
-    Parameters
-    ----------
-    name, description
-        A short name; what the files are.
-    url
-        Where they are published: this and the path of a file make its address. It ends with a slash. Empty: nowhere, or only
-        after asking; files then come from mirrors and local folders.
-    licence
-        Licence or terms of use.
-    files
-        In order; no path twice, and no patient in two splits.
+    The URL is where they are published: this and the path of a file make its address. It ends with a slash. Empty:
+    nowhere, or only after asking; files then come from mirrors and local folders. No path is there twice, and no
+    patient is in two splits.
     """
 
     name: str
@@ -209,25 +190,10 @@ class Manifest:
     ) -> tuple[Path, ...]:
         """Have all files below ``root``, which is made if it is missing: keep those that are right, get the others.
 
-        Parameters
-        ----------
-        mirrors
-            Tried in order before the manifest's own URL: folders of this machine, or http(s) addresses that end with a
-            slash. A file whose checksum is not right is not taken.
-        include_test
-            Also the files of the split ``"test"``.
-        progress
-            Called after each file with (files done, files in all, path).
-
-        Returns
-        -------
-        tuple of Path
-            The files, in the manifest's order; each has the right checksum.
-
-        Raises
-        ------
-        FileError
-            A file is to be had nowhere: each place is named with what was wrong. What was there before still is.
+        Mirrors are tried in order before the manifest's own URL: folders of this machine, or http(s) addresses that end
+        with a slash. A file whose checksum is not right is not taken. The progress is called after each file with
+        (files done, files in all, path). The result has the files in the manifest's order. A FileError for a file that
+        is to be had nowhere names each place and what was wrong; what was there before still is.
         """
         files = self._usable(include_test)
         paths: list[Path] = []

@@ -24,9 +24,9 @@ class SplitRule:
     Parameters
     ----------
     fractions
-        Share of the patients by split, for example ``{"train": 0.8, "val": 0.1, "test": 0.1}``; their sum is 1. A patient's split
-        depends on nothing but its name and the seed: adding files moves nobody. None: the split is in the names of the folders,
-        as in fastMRI's ``multicoil_val``.
+        Share of the patients by split, for example ``{"train": 0.8, "val": 0.1, "test": 0.1}``; their sum is 1. A
+        patient's split depends on nothing but its name and the seed: adding files moves nobody. None: the split is in
+        the names of the folders, as in fastMRI's ``multicoil_val``.
     seed
         Another seed, another division.
     """
@@ -67,25 +67,10 @@ def make_manifest(
 ) -> Manifest:
     """Make the manifest of a folder of k-space files; each is read once for its checksum, and one slice of it is decoded.
 
-    Parameters
-    ----------
-    folder
-        The root of the dataset.
-    rule
-        Which patient belongs to which split.
-    patient_pattern
-        Regular expression that is searched in a file's path; its first group is the patient. None: the patient of the file's
-        header, or the file's own name where the header has none.
-    progress
-        Called after each file with (files done, files in all, path).
-
-    Raises
-    ------
-    FileError
-        The folder has no k-space; a file cannot be read, has no split, or the pattern is not found in its path; a patient is in
-        two splits.
-    ValueError
-        The pattern is no regular expression with a group.
+    The first group of the pattern, a regular expression that is searched in a file's path, is the patient. None: the
+    patient of the file's header, or the file's own name where the header has none. The progress is called after each
+    file with (files done, files in all, path). A FileError if the folder has no k-space; if a file cannot be read, has
+    no split, or the pattern is not found in its path; if a patient is in two splits.
     """
     folder = Path(folder)
     try:

@@ -1,7 +1,7 @@
 """Arrays of numbers in MATLAB's ``.mat`` files, version 5 (the default of ``save``) and 7.3 (HDF5).
 
-Only numeric arrays are read, real or complex; anything else in a file is passed over. SciPy's reader is not used: on some
-damaged files of version 5 it ends the process with a segmentation fault.
+Only numeric arrays are read, real or complex; anything else in a file is passed over. SciPy's reader is not used: on
+some damaged files of version 5 it ends the process with a segmentation fault.
 
 Source: MathWorks, *MAT-File Format*, "Level 5 MAT-File Format".
 """
@@ -65,7 +65,8 @@ def mat_variables(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 def read_mat(path: Path, variable: str | None) -> NDArray[np.generic]:
     """Read one array of numbers, in MATLAB's order of dimensions; the variable None stands for the only one there is.
 
-    A FileError if the file is damaged, of another version, or does not have the array, or has several and none was named.
+    A FileError if the file is damaged, of another version, or does not have the array, or has several and none was
+    named.
     """
     if not _is_73(path):
         with _naming(path, variable):

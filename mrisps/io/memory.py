@@ -41,8 +41,8 @@ class MemoryKspace(KspaceFile):
         What was acquired: bool, or numbers 0 and 1, (x,) for whole columns, (y, x), or (slice, y, x), with the zero
         frequency where ``kspace`` has it. None: not stated.
     maps
-        Coil sensitivities, complex, (coil, y, x), (set, coil, y, x), or (slice, set, coil, y, x). As many sets as there are
-        slices are refused: they might be meant as one set for each slice.
+        Coil sensitivities, complex, (coil, y, x), (set, coil, y, x), or (slice, set, coil, y, x). As many sets as there
+        are slices are refused: they might be meant as one set for each slice.
     noise
         Samples without signal, complex, (coil, sample), scaled like ``kspace``.
     centred
@@ -55,8 +55,8 @@ class MemoryKspace(KspaceFile):
     Raises
     ------
     ValueError
-        An argument is no array, or has another element type or shape. Samples that are NaN, infinite or all zero are found when
-        a slice is read, which also raises a ValueError.
+        An argument is no array, or has another element type or shape. Samples that are NaN, infinite or all zero are
+        found when a slice is read, which also raises a ValueError.
     """
 
     format = "array"
@@ -110,8 +110,8 @@ class MemoryKspace(KspaceFile):
         Raises
         ------
         ValueError
-            There is no such slice; samples are NaN or infinite, all zero, or not zero where the mask says that nothing was
-            acquired.
+            There is no such slice; samples are NaN or infinite, all zero, or not zero where the mask says that nothing
+            was acquired.
         """
         try:
             self._check_index(index)

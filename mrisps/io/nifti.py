@@ -1,7 +1,7 @@
 """Images to NIfTI, with the affine transform to the patient's coordinates.
 
-DICOM and ISMRMRD count to the left, to the back and to the head (LPS), NIfTI to the right, to the front and to the head (RAS).
-The voxel axes are (y, x, slice): i counts rows.
+DICOM and ISMRMRD count to the left, to the back and to the head (LPS), NIfTI to the right, to the front and to the head
+(RAS). The voxel axes are (y, x, slice): i counts rows.
 
 Source: NIfTI-1.1, section on the "sform"; https://nifti.nimh.nih.gov.
 """
@@ -33,8 +33,8 @@ _DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, Over
 def affine_of(geometries: Sequence[Geometry | None], shape: tuple[int, int]) -> NDArray[np.float64] | None:
     """Affine transform (4, 4) from voxel numbers (row, column, slice) of images (y, x) to millimetres in RAS.
 
-    Pixel [n_y // 2, n_x // 2] of a slice is at its position: that is where a centred transform puts the origin. None if a
-    geometry is unknown, or the slices are not parallel and at one distance.
+    Pixel [n_y // 2, n_x // 2] of a slice is at its position: that is where a centred transform puts the origin. None if
+    a geometry is unknown, or the slices are not parallel and at one distance.
     """
     known = [geometry for geometry in geometries if geometry is not None]
     if not known or len(known) < len(geometries):

@@ -23,17 +23,8 @@ KSPACE_SUFFIXES = (*_HDF5_SUFFIXES, ".dat", ".cfl", ".hdr", *_ARRAY_SUFFIXES)
 def open_kspace(path: Path | str, layout: ArrayLayout | None = None) -> KspaceFile:
     """Open a file with k-space; the format is recognised by what is in the file, then by its name.
 
-    Parameters
-    ----------
-    path
-        The file.
-    layout
-        What the axes of an array file (``.npy``, ``.npz``, ``.mat``) are, unless that is stated beside it.
-
-    Raises
-    ------
-    FileError
-        The file does not exist, is of no format that is known here, or is not what its format asks for.
+    The layout says what the axes of an array file (``.npy``, ``.npz``, ``.mat``) are, unless that is stated beside it.
+    A FileError if the file does not exist, is of no format that is known here, or is not what its format asks for.
     """
     path = Path(path)
     check_is_file(path)

@@ -38,14 +38,8 @@ _MAX_ARRAY_BYTES = 1 << 28
 class PaperSlice:
     """One slice as the paper has it, centred.
 
-    Parameters
-    ----------
-    kspace
-        complex64 (y, x), all columns that the archive has.
-    target
-        float32 (320, 320) central crop of the reference image; other sizes occur in tests only.
-    masks
-        bool (x,), by acceleration.
+    ``kspace`` is complex64 (y, x), all columns that the archive has; ``target`` the float32 central crop (320, 320) of
+    the reference image; ``masks`` are bool (x,), by acceleration.
     """
 
     kspace: NDArray[np.complex64]
@@ -56,8 +50,8 @@ class PaperSlice:
 def read_paper_slice(path: Path | str) -> PaperSlice:
     """Read one npz archive of the paper and centre it.
 
-    A FileError if it is damaged, or ``kspace``, ``target``, ``mask_acc8`` or ``mask_acc16`` is missing or has the wrong type or
-    shape, is not finite, or is zero everywhere.
+    A FileError if it is damaged, or ``kspace``, ``target``, ``mask_acc8`` or ``mask_acc16`` is missing or has the wrong
+    type or shape, is not finite, or is zero everywhere.
     """
 
     def read(name: str, kinds: str, expected: str, fits: Callable[[NDArray[np.generic]], bool]) -> NDArray[np.generic]:
@@ -87,14 +81,9 @@ def convert_paper_slice(
 ) -> None:
     """Write one of the paper's slices as a fastMRI file with one slice.
 
-    Parameters
-    ----------
-    acceleration
-        8 or 16: k-space is zero outside the paper's mask, which goes into the data set ``mask``. None: all that the
-        archive has.
-    contrast
-        Attribute ``acquisition``. None: ``CORPD_FBK`` or ``CORPDFS_FBK`` if the archive lies in a folder ``pd`` or
-        ``pdfs``.
+    With an acceleration k-space is zero outside the paper's mask, which goes into the data set ``mask``; None keeps all
+    that the archive has. The contrast None stands for ``CORPD_FBK`` or ``CORPDFS_FBK`` if the archive lies in a folder
+    ``pd`` or ``pdfs``.
     """
     source = Path(source)
     if acceleration not in (None, 8, 16):
@@ -135,8 +124,8 @@ def convert_paper_slices(
 ) -> tuple[Path, ...]:
     """Convert one npz archive, or every one in a folder and its subfolders, which the destination will have too.
 
-    The progress is called after each file with (files done, files in all, path written); the files written are the result. A
-    FileError if there are no archives, or one of them failed; those converted before it are there.
+    The progress is called after each file with (files done, files in all, path written); the files written are the
+    result. A FileError if there are no archives, or one of them failed; those converted before it are there.
     """
     outputs = paper_outputs(source, destination)
     for done, (archive, path) in enumerate(outputs.items(), 1):

@@ -1,11 +1,12 @@
 """Files that are lists of readouts (ISMRMRD, twix): which line goes where.
 
-A reader fills the table of readouts from the headers in its file, without the samples. `RawFile` checks the table, sorts it
-into images, and puts the samples on the grid when an image is asked for.
+A reader fills the table of readouts from the headers in its file, without the samples. `RawFile` checks the table,
+sorts it into images, and puts the samples on the grid when an image is asked for.
 
-Three-dimensional k-space is transformed along its readout: after that, every position along the readout is an independent
-two-dimensional problem in the two phase-encoding directions. Partitions become the rows (y) of a slice and lines its columns
-(x); only the positions inside the reconstructed field of view are slices. Nothing else is transformed.
+Three-dimensional k-space is transformed along its readout: after that, every position along the readout is an
+independent two-dimensional problem in the two phase-encoding directions. Partitions become the rows (y) of a slice and
+lines its columns (x); only the positions inside the reconstructed field of view are slices. Nothing else is
+transformed.
 """
 
 import tempfile
@@ -88,8 +89,8 @@ class _Image:
 class Volume:
     """One image, which is three-dimensional or has one partition.
 
-    ``kspace`` and ``calibration`` are complex64 (coil, y, x, z) with the centre at n // 2 and y as the readout, ``mask`` is bool
-    (y, x, z); all else is as in `Acquisition`, and the geometry that of the whole volume.
+    ``kspace`` and ``calibration`` are complex64 (coil, y, x, z) with the centre at n // 2 and y as the readout,
+    ``mask`` is bool (y, x, z); all else is as in `Acquisition`, and the geometry that of the whole volume.
     """
 
     kspace: NDArray[np.complex64]
@@ -103,14 +104,15 @@ class Volume:
 class RawFile(KspaceFile):
     """A file that is a list of readouts, opened for reading; see `KspaceFile` for the common attributes.
 
-    Readouts are put at their encoded indices with the k-space centre at n // 2; what the file leaves out is zero. Noise scans and
-    calibration lines that were measured apart go into their own fields; navigators, phase correction, feedback and dummy
-    readouts are left out, and counted in ``notes``. Calibration lines belong to the image if the header says that they are
-    embedded in it or interleaved with it.
+    Readouts are put at their encoded indices with the k-space centre at n // 2; what the file leaves out is zero. Noise
+    scans and calibration lines that were measured apart go into their own fields; navigators, phase correction,
+    feedback and dummy readouts are left out, and counted in ``notes``. Calibration lines belong to the image if the
+    header says that they are embedded in it or interleaved with it.
 
-    ``readouts`` is the table of all readouts, ``images`` are ordered by contrast, set, phase, repetition, (average,) and slice, the
-    slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement, else 1. A volume that is
-    larger than 1 GiB is kept in a temporary file while its slices are read, and one volume is there at a time.
+    ``readouts`` is the table of all readouts, ``images`` are ordered by contrast, set, phase, repetition, (average,)
+    and slice, the slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement,
+    else 1. A volume that is larger than 1 GiB is kept in a temporary file while its slices are read, and one volume is
+    there at a time.
     """
 
     _record: ClassVar[str]  # what the format calls a readout
@@ -199,8 +201,9 @@ class RawFile(KspaceFile):
         Raises
         ------
         FileError
-            There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was taken
-            backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is named.
+            There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was
+            taken backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is
+            named.
         """
         self.readouts, self.header, self._average = readouts, header, average
         n_y, n_x, self.n_z = header.encoded_matrix
@@ -242,8 +245,8 @@ class RawFile(KspaceFile):
     def _noise(self, image: _Image) -> NDArray[np.complex64] | None:
         """Noise readouts (coil, sample), scaled to the noise of an image; None if there are none, or a dwell time is unknown.
 
-        The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and relative
-        bandwidth / dwell time for a noise scan, whose edges the receiver's filter takes away.
+        The variance of noise is proportional to the bandwidth that is received, 1 / dwell time for an image and
+        relative bandwidth / dwell time for a noise scan, whose edges the receiver's filter takes away.
 
         Source: P. Kellman, E. R. McVeigh, *Image Reconstruction in SNR Units*, Magn Reson Med 54 (2005), equation 2;
         ISMRMRD, ``relativeReceiverNoiseBandwidth``.

@@ -1,9 +1,9 @@
 """Our result format: reconstructed images in HDF5, with certificates, provenance and geometry. One reader and one writer.
 
-The data set ``reconstruction`` is float32 (slice, y, x), as ``fastmri.evaluate`` reads it: the image, or its magnitude if it
-is complex, which then goes whole into ``image`` as complex64. ``smooth``, ``sparse`` and ``cost_map`` are further images of
-each slice; ``zero_filled``, ``reference``, ``coil_maps`` and ``mask`` let a reader judge them. The attributes ``provenance``,
-``certificate`` and ``geometry`` are JSON texts.
+The data set ``reconstruction`` is float32 (slice, y, x), as ``fastmri.evaluate`` reads it: the image, or its magnitude
+if it is complex, which then goes whole into ``image`` as complex64. ``smooth``, ``sparse`` and ``cost_map`` are further
+images of each slice; ``zero_filled``, ``reference``, ``coil_maps`` and ``mask`` let a reader judge them. The attributes
+``provenance``, ``certificate`` and ``geometry`` are JSON texts.
 """
 
 import contextlib
@@ -38,16 +38,8 @@ _TEXTS = ("provenance", "certificate", "geometry")
 class ResultFile(contextlib.ExitStack):
     """A result file, opened for reading; images are read when asked for. Files without any of our attributes are read, too.
 
-    Attributes
-    ----------
-    path : Path
-    names : tuple of str
-        Those of `DATA_SETS` that the file has.
-    n_slices : int
-    shape : tuple of int
-        (y, x) of the images.
-    attributes : Mapping
-        All scalar attributes but the three JSON texts.
+    ``names`` are those of `DATA_SETS` that the file has, ``shape`` is (y, x) of the images, and ``attributes`` has all
+    scalar ones but the three JSON texts.
 
     Raises
     ------
@@ -167,8 +159,8 @@ class ResultFile(contextlib.ExitStack):
 class ResultWriter(contextlib.ExitStack):
     """Writes results slice after slice. The file appears when the ``with`` block ends well and every slice was written.
 
-    What is there stays until then. The attributes are those of the file, for example ``acquisition`` and ``patient_id`` of the
-    input; the header is written as ``ismrmrd_header``. A FileError if the file cannot be written.
+    What is there stays until then. The attributes are those of the file, for example ``acquisition`` and ``patient_id``
+    of the input; the header is written as ``ismrmrd_header``. A FileError if the file cannot be written.
     """
 
     def __init__(
@@ -218,12 +210,8 @@ class ResultWriter(contextlib.ExitStack):
         geometry
             Where this image lies: its own field of view, after any crop.
 
-        Raises
-        ------
-        ValueError
-            An argument does not fit the above, or to the first slice.
-        FileError
-            The image or an extra is not finite, or the disk is full.
+        A ValueError if an argument does not fit the above, or to the first slice; a FileError if the image or an extra
+        is not finite, or the disk is full.
         """
         if not 0 <= index < self.n_slices or index in self._said:
             raise ValueError(f"index: expected 0 to {self.n_slices - 1}, each once, got {index}")

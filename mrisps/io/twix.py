@@ -1,11 +1,12 @@
 """Siemens' raw data, ``meas_*.dat`` ("twix"), of the software lines VB and VD/VE/XA.
 
 A file of VD and later has measurements: adjustments, and last the image. A measurement is a protocol, as text, and then
-measurement blocks, a header with counters each and the samples of all channels; a block marked ACQEND is the last. In VB there
-is one measurement, and every channel has a header of its own.
+measurement blocks, a header with counters each and the samples of all channels; a block marked ACQEND is the last. In
+VB there is one measurement, and every channel has a header of its own.
 
-The layouts of headers come from the package `twixtools`. Its reader is not used: it follows lengths in the file without looking,
-and would never end on a damaged one. Here every step from one block to the next is checked, and samples are mapped.
+The layouts of headers come from the package `twixtools`. Its reader is not used: it follows lengths in the file without
+looking, and would never end on a damaged one. Here every step from one block to the next is checked, and samples are
+mapped.
 
 Source: twixtools 0.24 (P. Ehses), ``mdh_def.py``, ``hdr_def.py``; siemens_to_ismrmrd, ``main.cpp``, for the axes of the
 quaternion, the sample time of noise scans, and the relative receiver bandwidth.
@@ -89,8 +90,9 @@ class TwixFile(RawFile):
     Raises
     ------
     FileError
-        The file is truncated or of an unknown version, a length in it is wrong, the protocol lacks the size of the grid, the
-        trajectory is not Cartesian; or as in `RawFile`. The measurement block, counted from 0, and its field are named.
+        The file is truncated or of an unknown version, a length in it is wrong, the protocol lacks the size of the
+        grid, the trajectory is not Cartesian; or as in `RawFile`. The measurement block, counted from 0, and its field
+        are named.
     MrispsError
         The package twixtools is not installed.
     """

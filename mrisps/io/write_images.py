@@ -50,14 +50,14 @@ def write_volume(
     kind
         One of `KINDS`; None: what the file name says.
     part
-        What is written of complex images. None: all of them for ``"mrd-images"`` and ``"reconstruction"``, otherwise the
-        magnitude, because few programs read complex NIfTI.
+        What is written of complex images. None: all of them for ``"mrd-images"`` and ``"reconstruction"``, otherwise
+        the magnitude, because few programs read complex NIfTI.
 
     Raises
     ------
     ValueError
-        The format is unknown, the images have no such part, the format cannot have it, or a picture is asked for of several
-        slices under one file name.
+        The format is unknown, the images have no such part, the format cannot have it, or a picture is asked for of
+        several slices under one file name.
     FileError
         A file cannot be written.
     """

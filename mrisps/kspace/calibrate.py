@@ -47,26 +47,17 @@ FAINT = 0.1
 def calibrate(
     acquisition: Acquisition, settings: CoilMaps, folder: Path | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Acquisition, Done]:
-    """Put maps (set, coil, y, x) into an acquisition, weighted by their eigenvalue.
+    """Put maps (set, coil, y, x) into an acquisition, weighted by their eigenvalue; see `prepare` for the folder.
 
-    Parameters
-    ----------
-    acquisition
-        One slice; maps that it has are kept, scaled to sum |S|^2 = 1 where there is one set.
-    settings
-        How maps are estimated.
-    folder
-        Where estimated maps are kept, and taken from if the same were estimated before; None keeps none.
-    device
-        Where to compute.
+    Maps that it has are kept, scaled to sum |S|^2 = 1 where there is one set.
 
     Returns
     -------
     tuple
-        The acquisition with maps, and the step. Its facts: ``n_sets``; ``calibration_lines``, the shorter side of the calibration
-        samples; ``unexplained_by_one`` and ``unexplained_energy``, the share of the energy of the low-resolution calibration
-        image, without its noise, that the first set and that all sets cannot explain; ``signal_outside_maps``, the share of the
-        pixels with signal that no map covers.
+        The acquisition with maps, and the step. Its facts: ``n_sets``; ``calibration_lines``, the shorter side of the
+        calibration samples; ``unexplained_by_one`` and ``unexplained_energy``, the share of the energy of the
+        low-resolution calibration image, without its noise, that the first set and that all sets cannot explain;
+        ``signal_outside_maps``, the share of the pixels with signal that no map covers.
 
     Raises
     ------
@@ -224,13 +215,7 @@ def _unexplained(region: Complex, vectors: Complex, noise_std: float) -> Real:
 
 
 def _read_maps(path: Path, shape: tuple[int, ...]) -> Complex | None:
-    """Maps that were kept in this file; None if there is none.
-
-    Raises
-    ------
-    FileError
-        The file holds something else.
-    """
+    """Maps that were kept in this file; None if there is none. A FileError if the file holds something else."""
     if not path.is_file():
         return None
     try:

@@ -54,30 +54,20 @@ def espirit(
 ) -> Espirit:
     """Maps from calibration samples (coil, y, x) on a grid (y, x); computed on the device of the samples.
 
-    The calibration matrix holds every window of all coils as a row. Its row space, cut at a
-    threshold, is what windows of k-space can look like. At each pixel q that gives a coil covariance G(q), and maps are its
-    leading eigenvectors.
+    The calibration matrix holds every window of all coils as a row. Its row space, cut at a threshold, is what windows
+    of k-space can look like. At each pixel q that gives a coil covariance G(q), and maps are its leading eigenvectors.
 
     Parameters
     ----------
-    calibration
-        complex (coil, y, x): the fully sampled centre of k-space.
-    shape
-        (y, x) of the image.
-    n_sets
-        Sets of maps.
-    kernel
-        (y, x): size of the windows, in samples.
+    calibration, shape
+        complex (coil, y, x): the fully sampled centre of k-space; (y, x) of the image.
+    n_sets, kernel
+        Sets of maps; (y, x) of the windows, in samples.
     threshold
         Singular values below this fraction of the largest are noise.
     noise_std
-        Of the complex noise of a sample: singular values that noise alone would give are noise, too. Where the small singular
-        values say that there is less noise, they are believed.
-
-    Raises
-    ------
-    ValueError
-        More sets than coils, or fewer calibration samples than one window.
+        Of the complex noise of a sample: singular values that noise alone would give are noise, too. Where the small
+        singular values say that there is less noise, they are believed.
 
     Source
     ------

@@ -12,8 +12,8 @@ Mask = NDArray[np.bool_]
 def calibration_shape(mask: Mask) -> tuple[int, int]:
     """(y, x) of the fully sampled block around the centre of a mask (y, x); (0, 0) if the centre itself is missing.
 
-    The block has the indices n // 2 - k to n // 2 + k - 1 along each axis (or all). It is grown as a square first, then along y,
-    then along x.
+    The block has the indices n // 2 - k to n // 2 + k - 1 along each axis (or all). It is grown as a square first, then
+    along y, then along x.
     """
 
     def span(size: int, k: int) -> slice:

@@ -1,6 +1,7 @@
 """From what several receive coils measured to a SENSE problem: the steps between a raw file and the solver.
 
-Each step is a function from an acquisition to an acquisition, can be left out (:class:`Preparation`), and says what it did:
+Each step is a function from an acquisition to an acquisition, can be left out (:class:`Preparation`), and says what it
+did:
 
     dead_coils             coils without signal are left out
     prewhiten              coils become uncorrelated, with noise of unit variance, by the noise scan
@@ -9,8 +10,8 @@ Each step is a function from an acquisition to an acquisition, can be left out (
     maps                   coil sensitivities from calibration lines                       (:class:`CoilMaps`)
     phase                  a smooth phase is folded into the maps, so that the image is nearly real  (:class:`PhaseRemoval`)
 
-Partial Fourier needs no step: the samples that are missing are missing in the mask, and the model fills them in. Homodyne and
-POCS are not here; nor are lines read backwards (EPI), which the readers refuse by name.
+Partial Fourier needs no step: the samples that are missing are missing in the mask, and the model fills them in.
+Homodyne and POCS are not here; nor are lines read backwards (EPI), which the readers refuse by name.
 """
 
 import math
@@ -47,13 +48,13 @@ class Prepared:
     mask
         bool (y, x).
     maps
-        complex64 (set, coil, y, x): the sensitivities, without the phase of the image. Their root sum of squares over the coils is
-        the weight of a set at a pixel, at most about 1.
+        complex64 (set, coil, y, x): the sensitivities, without the phase of the image. Their root sum of squares over
+        the coils is the weight of a set at a pixel, at most about 1.
     phase
         complex64 (set, y, x) of modulus 1; ones where none was removed.
     combine
-        complex64 (set, set, y, x), triangular: applied to the images of the sets it gives images whose root sum of squares is
-        that of the coil images of the input, in the unit of ``unit``.
+        complex64 (set, set, y, x), triangular: applied to the images of the sets it gives images whose root sum of
+        squares is that of the coil images of the input, in the unit of ``unit``.
     unit
         Input units of one unit of the combined image: a power of 2, so that scaling loses nothing.
     noise_std
@@ -85,20 +86,9 @@ def prepare(
     maps_folder: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Prepared:
-    """Do all steps of one slice.
+    """Do all steps of one slice, of which the mask (y, x) is used; maps are computed on the device.
 
-    Parameters
-    ----------
-    acquisition
-        One slice.
-    mask
-        bool (y, x): what is used of it.
-    preparation
-        The steps.
-    maps_folder
-        Where estimated maps are kept, and taken from if the same were estimated before; None keeps none.
-    device
-        Where maps are computed.
+    Estimated maps are kept in a folder, and taken from it if the same were estimated before; None keeps none.
 
     Raises
     ------

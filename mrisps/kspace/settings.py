@@ -21,14 +21,15 @@ class CoilMaps:
     n_sets
         Sets of maps. None: two where one cannot explain the calibration data, else one.
     calibration_width
-        Side of the square of calibration samples that is used. Where one side has fewer, the other is longer, to the same number.
+        Side of the square of calibration samples that is used. Where one side has fewer, the other is longer, to the
+        same number.
     kernel_width
         Side of the windows, at most; along an axis of n calibration samples no more than 2 n / 5, but 5 at least.
     threshold
         Singular values below this fraction of the largest are noise.
     weight, further_weight
-        The maps of the first set are weighted by this power of their eigenvalue, those of further sets by that one. The eigenvalue
-        is near 1 where a set is consistent with the calibration data.
+        The maps of the first set are weighted by this power of their eigenvalue, those of further sets by that one. The
+        eigenvalue is near 1 where a set is consistent with the calibration data.
 
     Source
     ------
@@ -57,12 +58,13 @@ class CoilCompression:
     n_coils
         Virtual coils at most, instead of the two rules above.
     method
-        ``"svd"``: one matrix for all samples. ``"geometric"``: a matrix for each position along the fully sampled readout,
-        aligned with that of its neighbour; it keeps more with the same number.
+        ``"svd"``: one matrix for all samples. ``"geometric"``: a matrix for each position along the fully sampled
+        readout, aligned with that of its neighbour; it keeps more with the same number.
 
     Source
     ------
-    SVD: Buehrer et al., Magn. Reson. Med. 57 (2007) 1131-1139. Geometric: Zhang et al., Magn. Reson. Med. 69 (2013) 571-582.
+    SVD: Buehrer et al., Magn. Reson. Med. 57 (2007) 1131-1139. Geometric: Zhang et al., Magn. Reson. Med. 69 (2013)
+    571-582.
     """
 
     kept_energy: Annotated[Number, Range(gt=0, le=1)] = 0.999

@@ -19,19 +19,10 @@ Step = Mapping[str, str | float | int | list[int]]
 
 @dataclass(frozen=True)
 class Done:
-    """The record of one step.
+    """The record of one step: what was done, what a user should know, and numbers for the verdict.
 
-    Parameters
-    ----------
-    step
-        What was done.
-    notes
-        What a user should know.
-    facts
-        Numbers for the verdict, see :mod:`mrisps.reconstruction.verdict`.
-    undo
-        Where coils were mixed: what takes the new ones back to the old ones, (old, new), or (y, old, new) for one matrix a row
-        of the image. None: they were not.
+    Where coils were mixed, ``undo`` takes the new ones back to the old ones, (old, new), or (y, old, new) for one
+    matrix a row of the image.
     """
 
     step: Step

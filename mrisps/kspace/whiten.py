@@ -143,17 +143,11 @@ def noise_std_of(acquisition: Acquisition) -> float | None:
 
 
 def estimate_noise_std(kspace: NDArray[np.complex64], mask: NDArray[np.bool_]) -> float | None:
-    """Standard deviation of the noise in each part of a k-space sample, from the outermost rows.
+    """Standard deviation of the noise in each part of a sample of k-space (coil, y, x), from the outermost rows.
 
-    The median absolute deviation of the acquired samples in the outer 5 % of the rows on each side, where little but noise is
-    left; what signal there is makes it an upper bound. None if there are fewer than 100 such samples that are not zero.
-
-    Parameters
-    ----------
-    kspace
-        (coil, y, x) centred.
-    mask
-        (y, x): which samples were acquired.
+    The median absolute deviation of the acquired samples in the outer 5 % of the rows on each side, where little but
+    noise is left; what signal there is makes it an upper bound. None if there are fewer than 100 such samples that are
+    not zero.
     """
     n_rows = max(1, kspace.shape[1] // 20)
     outer = np.zeros(mask.shape, dtype=np.bool_)

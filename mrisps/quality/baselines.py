@@ -1,8 +1,9 @@
 """What a user would pick instead, behind one face: zero filling, and SigPy's CG-SENSE, l1-wavelet and total variation apps.
 
-All take centred k-space (coil, y, x), zero where not acquired, a mask (x,) or (y, x) that is true where it was acquired, and coil
-maps of the shape of k-space (None: one coil that sees everything alike). They return an image (y, x) in the same units. Weights
-are for images whose maximum is about 1. A mask keeps SigPy from taking zeros for samples that were not acquired.
+All take centred k-space (coil, y, x), zero where not acquired, a mask (x,) or (y, x) that is true where it was
+acquired, and coil maps of the shape of k-space (None: one coil that sees everything alike). They return an image (y, x)
+in the same units. Weights are for images whose maximum is about 1. A mask keeps SigPy from taking zeros for samples
+that were not acquired.
 """
 
 from collections.abc import Callable

@@ -24,8 +24,8 @@ class EvaluationSettings:
     data_range
         Peak for PSNR and SSIM: a number, or ``"target-max"``, the maximum of the volume's reference.
     crop, border
-        (y, x) of the centre that is compared (None: fastMRI's rule, the square as wide as the reference), and the pixels that
-        are left out at every edge of it.
+        (y, x) of the centre that is compared (None: fastMRI's rule, the square as wide as the reference), and the
+        pixels that are left out at every edge of it.
     baselines, n_tuning_slices
         What the recipes are compared with, and the slices of each setting that decide the weight of a baseline.
     n_worst
@@ -55,9 +55,9 @@ class EvaluationSettings:
 class TunedBaseline:
     """The best weight of a baseline in a setting, and how it was found.
 
-    ``tried`` has (weight, mean PSNR of the tuning slices) in the order of the weights, ``slices`` are the tuning slices.
-    ``on_evaluated``: they are among those that are evaluated, to the advantage of the baseline. ``at_edge``: the search ended
-    before the PSNR fell on both sides.
+    ``tried`` has (weight, mean PSNR of the tuning slices) in the order of the weights, ``slices`` are the tuning
+    slices. ``on_evaluated``: they are among those that are evaluated, to the advantage of the baseline. ``at_edge``:
+    the search ended before the PSNR fell on both sides.
     """
 
     setting: Setting

@@ -22,8 +22,8 @@ def psnr(image: Real, target: Real, *, data_range: float) -> float:
 
         10 log10(data_range^2 / mean((image - target)^2))
 
-    of real arrays of one shape; infinite for equal ones. A volume has one value, not the mean over its slices. A ValueError if
-    shapes differ, an array is empty, complex or not finite, or the data range is not positive.
+    of real arrays of one shape; infinite for equal ones. A volume has one value, not the mean over its slices. A
+    ValueError if shapes differ, an array is empty, complex or not finite, or the data range is not positive.
     """
     _check(image, target, data_range)
     error = float(np.mean(np.square(np.subtract(image, target, dtype=np.float64))))
@@ -33,8 +33,8 @@ def psnr(image: Real, target: Real, *, data_range: float) -> float:
 def ssim(image: Real, target: Real, *, data_range: float) -> float:
     """Structural similarity: the mean over slices of scikit-image's (7 x 7 uniform window, sample covariance).
 
-    Images are (y, x) or (slice, y, x), at least 7 x 7 pixels, and computed in their own precision, as fastMRI does. The data
-    range is that of the values that are possible. A ValueError as `psnr`.
+    Images are (y, x) or (slice, y, x), at least 7 x 7 pixels, and computed in their own precision, as fastMRI does. The
+    data range is that of the values that are possible. A ValueError as `psnr`.
     """
     from skimage.metrics import structural_similarity
 

@@ -1,7 +1,8 @@
 """From the scores of slices to those of volumes and settings, with intervals of confidence. Plain numbers, no files.
 
-A volume has one PSNR and one NMSE, and the mean SSIM of its slices; a setting has the mean of its volumes: ``fastmri.evaluate``'s
-definitions. Intervals come from resampling patients, because the slices of a patient resemble each other.
+A volume has one PSNR and one NMSE, and the mean SSIM of its slices; a setting has the mean of its volumes:
+``fastmri.evaluate``'s definitions. Intervals come from resampling patients, because the slices of a patient resemble
+each other.
 """
 
 import math
@@ -35,7 +36,8 @@ Interval = tuple[float, float]
 class Setting:
     """What is averaged over: slices of one contrast, for example ``"CORPD_FBK"``, with one nominal acceleration and sampling.
 
-    The sampling is ``"as acquired"``, or the rule of a retrospective undersampling, such as ``"random, centre 0.04, seed 0"``.
+    The sampling is ``"as acquired"``, or the rule of a retrospective undersampling, such as ``"random, centre 0.04,
+    seed 0"``.
     """
 
     contrast: str
@@ -136,8 +138,8 @@ class SettingScore:
     mean, interval
         By the names in `METRICS`; no interval with one patient.
     gain, gain_interval
-        PSNR minus that of the setting's reference method, in dB, and the interval of the differences within patients; None for
-        that method.
+        PSNR minus that of the setting's reference method, in dB, and the interval of the differences within patients;
+        None for that method.
     seconds
         Mean time of a slice.
     """
@@ -166,12 +168,13 @@ def bootstrap_interval(
 ) -> Interval | None:
     """Percentile interval of the mean of volumes, by resampling patients with all their volumes.
 
-    There is one value and one patient for each volume. None with one patient, or where a value is not finite. From fewer than
-    about ten patients the interval is too narrow.
+    There is one value and one patient for each volume. None with one patient, or where a value is not finite. From
+    fewer than about ten patients the interval is too narrow.
 
     Source
     ------
-    B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 (units that are not independent) and 13.
+    B. Efron, R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapters 8 (units that are not independent) and
+    13.
     """
     names = sorted(set(patients))
     if len(names) < 2 or not np.isfinite(values).all():

@@ -16,7 +16,8 @@ def pattern_name(mask: SamplingMask) -> str:
     """Say in words how a mask leaves out samples outside its centre: equispaced, Poisson-disc or irregular.
 
     A pattern is called Poisson-disc if acquired samples have at most half as many acquired neighbours as samples drawn
-    independently with the same density have. That is counted in the outer part of k-space, where the density varies least.
+    independently with the same density have. That is counted in the outer part of k-space, where the density varies
+    least.
     """
     pattern = mask.pattern
     if mask.is_fully_sampled:

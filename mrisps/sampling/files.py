@@ -15,24 +15,10 @@ __all__ = ["read_mask", "write_mask"]
 
 
 def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> SamplingMask:
-    """Mask from a file.
+    """Mask from a file: of kind ``"file"`` from ``.npy``, as it was written from ``.json``.
 
-    Parameters
-    ----------
-    path
-        ``.npy``: an array as for `SamplingMask.from_array`. ``.json``: what `write_mask` wrote.
-    shape
-        ``(y, x)`` of the k-space; needed for columns in a ``.npy``. A ``.json`` knows its own, which must be the same.
-
-    Returns
-    -------
-    SamplingMask
-        Of kind ``"file"`` from ``.npy``; as it was written from ``.json``.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read or is not a mask of that shape.
+    The shape ``(y, x)`` is that of the k-space; needed for columns in a ``.npy``. A ``.json`` knows its own, which must
+    be the same. A FileError if the file cannot be read or is not a mask of that shape.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -54,15 +40,7 @@ def read_mask(path: Path | str, shape: tuple[int, int] | None = None) -> Samplin
 
 
 def write_mask(mask: SamplingMask, path: Path | str) -> None:
-    """Write a mask: ``.json`` with everything, ``.npy`` with the pattern only. A file of that name is replaced.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be written.
-    ValueError
-        If the suffix is another one.
-    """
+    """Write a mask: ``.json`` with everything, ``.npy`` with the pattern only. A file of that name is replaced."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".json":

@@ -42,20 +42,8 @@ class SamplingMask:
         ``size // 2``. The mask keeps a read-only copy.
     n_acs_lines
         Columns that are fully sampled in the centre; for a pattern ``(y, x)`` samples along x.
-    acceleration
-        Nominal acceleration: what was asked for. None if unknown.
-    center_fraction
-        Fraction of the columns (2D: of each axis) that was asked for in the centre. None if unknown.
-    seed
-        Seed of the random choices that was asked for. None if there are none, or if unknown.
-    offset
-        First column, if it was given and not drawn.
-    std
-        Standard deviation of a Gaussian density, as a fraction of the half-width of k-space.
-    power
-        Exponent of a polynomial density.
-    tolerance
-        Largest relative deviation of the realised from the nominal acceleration.
+    acceleration, center_fraction, seed, offset, std, power, tolerance
+        What was asked for, as in `make_mask`; None if it was not, or is unknown.
     seed_used
         The seed that drew the pattern, if `seed` itself misses the acceleration. None otherwise.
 
@@ -103,26 +91,11 @@ class SamplingMask:
 
     @classmethod
     def from_array(cls, array: "npt.ArrayLike | torch.Tensor", shape: tuple[int, int] | None = None) -> "SamplingMask":
-        """Mask from an array of 0 and 1.
+        """Mask of kind ``"array"`` from 0 and 1: bool or numbers, NumPy or torch, on any device.
 
-        Parameters
-        ----------
-        array
-            bool, or numbers that are 0 or 1: NumPy or torch, on any device. ``(x,)`` for columns, or ``(y, x)``;
-            the zero frequency is at index ``size // 2``.
-        shape
-            ``(y, x)`` of the k-space; needed for columns.
-
-        Returns
-        -------
-        SamplingMask
-            Of kind ``"array"``. Its ACS lines are the columns without a gap around the zero frequency; for an array
-            ``(y, x)`` the samples on the row of the zero frequency.
-
-        Raises
-        ------
-        ValueError
-            If the array is not binary, all zero, or of the wrong shape.
+        The array is ``(x,)`` for columns, which needs the shape ``(y, x)`` of the k-space, or ``(y, x)``; the zero
+        frequency is at index ``size // 2``. ACS lines are the columns without a gap around it; for an array ``(y, x)``
+        the samples on its row.
         """
         pattern = binary(array)
         if shape is None:
@@ -133,23 +106,10 @@ class SamplingMask:
 
     @classmethod
     def from_zeros(cls, kspace: Iterable[npt.NDArray[np.complex64]]) -> "SamplingMask":
-        """Mask from k-space itself: acquired is what is not zero in any coil of any slice.
+        """Mask from slices of k-space ``(coil, y, x)``, one after the other: acquired is what is not zero in any coil of any.
 
-        Parameters
-        ----------
-        kspace
-            The slices, each ``(coil, y, x)``. They are read one after the other.
-
-        Returns
-        -------
-        SamplingMask
-            Of columns if every column is acquired as a whole, else of single samples. With one coil up to 10 % of the
-            samples in the acquired columns may be zero by chance.
-
-        Raises
-        ------
-        ValueError
-            If there is no slice, the slices differ in shape, or everything is zero.
+        It is of columns if every column is acquired as a whole, else of single samples. With one coil up to 10 % of the
+        samples in the acquired columns may be zero by chance.
         """
         samples: Pattern | None = None
         n_coils = 0
@@ -165,8 +125,6 @@ class SamplingMask:
         allowed = 0.0 if n_coils > 1 else _ZEROS_OF_A_COLUMN * samples.shape[0] * float(columns.sum())
         shape = (samples.shape[0], samples.shape[1])
         return cls.from_array(samples if n_missing > allowed else columns, shape)
-
-    # ------------------------------------------------------------------------------------------------ what it acquires
 
     @property
     def is_columns(self) -> bool:
@@ -214,8 +172,6 @@ class SamplingMask:
 
         return torch.tensor(self.pattern, device=device)
 
-    # ------------------------------------------------------------------------------------------------ identity
-
     def _values(self) -> dict[str, Any]:
         """All fields but the pattern; without the field that only masks of a second seed have."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -234,8 +190,6 @@ class SamplingMask:
         # Copies and pickles go through the constructor: the pattern stays read-only.
         return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))
 
-    # ------------------------------------------------------------------------------------------------ JSON
-
     def to_record(self) -> dict[str, Json]:
         """Plain values for JSON: all fields, realised acceleration, pattern (packed bits, zlib, base64) and its SHA-256."""
         packed = zlib.compress(np.packbits(self.pattern).tobytes(), level=9)
@@ -249,14 +203,7 @@ class SamplingMask:
 
     @classmethod
     def from_record(cls, record: object) -> "SamplingMask":
-        """Mask from what `to_record` gave.
-
-        Raises
-        ------
-        ValueError
-            If `record` is not such a mapping, has unknown or missing keys, or the pattern does not have the stated
-            SHA-256.
-        """
+        """Mask from what `to_record` gave; a ValueError for other keys, or a pattern that has not the stated SHA-256."""
         if not isinstance(record, dict):
             raise ValueError(f"expected a JSON object, got {type(record).__name__}")
         for name, known in (("format", _FORMAT), ("version", _FORMAT_VERSION)):
@@ -277,8 +224,6 @@ class SamplingMask:
                 raise ValueError(f"{name}: {record[name]} is stated, but the pattern has {getattr(mask, name)}")
         return mask
 
-    # ------------------------------------------------------------------------------------------------ for people
-
     def __repr__(self) -> str:
         nominal = "unknown" if self.acceleration is None else f"{self.acceleration:g}"
         return (
@@ -294,15 +239,9 @@ class SamplingMask:
         """Several lines for a person: what was asked for, what came out, and a drawing of the columns in one line."""
         unit = "columns" if self.is_columns else "samples"
         lines = [f"{self.kind} mask, {self.shape[0]} x {self.shape[1]} (y, x)"]
-        parameters = {
-            "center fraction": self.center_fraction,
-            "seed": self.seed,
-            "offset": self.offset,
-            "std": self.std,
-            "power": self.power,
-        }
+        parameters = {name: getattr(self, name) for name in ("center_fraction", "seed", "offset", "std", "power")}
         given = [
-            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
             for name, value in parameters.items()
             if value is not None
         ]

@@ -85,11 +85,6 @@ def make_mask(
     tolerance
         Largest relative deviation of the realised acceleration from the nominal one.
 
-    Returns
-    -------
-    SamplingMask
-        The mask.
-
     Raises
     ------
     ValueError
