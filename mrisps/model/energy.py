@@ -24,7 +24,9 @@ from mrisps.operators import LinearOperator
 __all__ = ["Energy", "EnergyTerms", "Prior"]
 
 CHUNK_PIXELS = 2048
-"""Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a cache."""
+ACCELERATOR_CHUNK_PIXELS = 1 << 17
+"""Pixels whose coefficients are worked on at a time: 2048 x 200 float32 are 1.6 MB, which stays in a cache. An accelerator has no
+use for small pieces; there they only bound the work space."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,8 @@ class Prior:
         n_rows, height, width = shape
         group = self.regulariser.group_size
         together = 2 if self.regulariser.pairs else 1
-        step = max(group, CHUNK_PIXELS // (together * width) // group * group)
+        pixels = CHUNK_PIXELS if self.basis.device.type == "cpu" else ACCELERATOR_CHUNK_PIXELS
+        step = max(group, pixels // (together * width) // group * group)
         for row in range(0, n_rows, together):
             for first in range(0, height, step):
                 yield slice(row, row + together), slice(first, first + step)

@@ -14,6 +14,7 @@ The coefficients of a complex image are pairs of real ones, in rows that follow 
 """
 
 import abc
+import copy
 import functools
 import math
 from collections.abc import Callable
@@ -58,7 +59,9 @@ class Regulariser(abc.ABC):
 
     def scaled(self, factor: float) -> Self:
         """The regulariser whose thresholds are ``factor`` times these."""
-        return replace(self, thresholds=self.thresholds * factor)
+        scaled = copy.copy(self)  # what has been checked already: a check waits for the device
+        object.__setattr__(scaled, "thresholds", self.thresholds * factor)
+        return scaled
 
     def paired(self) -> Self:
         """The same for complex images, with thresholds on the modulus."""

@@ -379,7 +379,8 @@ class _Combination(LinearOperator):
     def n_measurements(self) -> int:
         """Those of the outermost operator, which knows what it leaves zero; of a sum the most that a term has."""
         outermost = [parts_of(chain)[1] for chain in self._sum]
-        return max(super().n_measurements if part is None else part.n_measurements for part in outermost)
+        every_number = super().n_measurements  # of a chain without an operator, a multiple of the identity
+        return max(every_number if part is None else part.n_measurements for part in outermost)
 
     def normal_transfer_function(self) -> torch.Tensor | None:
         """Of a single chain, all of whose operators but the innermost are multiples of isometries."""

@@ -136,7 +136,9 @@ class SampledInverse:
         lacking = ~sampling.kept
         n_lacking = int(lacking.sum())
         self.exact = n_lacking <= LARGEST_BORDER
-        self._border: Tensor | None = None
+        self._border: tuple[tuple[int, int], Tensor, Tensor] | None = (
+            None  # (y, x) of the coarser grid, and where it lacks samples
+        )
         if n_lacking == 0 or not self.exact:
             return
         response = (inverse * transfer.conj()).sum(dim=1)  # K^-1 P^H, by alias
@@ -148,7 +150,7 @@ class SampledInverse:
         self.exact = not bool(failed)  # what neither the samples nor the prior see is left to conjugate gradients
         if not self.exact:
             return
-        self._border = lacking
+        self._border = (lacking.shape[0], lacking.shape[1]), rows, columns
         n_columns = self._filter.planes(torch.zeros(1, 1, *shape, dtype=dtype, device=dense.device)).shape[-1]
         kind = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
         self._real = not dtype.is_complex
@@ -159,11 +161,11 @@ class SampledInverse:
         """(batch, set, y, x) -> the same."""
         planes = self._filter.mixed(self._filter.planes(image))
         if self._border is not None:
-            grid = (self._border.shape[0], self._border.shape[1])
+            grid, rows, columns = self._border  # indices, not a mask: an accelerator has to count a mask
             coarse = (self._transfer * planes).sum(dim=0)
             samples = torch.fft.irfft2(coarse, s=grid) if self._real else torch.fft.ifft2(coarse)
-            missing = _solved(self._factor, samples[..., self._border])
-            samples.zero_()[..., self._border] = missing
+            missing = _solved(self._factor, samples[..., rows, columns])
+            samples.zero_()[..., rows, columns] = missing
             coarse = torch.fft.rfft2(samples) if self._real else torch.fft.fft2(samples)
             planes.addcmul_(self._response, coarse)
         return self._filter.image(planes)
@@ -175,7 +177,7 @@ def alias_inverse(matrix: Tensor, diagonal: Tensor | None = None, *, floor: floa
     To the map may be added one that does not mix them, (s^2, ..., y / s, x / s), and is added ``floor`` times its largest entry.
     """
     # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
-    ridge = floor * float(matrix.abs().max())
+    ridge = floor * matrix.abs().max()
     system = matrix.permute(2, 3, 0, 1)
     if diagonal is None:
         system = system.clone()

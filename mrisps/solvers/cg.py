@@ -21,14 +21,22 @@ class CGResult:
         |b - K x| / |b| of each system, (batch,) float64, from the recurrence.
     n_iterations
         Iterations done.
-    converged
-        Whether every system met the tolerance.
+    n_steps
+        Iterations in which each system moved, (batch,) float64.
+    met
+        Which systems met the tolerance, (batch,) bool.
     """
 
     solution: Tensor
     relative_residual: Tensor
     n_iterations: int
-    converged: bool
+    n_steps: Tensor
+    met: Tensor
+
+    @property
+    def converged(self) -> bool:
+        """Whether every system met the tolerance."""
+        return bool(self.met.all())
 
 
 def conjugate_gradients(
@@ -40,6 +48,7 @@ def conjugate_gradients(
     tolerance: float,
     max_iterations: int,
     min_iterations: int = 0,
+    look_every: int = 1,
 ) -> CGResult:
     """Solve K x = b for each entry of a batch.
 
@@ -60,11 +69,14 @@ def conjugate_gradients(
     min_iterations
         Steps that are done although the tolerance is met: with a good start a solution that follows a moving b would otherwise
         stand still until b has moved by the tolerance.
+    look_every
+        Iterations between two looks at whether all is done; each look waits for the device. 0: never, ``max_iterations`` are done.
+        Systems that meet the tolerance stand still meanwhile.
 
     Returns
     -------
     CGResult
-        With ``converged`` False if the tolerance was not met or K turned out not to be positive along a search direction.
+        Not ``converged`` if the tolerance was not met or K turned out not to be positive along a search direction.
 
     Source
     ------
@@ -78,12 +90,16 @@ def conjugate_gradients(
     p = z.clone()
     rz = _dot(r, z)
     residual = _dot(r, r).sqrt()
-    n_iterations = 0
-    while n_iterations < max_iterations and (n_iterations < min_iterations or bool((residual > threshold).any())):
+    n_steps = torch.zeros_like(residual)
+    for n_iterations in range(max_iterations + 1):
+        look = look_every > 0 and n_iterations % look_every == 0
+        wanted = residual > threshold
+        if n_iterations == max_iterations or (look and n_iterations >= min_iterations and not bool(wanted.any())):
+            break
         kp = apply(p)
         curvature = _dot(p, kp)
-        active = (curvature > 0) if n_iterations < min_iterations else (residual > threshold) & (curvature > 0)
-        if not bool(active.any()):
+        active = (curvature > 0) if n_iterations < min_iterations else wanted & (curvature > 0)
+        if look and not bool(active.any()):
             break
         step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
         x.addcmul_(_per_entry(step, x), p)
@@ -93,9 +109,9 @@ def conjugate_gradients(
         ratio = torch.where(active, rz / torch.where(active, rz_before, 1.0), 0.0)
         p.mul_(_per_entry(ratio, x)).add_(z)
         residual = _dot(r, r).sqrt()
-        n_iterations += 1
+        n_steps += active
     relative = torch.where(norm_b > 0, residual / torch.where(norm_b > 0, norm_b, 1.0), residual)
-    return CGResult(x, relative, n_iterations, bool((residual <= threshold).all()))
+    return CGResult(x, relative, n_iterations, n_steps, residual <= threshold)
 
 
 PIECE = 1 << 16
@@ -103,7 +119,8 @@ PIECE = 1 << 16
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Re<a, b> of each entry of the batch; long vectors in pieces by BLAS, whose results are summed in float64."""
-    if not a.is_complex() and a[0].numel() >= PIECE and a.is_contiguous() and b.is_contiguous():
+    on_cpu = a.device.type == "cpu"
+    if on_cpu and not a.is_complex() and a[0].numel() >= PIECE and a.is_contiguous() and b.is_contiguous():
         pairs = zip(a.flatten(1), b.flatten(1), strict=True)
         pieces = [
             torch.stack([torch.dot(u, v) for u, v in zip(x.split(PIECE), y.split(PIECE), strict=True)])

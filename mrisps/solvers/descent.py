@@ -44,15 +44,12 @@ class DescentOptions:
 
     Parameters
     ----------
-    tolerance
-        On the stationarity residual.
     decay
         After each iteration the threshold multiplier is multiplied by this, until it is 1.
     half_storage
         Coefficients are stored in float16.
     """
 
-    tolerance: float
     decay: float
     half_storage: bool
 

@@ -18,7 +18,6 @@ full grid with a stride of 2, and the last stage takes over its coefficients.
 """
 
 import itertools
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ from torch import Tensor
 
 from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
-from mrisps.solvers.descent import Descent, DescentOptions, Stage
+from mrisps.solvers.descent import DescentOptions, Stage
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ImageStep
-from mrisps.solvers.outlook import Outlook, Slope, norms
+from mrisps.solvers.outlook import Watch
 from mrisps.solvers.resolution import lift
 from mrisps.solvers.result import Reconstruction, certify, check_measurements
 from mrisps.solvers.settings import FastSettings
@@ -44,18 +43,12 @@ Progress = Callable[[int, float], None]
 CHECK_INTERVAL = 5
 """Iterations between two looks at the residual."""
 
-PASSES = 2
-"""Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
-
 GREEDY_INERTIA = 10
 """A start from coefficients that are not 0 has the inertia of this iteration."""
 
 FINER_INERTIA = 100
 """A stage that goes on from a coarser one starts with the inertia of this iteration. Frequencies that were not acquired are still
 filling in there: with inertia that gathers speed from the beginning, this takes up to twice as many iterations."""
-
-DIVERGED = 10.0
-"""An image is suspected of growing without bound when its norm is more than this many times that of the smooth image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,13 +226,12 @@ def minimise(
     """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
-    batch = energy.y.shape[0]
 
     coarse = [] if start is not None else coarse_stages(energy, image_step, settings)
     n_stages = len(coarse) + 1
     factor = settings.continuation_start if start is None else 1.0
     smooth = image = image_step.smooth_image()
-    options = DescentOptions(settings.tolerance, settings.continuation_decay, settings.half_storage)
+    options = DescentOptions(settings.continuation_decay, settings.half_storage)
     known: list[Tensor] = []
     n_coarse = 0
     for number, build in enumerate(coarse, 1):
@@ -255,6 +247,9 @@ def minimise(
             n_coarse += 1
             if monitor is not None:
                 monitor(Iterate(number, n_stages, k, lift(path.image, smooth), None))
+            effort = stage.image_step.effort
+            if k % CHECK_INTERVAL == 0 and effort is not None:
+                stage.image_step.plan(*effort.amax(dim=1).cpu())
             if path.n_at_target == n_iterations:
                 break
         image, factor = path.image, 1.0
@@ -271,63 +266,43 @@ def minimise(
         known=known,
         given=start,
     )
-    outlook = Outlook(batch)
-    slope = Slope(energy) if prior.regulariser.is_norm else None
-    safe = smooth
-    bound = DIVERGED * norms(smooth).maximum(norms(path.image))
-    diverged = torch.zeros(batch, dtype=torch.bool, device=smooth.device)
-    residual = torch.full((batch,), torch.inf, dtype=torch.float64)
-    worst = math.inf
-    trace: list[tuple[int, Tensor]] = []
-    n_passed = k = 0
+    watch = Watch(energy, settings, smooth, path, warm=start is not None)
+    traced: list[int] = []
+    energies: list[Tensor] = []
+    k = 0
     for k in range(1, settings.max_iterations + 1):
-        look = k % CHECK_INTERVAL == 0 or k == settings.max_iterations
-        path.step(measure=look, exactly=k == settings.max_iterations)
+        last = k == settings.max_iterations
+        look = last or k % CHECK_INTERVAL == 0
+        path.step(measure=look, exactly=last or (look and watch.near))
         if monitor is not None:
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
-        if look:
-            residual = (_per_image(path.moved, batch) / _per_image(path.size, batch).clamp(min=1e-30)).sqrt()
-            lengths = norms(path.image)
-            finite = residual.isfinite() & lengths.isfinite()
-            suspects = finite & ~diverged & (lengths > bound)
-            if bool(suspects.any()):
-                diverged |= suspects & _has_risen(energy, path, smooth)
-            good = finite & ~diverged  # the others of the batch go on
-            safe = torch.where(good.view(-1, 1, 1, 1), path.image, safe)
-            if not bool(good.any()):
-                break
-            worst = float(residual[good].max())
-        if k % CHECK_INTERVAL == 0:  # a last look before its time tells no rate and is no second pass
-            outlook.update(path.image)
-            remaining = float(outlook.remaining[good].max())
-            passed = path.n_at_target > 0 and worst <= settings.tolerance and remaining <= settings.image_change
-            if slope is not None and passed and not slope.is_flat(path):
-                n_passed = 0  # this look is the first of the next two
-            n_passed = n_passed + 1 if passed else 0
+        over = look and watch.look(path, in_time=k % CHECK_INTERVAL == 0)
         if progress is not None:
-            progress(k, worst)
-        if n_passed == PASSES:
+            progress(k, watch.worst)
+        if over:
             break
         if settings.trace_interval and k % settings.trace_interval == 0:
-            trace.append((k, energy.value(path.final_image(), path.coefficients).total.cpu()))
+            traced.append(k)
+            energies.append(energy.value(path.final_image(), path.coefficients).total)
     image, coefficients, at_target = path.final_image(), path.coefficients, path.n_at_target > 0
     del path
-    broken = diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1))
+    residual = watch.residual
+    broken = watch.diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1).cpu())
     if bool(broken.any()):
-        image, coefficients = _rescue(prior, image, coefficients, safe, broken)
+        image, coefficients = _rescue(prior, image, coefficients, watch.safe, broken.to(image.device))
     return Minimum(
         image=image,
         coefficients=coefficients,
         image_step=image_step,
         residual=residual,
-        image_change=outlook.remaining,
-        converged=(residual <= settings.tolerance).cpu() & (n_passed == PASSES),
-        diverged=diverged,
+        image_change=watch.remaining,
+        converged=watch.passed,
+        diverged=watch.diverged,
         broken=broken,
         n_iterations=k,
         n_coarse_iterations=n_coarse,
         at_target=at_target,
-        energy_trace=trace,
+        energy_trace=list(zip(traced, torch.stack(energies).cpu(), strict=True)) if traced else [],
     )
 
 
@@ -339,14 +314,3 @@ def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, bro
     greedy_coefficients(prior, prior.transform.forward(to_real_images(image)[rows]), found)
     coefficients[rows] = found
     return image, coefficients
-
-
-def _has_risen(energy: Energy, path: Descent, smooth: Tensor) -> Tensor:
-    """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
-    nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
-    return energy.value(path.final_image(), path.coefficients).total > energy.value(smooth, nothing).total
-
-
-def _per_image(values: Tensor, batch: int) -> Tensor:
-    """Sum the real and the imaginary part of each image."""
-    return values.reshape(batch, -1).sum(dim=1)

@@ -22,6 +22,10 @@ CHUNK_PATCHES = 4096
 COMPACT_BELOW = 0.75
 """The patches still at work are moved together when fewer than this share of them are left."""
 
+ACCELERATOR_CHUNK_PATCHES = 1 << 16
+ACCELERATOR_ROUNDS = 6
+"""On an accelerator, where each look at how many are left makes the host wait: larger chunks, and rounds between two looks."""
+
 DEPENDENT = 1e-2
 """An atom with less than this share of its norm outside the span of those chosen adds nothing."""
 
@@ -58,10 +62,10 @@ def greedy_coefficients(
     most = min(max_atoms, *prior.factors.shape)
     indices = None if wanted is None else wanted.flatten().nonzero()[:, 0]
     n_patches = len(patches) if indices is None else len(indices)
-    size = min(CHUNK_PATCHES, n_patches)
+    size = min(CHUNK_PATCHES if patches.device.type == "cpu" else ACCELERATOR_CHUNK_PATCHES, n_patches)
     basis, triangle = patches.new_empty(size, most, len(prior.factors)), patches.new_empty(size, most, most)
-    for first in range(0, n_patches, CHUNK_PATCHES):
-        here: slice | Tensor = slice(first, first + CHUNK_PATCHES)
+    for first in range(0, n_patches, max(size, 1)):
+        here: slice | Tensor = slice(first, first + size)
         if indices is not None:
             here = indices[here]
         flat[here] = _pursue(patches[here], prior.factors, atoms, weights, basis, triangle).to(out.dtype)
@@ -82,18 +86,20 @@ def _pursue(
     alive = torch.ones(n_patches, dtype=torch.bool, device=patches.device)
     rest = patches
     n_rounds = 0
+    rounds = 1 if patches.device.type == "cpu" else ACCELERATOR_ROUNDS
     for k in range(max_atoms):
         gain, index = (rest @ factors).abs_().mul_(weights).max(dim=1)
         alive &= gain > 1
-        n_alive = int(alive.sum())
-        if n_alive == 0:
-            break
-        if n_alive < COMPACT_BELOW * len(alive):
-            at_work, rest, index = at_work[alive], rest[alive], index[alive]
-            kept = basis[:, :k][alive]
-            basis = basis[:n_alive]
-            basis[:, :k] = kept
-            alive = torch.ones(n_alive, dtype=torch.bool, device=patches.device)
+        if k % rounds == 0:
+            left = alive.nonzero()[:, 0]
+            if len(left) == 0:
+                break
+            if len(left) < COMPACT_BELOW * len(alive):
+                at_work, rest, index = at_work[left], rest[left], index[left]
+                kept = basis[left, :k]
+                basis = basis[: len(left)]
+                basis[:, :k] = kept
+                alive = torch.ones(len(left), dtype=torch.bool, device=patches.device)
         n_rounds = k + 1
         atom = atoms[index]
         within = torch.bmm(basis[:, :k], atom[:, :, None])  # (patches, k, 1)

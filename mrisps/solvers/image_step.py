@@ -16,7 +16,7 @@ from torch import Tensor
 from mrisps.model import Energy, PatchTransform, Prior, to_images
 from mrisps.operators import LinearOperator
 from mrisps.solvers.aliases import AliasFilter, SampledInverse, alias_inverse, by_alias
-from mrisps.solvers.cg import conjugate_gradients
+from mrisps.solvers.cg import CGResult, conjugate_gradients
 
 __all__ = ["ConvolutionStep", "ImageStep"]
 
@@ -40,6 +40,8 @@ class ConvolutionStep:
     prior, transform
         The prior, and which of its patches count.
     """
+
+    effort = None
 
     def __init__(
         self, adjoint_y: Tensor, transfer: Tensor | SampledInverse, prior: Prior, transform: PatchTransform
@@ -65,6 +67,9 @@ class ConvolutionStep:
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.adjoint_y.shape[1])
         return torch.add(self.adjoint_y, patch_side, alpha=self._weight)
 
+    def plan(self, n_steps: Tensor, residual: Tensor) -> None:
+        """Nothing: there are no iterations."""
+
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, set, y, x)."""
         return self.invert(self.adjoint_y)
@@ -87,6 +92,12 @@ class ImageStep:
         Cap of the conjugate gradients; what they do not reach shows in the certificate's residual_x.
     transform
         Which patches count; by default all. With a stride s they count s^2 times.
+
+    Attributes
+    ----------
+    effort
+        Of the last conjugate gradients that were done without a look, (2, batch): iterations in which a system moved, and relative
+        residuals. None where there were none. See :meth:`plan`.
     """
 
     def __init__(
@@ -99,6 +110,9 @@ class ImageStep:
         self.energy = energy
         self.tolerance = tolerance
         self.max_iterations = max_iterations
+        self.effort: Tensor | None = None
+        self._planned: int | None = None
+        self._smooth: Tensor | None = None
         operator, prior = energy.operator, energy.prior
         self._transform = prior.transform if transform is None else transform
         self._weight = prior.beta * self._transform.stride**2
@@ -135,23 +149,39 @@ class ImageStep:
         if self._closed_form is not None:
             return self._closed_form.solve(prediction)
         patch_side = to_images(self._transform.adjoint(prediction), self.adjoint_y.dtype, self.energy.n_sets)
-        return self._iterate(self.adjoint_y + self._weight * patch_side, start, self.max_iterations)
+        right_side = self.adjoint_y + self._weight * patch_side
+        # Where a look makes the host wait, a solve that has a start does as many iterations as the last ones needed.
+        if start is None or self._planned is None or right_side.device.type == "cpu":
+            result = self._iterate(right_side, start, self.max_iterations)
+            self._planned = max(result.n_iterations, 1)
+        else:
+            result = self._iterate(right_side, start, self._planned, look_every=0)
+            self.effort = torch.stack([result.n_steps, result.relative_residual])
+        return result.solution
+
+    def plan(self, n_steps: Tensor, residual: Tensor) -> None:
+        """How many iterations the next solves do, from ``effort``: the most steps and the largest residual, on the host."""
+        planned = self._planned or 1
+        more = min(2 * planned, self.max_iterations)
+        self._planned = max(int(n_steps), 1) if float(residual) <= self.tolerance else more
 
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, set, y, x): what the smooth part of the prior gives alone, linear in y."""
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
-        return self._iterate(self.adjoint_y, None, 20 * self.max_iterations)  # once, and from afar
+        if self._smooth is None:  # once, and from afar
+            self._smooth = self._iterate(self.adjoint_y, None, 20 * self.max_iterations, look_every=5).solution
+        return self._smooth
 
     def invert(self, right_side: Tensor) -> Tensor:
         """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, set, y, x), to the tolerance."""
         if self._closed_form is not None:
             return self._closed_form.invert(right_side)
-        return self._iterate(right_side, None, self.max_iterations)
+        return self._iterate(right_side, None, self.max_iterations).solution
 
-    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int) -> Tensor:
+    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int, look_every: int = 1) -> CGResult:
         operator = self.energy.operator
-        result = conjugate_gradients(
+        return conjugate_gradients(
             lambda x: operator.normal(x) + self._patch_filter(x),
             right_side,
             start=self._preconditioner(right_side) if start is None else start,
@@ -159,8 +189,8 @@ class ImageStep:
             tolerance=self.tolerance,
             max_iterations=max_iterations,
             min_iterations=1,
+            look_every=look_every if right_side.device.type != "cpu" else 1,
         )
-        return result.solution
 
 
 Filter = Callable[[Tensor], Tensor]

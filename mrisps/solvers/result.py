@@ -198,23 +198,20 @@ def certify(
     """
     terms = energy.value(image, coefficients)
     residual_x, residual_a = energy.residuals(image, coefficients, nonnegative)
-    misfit = (2 * terms.data).sqrt()
     smooth = image_step.smooth_image()
     gradient, scale = energy.residual_image(smooth)
     residual_smooth = torch.where(scale > 0, gradient / scale.clamp(min=torch.finfo(scale.dtype).tiny), gradient)
+    found = [terms.data, terms.coupling, terms.regularisation, residual_x, residual_a, residual_smooth]
+    found.append(image.isfinite().flatten(1).all(dim=1).double())
+    measured = torch.stack(found).cpu().T.tolist()  # one transfer
+    n_measurements = energy.operator.n_measurements
     certificates = []
-    for i in range(image.shape[0]):
-        total = float(terms.total[i])
-        finite = (
-            not (broken is not None and bool(broken[i]))
-            and math.isfinite(total)
-            and bool(image[i].isfinite().all())
-            and math.isfinite(float(residual_a[i]))
-        )
-        stationary = all(
-            float(residual[i]) <= residual_x_limit for residual in (residual_x, residual_smooth)
-        )  # not if NaN
-        stationary = stationary and float(residual_a[i]) <= residual_a_limit
+    for i, (data, coupling, regularisation, of_x, of_a, of_smooth, finite_image) in enumerate(measured):
+        total = data + coupling + regularisation
+        lost = broken is not None and bool(broken[i])
+        finite = not lost and math.isfinite(total) and finite_image == 1 and math.isfinite(of_a)
+        # False where one is NaN
+        stationary = of_x <= residual_x_limit and of_smooth <= residual_x_limit and of_a <= residual_a_limit
         status: Status = "converged" if bool(converged[i]) and stationary else "max_iter"
         if not finite:
             status = "diverging" if diverged is not None and bool(diverged[i]) else "nonfinite"
@@ -228,15 +225,15 @@ def certify(
                 n_iterations=steps,
                 tolerance=tolerance,
                 energy=total,
-                energy_data=float(terms.data[i]),
-                energy_coupling=float(terms.coupling[i]),
-                energy_regularisation=float(terms.regularisation[i]),
+                energy_data=data,
+                energy_coupling=coupling,
+                energy_regularisation=regularisation,
                 energy_trace=(*trace, (steps, total)),
-                residual_x=float(residual_x[i]),
-                residual_a=float(residual_a[i]),
-                residual_smooth=float(residual_smooth[i]),
-                data_misfit=float(misfit[i]),
-                expected_misfit=None if noise_std is None else noise_std * energy.operator.n_measurements**0.5,
+                residual_x=of_x,
+                residual_a=of_a,
+                residual_smooth=of_smooth,
+                data_misfit=(2 * data) ** 0.5,
+                expected_misfit=None if noise_std is None else noise_std * n_measurements**0.5,
                 seconds=seconds,
                 n_coarse_iterations=n_coarse_iterations,
                 image_change=None if change is None or not math.isfinite(change) else change,

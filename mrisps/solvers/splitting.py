@@ -21,9 +21,6 @@ atoms that leave the image alone shrink by lam / rho an iteration: a larger pena
 RELAXATION = 1.8
 """Over-relaxation of the splitting, below 2."""
 
-EXACT_BELOW = 30.0
-"""The residual is measured where a bound on it is below this many tolerances. The bound is about ten times too large."""
-
 
 class Splitting(Descent):
     """Douglas-Rachford splitting of f and R, both of which are minimised exactly in every iteration.
@@ -128,13 +125,12 @@ class Splitting(Descent):
                 for row, (moved, a) in enumerate(zip(difference, w, strict=True), rows.start):
                     self.moved[row] += squared_norm(moved)
                     self.size[row] += squared_norm(a)
-        if measure:
+        if exactly:
+            self._measure()
+        elif measure:
             # rho (p - w) is in dR(w) + grad f(p) and |hess f| <= 1, so |w - T(w - grad f(w))| <= (1 + rho) |w - p|.
+            # This bound is about ten times too large.
             self.moved *= (1 + STRENGTH) ** 2
-            moved, size = (values.view(len(self.image), -1).sum(dim=1) for values in (self.moved, self.size))
-            near = (moved <= (EXACT_BELOW * self.options.tolerance) ** 2 * size) | (size == 0)
-            if exactly or bool((near | ~moved.isfinite() | ~size.isfinite()).all()):  # what is lost is not waited for
-                self._measure()
         self._follow(self._misfit)
 
     def _measure(self) -> None:

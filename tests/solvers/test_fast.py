@@ -14,8 +14,9 @@ from torch import Tensor
 from mrisps.model import Energy, GroupSoftThreshold, ModelConfig, PriorUse, SmoothPlusSparse, SmoothShrinkage
 from mrisps.operators import BlurDownsample, FourierSubsampling, Identity
 from mrisps.solvers import FastSettings, PaperSettings, Reconstruction, solve, solve_paper
-from mrisps.solvers.fast import CHECK_INTERVAL, PASSES, Iterate
+from mrisps.solvers.fast import CHECK_INTERVAL, Iterate
 from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.outlook import PASSES
 
 from .helpers import (
     CPR,
@@ -474,7 +475,7 @@ def test_what_grows_is_stopped_before_it_overflows(
 
 def test_an_image_that_is_all_sparse_part_may_outgrow_the_smooth_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A weak operator leaves hardly anything in the smooth image of a texture: large is not the same as diverging."""
-    monkeypatch.setattr("mrisps.solvers.fast.DIVERGED", 2.0)  # what is suspected
+    monkeypatch.setattr("mrisps.solvers.outlook.DIVERGED", 2.0)  # what is suspected
     _, _, model = small_problem("real", NCPR, beta=1.0, lam=1e-5)
     prior = model.prior(torch.float64, "cpu")
     operator = 0.02 * Identity((12, 16), torch.float64)
