@@ -15,7 +15,6 @@ from mrisps.solvers import Reconstruction, solve
 
 __all__ = [
     "UnusableResultError",
-    "expected_memory",
     "image_facts",
     "reconstruct",
     "slice_certificate",
@@ -200,13 +199,3 @@ def image_facts(problem: Problem, result: Reconstruction) -> dict[str, JsonValue
         "cost_mean": float(cost.mean()),
         "cost_p99": float(np.percentile(cost, 99)),
     }
-
-
-def expected_memory(problem: Problem, model: SmoothPlusSparse, recipe: Recipe) -> int:
-    """Bytes that solving a problem takes at its peak, about: three arrays of coefficients in single precision, or two in half."""
-    n_sets, height, width = problem.operator.domain_shape
-    config = model.config
-    stride = recipe.prior_for((height, width), config.group_size).stride
-    rows = n_sets * (2 if problem.operator.domain_dtype.is_complex else 1)
-    arrays = 2 if recipe.solver.half_storage else 3
-    return 4 * arrays * rows * (height // stride) * (width // stride) * config.n_synthesis_atoms

@@ -8,7 +8,6 @@ in what they do with the :class:`SliceResult` of each slice.
 
 import hashlib
 import json
-import logging
 import os
 import platform
 import time
@@ -35,20 +34,16 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_kspace
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
+from mrisps.reconstruction.memory import MemoryEstimate, check_memory, estimate, of_problem
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import UnusableResultError, expected_memory, reconstruct, slice_certificate
+from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, slice_certificate
 from mrisps.reconstruction.slice_result import FileResult, SliceResult
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, read_mask
 from mrisps.threads import processor_name
 
 __all__ = ["GreyImage", "Progress", "Run", "Source", "software"]
-
-LARGE_MEMORY = 4 << 30
-"""Bytes above which a warning says how much memory a problem needs."""
-
-_log = logging.getLogger("mrisps")
 
 Progress = Callable[[int, int, int, float], None]
 """Called with (position of the slice, number of slices, iteration, residual)."""
@@ -217,6 +212,32 @@ class Run:
         """The slices of an open source that this run takes."""
         return self.slices.of(source.path, source.n_slices if isinstance(source, KspaceFile) else 1)
 
+    def memory(self, source: Source) -> MemoryEstimate:
+        """The memory that one slice of an open source takes, about; nothing is computed.
+
+        Of k-space the first chosen slice is read, for its readout oversampling. Coils are counted as the source has them, and
+        sets of maps as the recipe asks for, else one: compression makes it less, a second set up to twice as much.
+        """
+        config, blur, preparation = self.weights.model.config, self.recipe.blur, self.recipe.preparation
+        if isinstance(source, GreyImage):
+            height, width = source.pixels.shape
+            if blur is not None:
+                height, width = ((size - 1) * blur.stride + blur.kernel_size for size in (height, width))
+            return estimate(self.recipe, config, (height, width), is_complex=False, n_coils=0)
+        acquisition = source.read_slice(self.chosen(source)[0])
+        height, width = acquisition.shape
+        if preparation is not None and preparation.remove_oversampling:
+            height = round(height / acquisition.readout_oversampling)
+        real = acquisition.image_is_real if self.recipe.image == "from_file" else self.recipe.image == "real"
+        return estimate(
+            self.recipe,
+            config,
+            (height, width),
+            is_complex=not real,
+            n_coils=acquisition.n_coils,
+            n_sets=(preparation.maps.n_sets if preparation is not None else None) or 1,
+        )
+
     def results(self, source: Source, *, progress: Progress | None = None) -> Iterator[SliceResult]:
         """Reconstruct the slices of an open source, one at a time: each is read, prepared and solved once.
 
@@ -285,10 +306,7 @@ class Run:
         progress: Callable[[int, float], None] | None = None,
     ) -> SliceResult:
         """Solve one problem; ``acquisition`` gives its reference image and its place in the patient."""
-        memory = expected_memory(problem, self.weights.model, self.recipe)
-        if memory > LARGE_MEMORY:
-            shape = " x ".join(map(str, problem.operator.domain_shape[-2:]))
-            _log.warning("an image of %s needs about %.1f GiB of memory", shape, memory / 2**30)
+        check_memory(of_problem(problem, self.weights.model.config, self.recipe), self.recipe, self.device)
         solved = reconstruct(problem, self.weights.model, self.recipe, progress=progress)
         image = to_array(solved.image, crop)
         whole = (int(solved.image.shape[-2]), int(solved.image.shape[-1]))

@@ -16,7 +16,6 @@ from mrisps import Recipe, SmoothPlusSparse
 from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.fastmri import FastmriFile, write_kspace
 from mrisps.io.images import read_image
-from mrisps.io.memory import MemoryKspace
 from mrisps.model import ModelConfig
 from mrisps.operators import FourierSubsampling
 from mrisps.reconstruction import problem as problem_module
@@ -374,20 +373,3 @@ def test_parts_that_are_not_finite_are_no_result(
     monkeypatch.setattr(run_module, "reconstruct", broken)
     with pytest.raises(UnusableResultError, match="slice 0: smooth is not finite"):
         mrisps.recon(kspace, recipe, weights=model)
-
-
-def test_a_large_problem_says_what_memory_it_needs(
-    kspace: NDArray[np.complex64],
-    model: SmoothPlusSparse,
-    recipe: Recipe,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(run_module, "LARGE_MEMORY", 1000)
-    mrisps.recon(kspace, recipe, weights=model)
-    assert "an image of 24 x 20 needs about 0.0 GiB of memory" in caplog.text
-    run = run_of(recipe, "mri", weights=model)
-    problem = run.problem(MemoryKspace(kspace, mask=columns()).read_slice(0))
-    assert (
-        reconstruct_module.expected_memory(problem, model, recipe) == 3 * 4 * 2 * 24 * 20 * 12
-    )  # three arrays, two parts, 12 atoms

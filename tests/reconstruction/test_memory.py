@@ -1,0 +1,157 @@
+"""Memory: the estimate against measured peaks, and an error before memory is full."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mrisps
+from mrisps.io.memory import MemoryKspace
+from mrisps.model import ModelConfig, PriorUse
+from mrisps.reconstruction import memory as module
+from mrisps.reconstruction.api import run_of
+from mrisps.reconstruction.memory import NotEnoughMemoryError, available_memory, check_memory, estimate, of_problem
+from mrisps.reconstruction.recipe import load_recipe
+from mrisps.reconstruction.run import GreyImage
+
+CONFIG = ModelConfig()
+MEASURE = """
+import json, resource, sys
+import numpy as np
+from pathlib import Path
+from mrisps.io.memory import MemoryKspace
+from mrisps.reconstruction.api import run_of
+from mrisps.reconstruction.memory import of_problem
+from mrisps.reconstruction.run import GreyImage
+
+recipe, size, coils, stride = sys.argv[1], *map(int, sys.argv[2:])
+overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
+run = run_of(recipe, "mri" if coils else "denoise", overrides=overrides)
+
+def source(size):
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    image = ((x**2 + y**2 < 0.7) + 0.3 * (abs(x) < 0.3)).astype(np.float32)
+    if not coils:
+        return GreyImage(Path("image"), image)
+    centres = np.linspace(0, 6.28, coils, endpoint=False)
+    maps = np.stack([np.exp(-((x - np.cos(t)) ** 2) - (y - np.sin(t)) ** 2 + 1j * t) for t in centres])
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(maps * image, axes=(1, 2)), norm="ortho"), axes=(1, 2))
+    kspace += 0.01 * (rng.normal(size=kspace.shape) + 1j * rng.normal(size=kspace.shape))
+    mask = np.zeros(size, dtype=bool)
+    mask[::4] = mask[size // 2 - 12 : size // 2 + 12] = True
+    return MemoryKspace((kspace * mask).astype(np.complex64), mask=mask)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+(_,) = run.results(source(64))
+given = source(size)
+before = peak()
+(made,) = run.results(given)
+used = peak() - before
+print(json.dumps([used, of_problem(made.problem, run.weights.model.config, run.recipe).total]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "coils", "stride"),
+    [
+        ("denoise_sigma25", 224, 0, 1),
+        pytest.param("denoise_sigma25", 800, 0, 2, marks=pytest.mark.slow),
+        pytest.param("multicoil", 400, 8, 2, marks=pytest.mark.slow),
+        pytest.param("multicoil", 320, 8, 1, marks=pytest.mark.slow),
+        pytest.param("knee_pd_acc8", 640, 1, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_the_estimate_is_right_to_a_quarter(recipe: str, size: int, coils: int, stride: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, recipe, *map(str, (size, coils, stride))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used, estimated = json.loads(done.stdout)
+    assert used > 60 << 20, "the peak was reached before the solve"
+    assert estimated == pytest.approx(used, rel=0.25)
+
+
+def test_what_it_grows_with() -> None:
+    recipe = load_recipe("multicoil")
+    one = estimate(recipe, CONFIG, (256, 256), n_coils=8)
+    assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).coefficients == 3 * one.coefficients
+    assert estimate(recipe, CONFIG, (255, 255), n_coils=8).coefficients > 3.9 * one.coefficients  # no stride there
+    halved = replace(recipe, solver=replace(recipe.solver, half_storage=True))
+    assert estimate(halved, CONFIG, (256, 256), n_coils=8).coefficients == one.coefficients // 2
+    assert estimate(recipe, CONFIG, (256, 256), n_coils=16).maps == 2 * one.maps
+    assert one.total == sum(one.parts.values())
+    assert one.coefficients == 2 * 2 * 128 * 128 * 200 * 4  # two arrays, real and imaginary part
+
+
+def test_a_run_knows_before_it_starts() -> None:
+    """Without computing anything: of an image for super-resolution, and of k-space as of its problem."""
+    run = run_of("superres_x4", "superres")
+    found = run.memory(GreyImage(Path("image"), np.zeros((597, 597), dtype=np.float32)))
+    assert found.shape == (2400, 2400)
+    assert found.total > 10 << 30
+    rng = np.random.default_rng(0)
+    kspace = (rng.normal(size=(1, 24, 20)) + 1j * rng.normal(size=(1, 24, 20))).astype(np.complex64)
+    source = MemoryKspace(kspace, mask=np.ones(20, dtype=np.bool_))
+    run = run_of("knee_pd_acc8", "mri")
+    problem = run.problem(source.read_slice(0))
+    assert run.memory(source) == of_problem(problem, run.weights.model.config, run.recipe)
+
+
+def test_too_large_an_image_is_an_error_that_says_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_memory", lambda device: 6 << 30)
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"2400 x 2400 needs about 1\d GiB \(coeff.* 6 GiB are left on cpu.*"
+    ) as error:
+        mrisps.superres(np.zeros((597, 597), dtype=np.float32), 4)
+    for advice in ("prior.stride=2", "solver.half_storage=true", "smaller factor"):
+        assert advice in str(error.value)
+
+
+def test_what_may_just_fit_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = load_recipe("denoise_sigma25")
+    needed = estimate(recipe, CONFIG, (512, 512), is_complex=False, n_coils=0)
+    monkeypatch.setattr(module, "available_memory", lambda device: int(0.9 * needed.total))
+    check_memory(needed, recipe)
+    assert "an image of 512 x 512 needs about" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(module, "available_memory", lambda device: needed.total)
+    check_memory(needed, recipe)
+    monkeypatch.setattr(module, "available_memory", lambda device: None)
+    check_memory(needed, recipe)
+    assert caplog.text == ""
+    strided = replace(recipe, prior=PriorUse(stride=2))
+    monkeypatch.setattr(module, "available_memory", lambda device: 1)
+    with pytest.raises(NotEnoughMemoryError) as error:
+        check_memory(estimate(strided, CONFIG, (512, 512), is_complex=False), strided)
+    assert "stride" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_container_counts(tmp_path: Path, version: int) -> None:
+    files = {"memory.max": "1000000", "memory.current": "700000", "memory.stat": "file 3\ninactive_file 50000\n"}
+    if version == 1:
+        files = {
+            "memory/memory.limit_in_bytes": "1000000",
+            "memory/memory.usage_in_bytes": "700000",
+            "memory/memory.stat": "total_inactive_file 50000\n",
+        }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_memory("cpu", tmp_path) == 350_000
+
+
+def test_without_a_container_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    available = available_memory("cpu", tmp_path)
+    assert available is None or available > 1 << 20
+    assert available_memory("meta", tmp_path) is None
