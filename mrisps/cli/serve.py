@@ -138,7 +138,7 @@ def send(
         given[key] = value
     destination = output or Path(f"{source.stem}_images.mrd")
     new_file(destination, overwrite)
-    received = send_file(source, host, port, config=config, parameters=given, seconds=seconds, say=note)
+    received = send_file(source, host, port, config=config, parameters=given, seconds=seconds, say=_say)
     if received.images:
         received.save(destination)
         result(f"{destination}: {len(received.images)} image{'s' if len(received.images) > 1 else ''}")
@@ -147,3 +147,9 @@ def send(
     if not received.images:
         note("no image came back")
         raise typer.Exit(FAILURE)
+
+
+def _say(text: str) -> None:
+    """Print what a server says; an error is printed once, at the end."""
+    if not text.startswith("error: "):
+        note(text)

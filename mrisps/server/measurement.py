@@ -128,22 +128,27 @@ def receive(reader: MessageReader) -> Measurement | None:
     return Measurement(config, parameters, header_xml, records, tuple(samples), n_waveforms, reader.n_bytes)
 
 
-def parameters_of(text: str) -> dict[str, str | float | bool]:
+def parameters_of(given: object) -> dict[str, str | float | bool]:
     """Names and plain values of a JSON object, or of the object under its key ``parameters``.
+
+    Parameters
+    ----------
+    given
+        The text, or what it was read into.
 
     Raises
     ------
     StreamError
-        It is no such JSON, or has more than 64 entries.
+        It is no such object, or has more than 64 entries.
     """
     try:
-        found = json.loads(text)
+        found = json.loads(given) if isinstance(given, str) else given
     except (ValueError, RecursionError) as error:
         raise StreamError("parameters: expected a JSON object") from error
-    inner = found.get("parameters", found) if isinstance(found, dict) else None
-    if not isinstance(inner, dict) or len(inner) > _MOST_PARAMETERS:
+    inner = found.get("parameters", found) if isinstance(found, Mapping) else None
+    if not isinstance(inner, Mapping) or len(inner) > _MOST_PARAMETERS:
         raise StreamError(f"parameters: expected a JSON object of at most {_MOST_PARAMETERS} entries")
-    return {name: value for name, value in inner.items() if isinstance(value, str | int | float | bool)}
+    return {str(name): value for name, value in inner.items() if isinstance(value, str | int | float | bool)}
 
 
 def _text(content: bytes) -> str:

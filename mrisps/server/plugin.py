@@ -57,7 +57,7 @@ def process(connection: _Server, config: object, header: object) -> None:
     connection
         Iterates over acquisitions, images and waveforms, and ends with None.
     config
-        JSON text with parameters, or the name of the configuration.
+        Parameters, as JSON or read from it; or the name of the configuration.
     header
         Header of the measurement: an object of ``ismrmrd.xsd``, or XML.
     """
@@ -75,8 +75,8 @@ def process(connection: _Server, config: object, header: object) -> None:
                 n_bytes += len(samples[-1])
                 if n_bytes > _site().limits.measurement_bytes:
                     raise MrispsError(f"the measurement has more than {_site().limits.measurement_bytes} bytes")
-        text = str(config)
-        parameters = parameters_of(text) if text.lstrip().startswith("{") else {}
+        is_name = isinstance(config, str) and not config.lstrip().startswith("{")
+        parameters = {} if is_name else parameters_of(config)
         parameters = {"recipe": _site().names[0], **parameters}
         parameters.pop("config", None)  # the name of this module
         to_xml = getattr(header, "toXML", None)

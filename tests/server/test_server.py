@@ -400,9 +400,11 @@ def test_plugin(scan: Path, site: Site, monkeypatch: pytest.MonkeyPatch, run_ser
     header = next(item for item in items if "ismrmrdHeader" in type(item).__name__)
     data = [item for item in items if type(item).__name__ in ("Acquisition", "Waveform")]
     assert len(data) == 2 * SHAPE[1] + 1
-    other = OtherServer(data)
-    plugin.process(other, '{"parameters": {"config": "mrisps.server.plugin", "pixels": "float"}}', header)  # type: ignore[arg-type]
-    assert (len(other.images), other.n_closed) == (2, 1)
+    given = {"parameters": {"config": "mrisps.server.plugin", "pixels": "float"}}
+    for config in ("mrisps.server.plugin", json.dumps(given), given):
+        other = OtherServer(data)
+        plugin.process(other, config, header)  # type: ignore[arg-type]
+        assert (len(other.images), other.n_closed) == (2, 1)
     expected = run_server().ask(stream_of(scan)).images
     for ours, theirs in zip(other.images, expected, strict=True):
         np.testing.assert_array_equal(pixels_of(ours), pixels_of(theirs))
