@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -192,30 +193,28 @@ def serve_measurement(
             peer.send_text(f"slice {position + 1} of {n_slices}: iteration {iteration}, residual {residual:.1e}")
 
     n_sent, first_image = 0, None
-    while not site.solving.acquire(timeout=1.0):
-        peer.check()
-    try:
-        for position, made in enumerate(run.results(source, progress=progress)):
-            verdict = made.verdict
-            sent = verdict.level != "unusable" or site.send_unusable
-            if sent:
-                for image in maker.images(made, position, source.head_of(made.index)):
-                    peer.send_image(image)
-                first_image = clock() - begun if first_image is None else first_image
-                n_sent += 1
-            peer.send_text(f"slice {position + 1} of {source.n_slices}: {verdict}{'' if sent else '; not sent'}")
-            peer.log(
-                "slice",
-                slice=made.index,
-                verdict=verdict.level,
-                reasons="; ".join(verdict.reasons),
-                status=str(made.certificate["status"]),
-                iterations=int(str(made.certificate["n_iterations"])),
-                solver_seconds=float(str(made.certificate["seconds"])),
-                sent=sent,
-            )
-    finally:
-        site.solving.release()
+    results = run.results(source, progress=progress)
+    for position in range(source.n_slices):
+        with _turn(site, peer, clock):  # not while an image is sent: a slow client keeps nobody waiting
+            made = next(results)
+        verdict = made.verdict
+        sent = verdict.level != "unusable" or site.send_unusable
+        if sent:
+            for image in maker.images(made, position, source.head_of(made.index)):
+                peer.send_image(image)
+            first_image = clock() - begun if first_image is None else first_image
+            n_sent += 1
+        peer.send_text(f"slice {position + 1} of {source.n_slices}: {verdict}{'' if sent else '; not sent'}")
+        peer.log(
+            "slice",
+            slice=made.index,
+            verdict=verdict.level,
+            reasons="; ".join(verdict.reasons),
+            status=str(made.certificate["status"]),
+            iterations=int(str(made.certificate["n_iterations"])),
+            solver_seconds=round(float(str(made.certificate["seconds"])), 3),
+            sent=sent,
+        )
     peer.log(
         "done",
         recipe=run.recipe.name,
@@ -226,3 +225,18 @@ def serve_measurement(
         seconds=round(clock() - begun, 3),
     )
     return n_sent
+
+
+@contextmanager
+def _turn(site: Site, peer: Peer, clock: Callable[[], float]) -> Iterator[None]:
+    """Wait until nobody else computes, for as long as the client does."""
+    told = clock()
+    while not site.solving.acquire(timeout=0.5):
+        peer.check()
+        if clock() - told > _PROGRESS_SECONDS:
+            told = clock()
+            peer.send_text("waiting: other images are computed")
+    try:
+        yield
+    finally:
+        site.solving.release()
