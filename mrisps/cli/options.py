@@ -383,15 +383,7 @@ def chosen_slices(text: str | None) -> SliceChoice:
 
 def checked_device(name: str) -> str:
     """The name of a device that this machine has; a UsageError if it has not."""
-    import torch
+    from mrisps.reconstruction.choices import usable_device
 
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isascii() and index.isdigit())):
-        raise UsageError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
-    if kind == "cuda":
-        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if n_devices == 0:
-            raise UsageError(f"--device: {name} was asked for, but PyTorch finds no CUDA device here; use --device cpu")
-        if index and int(index) >= n_devices:
-            raise UsageError(f"--device: {name} was asked for, but there are only cuda:0 to cuda:{n_devices - 1}")
-    return name
+    with usage_errors("device"):
+        return usable_device(name)

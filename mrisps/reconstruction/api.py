@@ -15,7 +15,7 @@ from mrisps.io.arrays import ArrayLayout
 from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.model import SmoothPlusSparse
-from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice
+from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice, usable_device
 from mrisps.reconstruction.recipe import Recipe, load_recipe, with_overrides
 from mrisps.reconstruction.result import Result
 from mrisps.reconstruction.run import GreyImage, Progress, Run
@@ -282,19 +282,8 @@ def run_of(
         crop=crop,
         slices=SliceChoice() if slices is None else slices,
         layout=layout,
-        device=_usable(device),
+        device=usable_device(device),
     )
-
-
-def _usable(device: str) -> str:
-    """The name of a device that this machine has; a ValueError for another."""
-    try:
-        if torch.device(device).type not in ("cpu", "cuda"):
-            raise RuntimeError("expected cpu, cuda or cuda:N")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
-        raise ValueError(f"device: {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def default_device(source: object) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mrisps.errors import FileError
 
-__all__ = ["DEFAULT_RECIPE", "FROM_ZEROS", "ZEROS_NOTE", "SliceChoice"]
+__all__ = ["DEFAULT_RECIPE", "FROM_ZEROS", "ZEROS_NOTE", "SliceChoice", "usable_device"]
 
 FROM_ZEROS: Literal["from-zeros"] = "from-zeros"
 """A mask that is found from the samples that are not zero."""
@@ -63,3 +63,31 @@ class SliceChoice:
             last = "" if stop == self.start + 1 else f" to {stop - 1}"
             raise FileError(path, f"has the slices 0 to {n_slices - 1}, not {self.start}{last}", field="slices")
         return range(self.start, stop)
+
+
+def usable_device(name: str) -> str:
+    """The name of a device, if this machine has it and it can compute in double precision, as calibration and checks do.
+
+    Raises
+    ------
+    ValueError
+        It has not, or cannot.
+    """
+    import torch
+
+    try:
+        place = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected cpu, cuda or cuda:N, got {name!r}") from error
+    if place.type == "cuda":
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if n_devices == 0:
+            raise ValueError(f"device: {name} was asked for, but PyTorch finds no CUDA device here; use --device cpu")
+        if place.index is not None and place.index >= n_devices:
+            raise ValueError(f"device: {name} was asked for, but there are only cuda:0 to cuda:{n_devices - 1}")
+        return name
+    try:
+        torch.zeros(1, dtype=torch.float64, device=place).cpu()
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
