@@ -346,7 +346,7 @@ def _validate(
     total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
     for batch in validation[world.rank :: world.size]:
         minimum = minimise(_energy(model, batch, settings.prior), settings.validation_solver)
-        psnr = torch.where(minimum.broken, math.nan, _psnr(minimum.image, batch.target))
+        psnr = torch.where(minimum.broken.to(minimum.image.device), math.nan, _psnr(minimum.image, batch.target))
         total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
     world.average_([total])  # one number for all: they have to agree on whether training goes on
     mean = float(total[0] / total[1])

@@ -134,8 +134,12 @@ def _eigenmaps(correlation: Tensor, shape: tuple[int, int], n_sets: int) -> tupl
     rows = torch.einsum("cdij,jx->cdix", correlation, along_x)  # (coil, coil, lag, x)
     rows = rows.permute(2, 3, 0, 1).flatten(1)  # (lag, x coil coil)
 
-    coarse_y = torch.arange(COARSE_STEP // 2, n_y + COARSE_STEP // 2, COARSE_STEP).clamp(max=n_y - 1)
-    coarse_x = torch.arange(COARSE_STEP // 2, n_x + COARSE_STEP // 2, COARSE_STEP).clamp(max=n_x - 1)
+    coarse_y = torch.arange(COARSE_STEP // 2, n_y + COARSE_STEP // 2, COARSE_STEP, device=rows.device).clamp(
+        max=n_y - 1
+    )
+    coarse_x = torch.arange(COARSE_STEP // 2, n_x + COARSE_STEP // 2, COARSE_STEP, device=rows.device).clamp(
+        max=n_x - 1
+    )
     n_kept = min(n_sets + 1, n_coils)  # one more than asked for: the last of the kept ones is slow
     start = torch.empty((len(coarse_y), len(coarse_x), n_coils, n_kept), dtype=rows.dtype, device=rows.device)
     step = max(1, CHUNK_VALUES // (n_x * n_coils**2))
@@ -147,9 +151,9 @@ def _eigenmaps(correlation: Tensor, shape: tuple[int, int], n_sets: int) -> tupl
 
     vectors = torch.empty((n_sets, n_coils, n_y, n_x), dtype=rows.dtype, device=rows.device)
     eigenvalues = torch.empty((n_sets, n_y, n_x), device=rows.device)
-    nearest_x = (torch.arange(n_x) // COARSE_STEP).clamp(max=len(coarse_x) - 1)
+    nearest_x = (torch.arange(n_x, device=rows.device) // COARSE_STEP).clamp(max=len(coarse_x) - 1)
     for first in range(0, n_y, step):
-        index = torch.arange(first, min(first + step, n_y))
+        index = torch.arange(first, min(first + step, n_y), device=rows.device)
         gram = (along_y.T[index] @ rows).reshape(-1, n_coils, n_coils)
         basis = start[(index // COARSE_STEP).clamp(max=len(coarse_y) - 1)][:, nearest_x].flatten(0, 1)
         for _ in range(REFINEMENTS):
