@@ -96,9 +96,6 @@ class Quiet:
     def waiting(self, items: Sequence[Item], /) -> None:
         pass
 
-    def started(self, item: Item, /) -> None:
-        pass
-
     def finished(self, item: Item, entry: Entry, /) -> None:
         self.names.append(item.name)
         if len(self.names) >= self.stop_after:

@@ -21,16 +21,11 @@ from mrisps.journal import Journal
 __all__ = ["BatchListener", "BatchResult", "open_ledger", "remove_partial_files", "run_batch"]
 
 
-def open_ledger(folder: Path) -> Journal:
-    """The ledger of an output folder; one process at a time has it open, and with it the folder.
+_FULL = "Nothing is half-written; make room and run the same command again"
 
-    Raises
-    ------
-    JournalInUseError
-        Another batch works on the folder.
-    FileError
-        It cannot be read or written.
-    """
+
+def open_ledger(folder: Path) -> Journal:
+    """The ledger of an output folder; one process at a time has it open, and with it the folder (JournalInUseError)."""
     return Journal(folder / BATCH_FOLDER / "ledger.jsonl", "batch", version=2)
 
 
@@ -39,11 +34,10 @@ def remove_partial_files(folder: Path) -> int:
 
     Only what `mrisps.atomic` calls its temporary files, and only while nobody else works on the folder (see `open_ledger`).
     """
-    n_removed = 0
-    for path in folder.rglob(".*.partial"):
+    partial = list(folder.rglob(".*.partial"))
+    for path in partial:
         path.unlink(missing_ok=True)
-        n_removed += 1
-    return n_removed
+    return len(partial)
 
 
 class BatchListener(Protocol):
@@ -51,9 +45,6 @@ class BatchListener(Protocol):
 
     def waiting(self, items: Sequence[Item], /) -> None:
         """These files have been added to what is to be done."""
-
-    def started(self, item: Item, /) -> None:
-        """A file was handed to a worker."""
 
     def finished(self, item: Item, entry: Entry, /) -> None:
         """A file is done or has failed; it is in the ledger."""
@@ -68,10 +59,8 @@ class BatchResult:
 
     Parameters
     ----------
-    entries
-        By name, of the files that were handed to a worker and came back.
-    known
-        By name, of the files that the ledger alone knew to be up to date.
+    entries, known
+        By name: of the files that a worker had, and of those that the ledger alone knew to be up to date.
     n_left
         Files that were not begun, or given up.
     disk_full
@@ -91,10 +80,8 @@ class BatchResult:
     @property
     def n_unconverged(self) -> int:
         """Files with slices that did not converge."""
-        return sum(
-            entry.state == "done" and entry.n_converged < entry.n_slices
-            for entry in (*self.entries.values(), *self.known.values())
-        )
+        every = (*self.entries.values(), *self.known.values())
+        return sum(entry.state == "done" and entry.n_converged < entry.n_slices for entry in every)
 
     @property
     def n_unusable(self) -> int:
@@ -141,50 +128,43 @@ def run_batch(
     MrispsError
         The cluster is gone.
     """
-    ledger_path = ledger.path
     first: dict[str, Path] = {}
+    entries: dict[str, Entry] = {}
+    full = ""
 
     def items(new: Sequence[SourceFile]) -> list[Item]:
         return [with_history(item) for item in items_of(job, new, first)]
 
     def with_history(item: Item) -> Item:
         record = ledger.get(item.name)
-        known = None if record is None else Entry.of(ledger_path, item.name, record)
-        if known is None:
+        if record is None:
             return replace(item, redo=redo, may_replace=overwrite)
+        known = Entry.of(ledger.path, item.name, record)
         # An output that does not have the size that was written down was damaged since: it is not asked what it says.
         damaged = known.state == "done" and _size(item.output) != known.output_bytes
         may_replace = overwrite or known.made_of == str(item.source.path)
         return replace(item, redo=redo or damaged, made_of=known.made_of, may_replace=may_replace)
 
-    told = _Told(ledger_path, listener, stop)
-    more = None if watched is None else lambda: items(watched.poll())
-    end = loop(items(sources), ledger, workers, listener=told, stop=stop, more=more)
-    known = {item.name: Entry.of(ledger_path, item.name, ledger.records[item.name]) for item in end.known}
-    why = ""
-    if told.full:
-        why = (
-            f"stopped, the disk is full: {told.full}. Nothing is half-written; make room and run the same command again"
-        )
-    return BatchResult(told.entries, known, end.n_left, why)
-
-
-class _Told:
-    """Between the loop and who listens: records become entries, and a full disk ends the batch."""
-
-    def __init__(self, ledger: Path, listener: BatchListener, stop: Stop) -> None:
-        self._ledger, self._listener, self._stop = ledger, listener, stop
-        self.waiting, self.started, self.tick = listener.waiting, listener.started, listener.tick
-        self.entries: dict[str, Entry] = {}
-        self.full = ""
-
-    def finished(self, item: Item, record: JournalRecord | None, error: Exception | None, /) -> None:
-        """Remember the entry, and pass it on."""
-        entry = Entry.of(self._ledger, item.name, record or {})
-        self.entries[item.name] = entry
+    def finished(item: Item, record: JournalRecord | None, error: Exception | None) -> None:
+        nonlocal full
+        entry = entries[item.name] = Entry.of(ledger.path, item.name, record or {})
         if entry.disk_full:
-            self._stop.soon, self.full = True, entry.error
-        self._listener.finished(item, entry)
+            stop.soon, full = True, f"stopped, the disk is full: {entry.error}. {_FULL}"
+        listener.finished(item, entry)
+
+    more = None if watched is None else lambda: items(watched.poll())
+    end = loop(
+        items(sources),
+        ledger,
+        workers,
+        finished=finished,
+        waiting=listener.waiting,
+        tick=listener.tick,
+        stop=stop,
+        more=more,
+    )
+    known = {item.name: Entry.of(ledger.path, item.name, ledger.records[item.name]) for item in end.known}
+    return BatchResult(entries, known, end.n_left, full)
 
 
 def _size(path: Path) -> int:

@@ -5,19 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from mrisps.campaign.loop import JournalRecord, key_of
 from mrisps.campaign.record import record_file
 from mrisps.campaign.sources import SourceFile
-from mrisps.errors import FileError, MrispsError
-from mrisps.io.files import sha256_of
+from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.model import SmoothPlusSparse
-from mrisps.reconstruction.choices import FROM_ZEROS
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.weights import Weights
-from mrisps.sampling import read_mask
+from mrisps.sampling import SamplingMask
+from mrisps.settings import settings
 
 __all__ = ["BATCH_FOLDER", "Entry", "Item", "Job", "items_of", "one_line"]
 
@@ -33,7 +32,7 @@ class Job:
 
     Parameters
     ----------
-    recipe
+    recipe, mask, undersample, scale, crop, device
         See :class:`mrisps.reconstruction.run.Run`.
     weights_file
         ``.safetensors``, where every worker can read it.
@@ -41,10 +40,6 @@ class Job:
         For the provenance; the hash is the model's fingerprint.
     folder
         For the outputs; absolute, and the same for every worker.
-    mask
-        A mask file, ``"from-zeros"``, or None: what the input states.
-    undersample, scale, crop, device
-        See :class:`mrisps.reconstruction.run.Run`.
     keep
         Write an output although the verdict on a slice is ``"unusable"``.
     threads
@@ -58,7 +53,7 @@ class Job:
     weights_name: str
     weights_sha256: str
     folder: Path
-    mask: Path | Literal["from-zeros"] | None = None
+    mask: Path | SamplingMask | Literal["from-zeros"] | None = None
     undersample: bool = False
     scale: float | None = None
     crop: bool = True
@@ -68,16 +63,7 @@ class Job:
     pages: bool = False
 
     @classmethod
-    def of(
-        cls,
-        run: Run,
-        folder: Path,
-        *,
-        mask: Path | None = None,
-        keep: bool = False,
-        threads: int = 1,
-        pages: bool = False,
-    ) -> "Job":
+    def of(cls, run: Run, folder: Path, *, keep: bool = False, threads: int = 1, pages: bool = False) -> "Job":
         """The job of a run: makes the output folder, and keeps the weights in it for workers and for `mrisps verify`.
 
         Raises
@@ -94,41 +80,25 @@ class Job:
             raise FileError(folder, f"cannot be used as output folder: {error.strerror}") from error
         if not weights.is_file():
             run.weights.model.save(weights)
-        return cls(
-            recipe=run.recipe,
-            weights_file=weights,
-            weights_name=run.weights.name,
-            weights_sha256=fingerprint,
-            folder=folder,
-            mask=FROM_ZEROS if run.mask == FROM_ZEROS else None if mask is None else mask.absolute(),
-            undersample=run.undersample,
-            scale=run.scale,
-            crop=run.crop,
-            device=run.device,
-            keep=keep,
-            threads=threads,
-            pages=pages,
-        )
+        made_with = run.recipe, weights, run.weights.name, fingerprint
+        options = folder, run.mask, run.undersample, run.scale, run.crop, run.device
+        return cls(*made_with, *options, keep=keep, threads=threads, pages=pages)
 
-    def run(self, shape: tuple[int, int] | None = None) -> Run:
-        """The run of an input with this (y, x) shape of k-space; without it a mask file is not looked at.
-
-        Raises
-        ------
-        FileError
-            The weights are not those of the batch, or the mask file does not fit.
-        """
-        mask = self.mask
-        run = Run(
+    @functools.cached_property
+    def run(self) -> Run:
+        """What is done with each file; a FileError if the weights are not those of the batch."""
+        return Run(
             self.recipe,
             _weights(self.weights_file, self.weights_name, self.weights_sha256),
-            mask=None if isinstance(mask, Path) else mask,
+            mask=self.mask,
             undersample=self.undersample,
             scale=self.scale,
             crop=self.crop,
             device=self.device,
         )
-        return run.with_mask(read_mask(mask, shape)) if isinstance(mask, Path) and shape is not None else run
+
+    def __getstate__(self) -> dict[str, object]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without what can be made again
 
     def key(self, input_sha256: str) -> str:
         """Hash of everything that an output depends on."""
@@ -136,7 +106,7 @@ class Job:
 
     @functools.cached_property
     def _run_key(self) -> str:
-        return key_of(self.run().key(""), sha256_of(self.mask) if isinstance(self.mask, Path) else None)
+        return self.run.key("")
 
 
 @functools.lru_cache(maxsize=2)
@@ -148,6 +118,7 @@ def _weights(path: Path, name: str, fingerprint: str) -> Weights:
     return Weights(name, model)
 
 
+@settings
 @dataclass(frozen=True)
 class Entry:
     """A line of the ledger: what happened to one file.
@@ -155,11 +126,9 @@ class Entry:
     Parameters
     ----------
     state
-        ``"started"``, ``"done"`` or ``"failed"``. The last line of a name counts; one that ends with ``"started"`` was interrupted.
-    source
-        The input.
-    made_of
-        The input of the output that is there; empty where this batch has made none.
+        The last line of a name counts; one that ends with ``"started"`` was interrupted.
+    source, made_of
+        The input; and that of the output that is there, empty where this batch has made none.
     size, mtime_ns
         Of the input, in bytes and nanoseconds: equal ones spare reading the file again.
     input_sha256
@@ -168,24 +137,18 @@ class Entry:
         Hash of everything that the output depends on; see :meth:`Job.key`.
     output_bytes
         Size of the output; 0 unless it is done.
-    seconds
-        From the beginning of the work on the file to its end, by a clock that is never set.
-    finished
-        Date and time, for people.
-    n_slices, n_converged
-        Of the output.
-    verdict
-        The gravest of the output's slices; see :mod:`mrisps.reconstruction.verdict`.
+    seconds, finished
+        From the beginning of the work on the file to its end, by a clock that is never set; date and time, for people.
+    n_slices, n_converged, verdict
+        Of the output; the verdict is the gravest of its slices, see :mod:`mrisps.reconstruction.verdict`.
     summary
         Iterations and the like, for people.
     memory_bytes
         The most memory that the worker ever had, this file and those before.
     reused
         The output was there and up to date.
-    error
-        Why it failed, on one line; empty otherwise.
-    disk_full
-        It failed because there is no room.
+    error, disk_full
+        Why it failed, on one line, empty otherwise; it failed because there is no room.
     """
 
     state: State
@@ -207,26 +170,12 @@ class Entry:
     error: str = ""
     disk_full: bool = False
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kind = field.type if field.type in (int, float, bool) else str
-            right = type(value) in ((int, float) if kind is float else (kind,))
-            if not right or (field.name == "state" and value not in get_args(State)):
-                raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
-
     @classmethod
     def of(cls, path: Path, name: str, record: JournalRecord) -> "Entry":
-        """From the ledger.
-
-        Raises
-        ------
-        FileError
-            The record is damaged: names the field.
-        """
+        """From the ledger; a FileError that names the field if the record is damaged."""
         try:
-            return cls(**record)  # type: ignore[arg-type]  # checked above
-        except (TypeError, ValueError) as error:
+            return cls(**record)  # type: ignore[arg-type]  # checked there
+        except SettingsError as error:
             raise FileError(path, str(error), field=f"the record of {name}") from error
 
     def record(self) -> JournalRecord:
@@ -240,12 +189,10 @@ class Item:
 
     Parameters
     ----------
-    job
-        What is the same for all.
+    job, source
+        What is the same for all, and the input.
     name
         Of the output, relative to the output folder, with forward slashes; ends with ``.h5``.
-    source
-        The input.
     redo
         Make the output even if there is one that is up to date.
     made_of
@@ -274,7 +221,7 @@ class Item:
         """The file that is made."""
         return self.job.folder / self.name
 
-    def is_done(self, record: JournalRecord | None) -> bool:
+    def is_done(self, record: JournalRecord | None, /) -> bool:
         """Whether the ledger alone says so: same hashes, same size and time of the input, output there."""
         if record is None or self.redo or self.refused:
             return False
@@ -301,7 +248,7 @@ class Item:
         """That a worker has it."""
         return self.entry("started").record()
 
-    def failed(self, error: Exception) -> JournalRecord:
+    def failed(self, error: Exception, /) -> JournalRecord:
         """That its worker died, or could not be reached."""
         return self.entry("failed", one_line(error, self.source.path)).record()
 
@@ -309,12 +256,7 @@ class Item:
 def items_of(job: Job, sources: Sequence[SourceFile], first: dict[str, Path] | None = None) -> list[Item]:
     """An item for each source; one that would have the output of an earlier one is refused.
 
-    Parameters
-    ----------
-    job, sources
-        See there.
-    first
-        Which input came first for each output; remembered from one call to the next.
+    ``first``: which input came first for each output, remembered from one call to the next.
     """
     first = {} if first is None else first
     items = []

@@ -16,13 +16,7 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: Path, ledger: Mapping[str, JournalRecord], recipe_name: str, thresholds: Thresholds) -> Path:
-    """Write ``report.html`` into an output folder.
-
-    Raises
-    ------
-    FileError
-        The ledger is damaged, an output that is shown cannot be read, or the page cannot be written.
-    """
+    """Write ``report.html`` into an output folder; a FileError if the ledger is damaged or the page cannot be written."""
     files, failures = [], []
     for name, record in sorted(ledger.items()):
         entry = Entry.of(folder, name, record)

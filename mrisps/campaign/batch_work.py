@@ -65,7 +65,7 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
     before = _status(source)
     sha256 = checked_sha256(item.source)
     with open_kspace(source) as file:
-        run = job.run(file.shape).resolved(file)
+        run = job.run.resolved(file)
         reused = False
         if output.exists():
             reused = not item.redo and _was_made_by(run, file, sha256, output)

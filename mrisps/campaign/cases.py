@@ -1,33 +1,30 @@
 """What a recipe is tuned on: problems that are the same for every candidate, and how their images are judged."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrisps.campaign.held_out import hold_out
+from mrisps.campaign.references import center_at_most, root_sum_of_squares
 from mrisps.campaign.sources import SourceFile, checked_sha256
 from mrisps.errors import FileError, MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.io.images import IMAGE_SUFFIXES, center_crop, read_image
 from mrisps.io.open import open_kspace
-from mrisps.kspace.grid import calibration_shape, to_image, to_kspace
-from mrisps.operators import BlurDownsample, FourierSubsampling, Sense
+from mrisps.kspace.grid import to_image, to_kspace
+from mrisps.operators import BlurDownsample
 from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.choices import SliceChoice
-from mrisps.reconstruction.problem import (
-    Problem,
-    image_problem,
-    mri_problem,
-    to_array,
-)
+from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.sampling import SamplingMask
+from mrisps.settings import Index, Range, settings
 
 __all__ = ["Case", "TuneSettings", "read_cases"]
 
@@ -36,6 +33,7 @@ Judge = Callable[[Tensor], float]
 """Image -> dB; see `Case`."""
 
 
+@settings
 @dataclass(frozen=True)
 class TuneSettings:
     """What is measured, besides recipe and files.
@@ -57,21 +55,17 @@ class TuneSettings:
 
     criterion: Literal["reference", "held-out"] = "reference"
     crop: tuple[int, int] | None = None
-    border: int = 0
-    held_out_fraction: float = 0.15
-    seed: int = 0
+    border: Index = 0
+    held_out_fraction: Annotated[float, Range(gt=0, lt=1)] = 0.15
+    seed: Index = 0
 
     def __post_init__(self) -> None:
-        if self.criterion not in ("reference", "held-out"):
-            raise ValueError(f"criterion: expected 'reference' or 'held-out', got {self.criterion!r}")
         if self.crop is not None and min(self.crop) < SMALLEST_SIDE:
             raise ValueError(f"crop: expected at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got {self.crop}")
-        if self.border < 0:
-            raise ValueError(f"border: expected a number >= 0, got {self.border}")
-        if not 0 < self.held_out_fraction < 1:
-            raise ValueError(f"held_out_fraction: expected a number between 0 and 1, got {self.held_out_fraction}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
+
+    def random(self, number: int) -> np.random.Generator:
+        """The random choices of a slice."""
+        return np.random.default_rng((self.seed, number))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +109,10 @@ def read_cases(
         k-space for MRI recipes; grey images for the others.
     recipe
         Its mask rule undersamples k-space that is fully sampled; its noise level is added to images.
-    settings
-        Criterion, crop, seed.
+    settings, device
+        Criterion, crop, seed; where to compute.
     slices
         Which slices of each file; by default the middle one.
-    device
-        Where to compute.
 
     Raises
     ------
@@ -162,22 +154,18 @@ def _image_case(
         raise MrispsError(f"recipe {recipe.name}: noise_std: needed to make noisy images for tuning")
     image = read_image(path, color_to_grey=True)
     if settings.crop is not None:
-        image = center_crop(image, _smaller(settings.crop, image.shape))
-    noise = np.random.default_rng((settings.seed, number))
-    if recipe.blur is None:
-        _check_size(path, image.shape, settings.border)
-        measured = image + recipe.noise_std * noise.standard_normal(image.shape)
-        problem = image_problem(measured.astype(np.float32), recipe, device=device)
-    else:
-        blur = recipe.blur
-        _check_size(path, (min(image.shape) - blur.kernel_size,), 0)
-        fitting = [(size - blur.kernel_size) // blur.stride * blur.stride + blur.kernel_size for size in image.shape]
-        image = center_crop(image, (fitting[0], fitting[1]))  # what low-resolution images are made of
-        _check_size(path, image.shape, settings.border)
-        operator = BlurDownsample((fitting[0], fitting[1]), blur.kernel_size, blur.sigma, blur.stride, torch.float32)
+        image = center_at_most(image, settings.crop)
+    clean = image
+    if recipe.blur is not None:
+        kernel, stride = recipe.blur.kernel_size, recipe.blur.stride
+        _check_size(path, (min(image.shape) - kernel,), 0)
+        n_y, n_x = ((size - kernel) // stride * stride + kernel for size in image.shape)
+        image = center_crop(image, (n_y, n_x))  # what low-resolution images are made of
+        operator = BlurDownsample((n_y, n_x), kernel, recipe.blur.sigma, stride, torch.float32)
         clean = operator.forward(torch.from_numpy(image.copy())[None, None])[0, 0].numpy()
-        measured = clean + recipe.noise_std * noise.standard_normal(clean.shape)
-        problem = image_problem(measured.astype(np.float32), recipe, device=device)
+    _check_size(path, image.shape, settings.border)
+    measured = clean + recipe.noise_std * settings.random(number).standard_normal(clean.shape)
+    problem = image_problem(measured.astype(np.float32), recipe, device=device)
     return _with_reference(problem, image, 1.0, settings.border)
 
 
@@ -185,32 +173,28 @@ def _kspace_case(
     acquisition: Acquisition, recipe: Recipe, settings: TuneSettings, number: int, device: torch.device | str
 ) -> tuple[Problem, Judge]:
     acquisition = _cropped(acquisition, settings.crop)
+    source = acquisition.source
     problem = mri_problem(acquisition, recipe, device=device)
     target = None if acquisition.target is None else np.abs(acquisition.target)
-    preparation = recipe.preparation
+    shape = problem.operator.domain_shape[-2:]  # fewer rows than k-space where the readout is oversampled
     if problem.mask is not None and problem.mask.is_fully_sampled:
-        if target is None or preparation is not None:
-            coils = to_image(acquisition.kspace)  # (coil, y, x); not by the maps, which may be wrong
-            shape = problem.operator.domain_shape[-2:]  # fewer rows where the readout is oversampled
-            target = center_crop(np.linalg.norm(coils, axis=0).astype(np.float32), (shape[0], shape[1]))
-        seeded = recipe
+        if target is None or recipe.preparation is not None:
+            target = root_sum_of_squares(acquisition.kspace)  # not by the maps, which may be wrong
         if recipe.mask is not None:
-            seeded = replace(recipe, mask=replace(recipe.mask, seed=recipe.mask.seed + settings.seed + number))
-        problem = mri_problem(acquisition, seeded, undersample=True, device=device)
-    elif target is None and settings.criterion == "reference":
-        raise FileError(
-            acquisition.source,
-            "k-space is undersampled and the file has no reference image: take fully sampled k-space, or the criterion "
-            "held-out",
-            field="target",
-        )
+            rule = replace(recipe.mask, seed=recipe.mask.seed + settings.seed + number)
+            recipe = replace(recipe, mask=rule)
+        problem = mri_problem(acquisition, recipe, undersample=True, device=device)
     if settings.criterion == "held-out":
-        return _held_out(acquisition.source, problem, settings, number)
-    assert target is not None
-    target = center_crop(target, _smaller(target.shape, problem.operator.domain_shape[-2:]))
-    _check_size(acquisition.source, target.shape, settings.border)
+        return hold_out(source, problem, settings.held_out_fraction, settings.random(number))
+    if target is None:
+        why = (
+            "k-space is undersampled and the file has no reference image: take fully sampled k-space, or the criterion"
+        )
+        raise FileError(source, f"{why} held-out", field="target")
+    target = center_at_most(target, (shape[0], shape[1]))
+    _check_size(source, target.shape, settings.border)
     if not float(target.max()) > 0:
-        raise FileError(acquisition.source, "is zero everywhere: there is nothing to compare with", field="target")
+        raise FileError(source, "is zero everywhere: there is nothing to compare with", field="target")
     return _with_reference(problem, target, float(target.max()), settings.border)
 
 
@@ -228,59 +212,10 @@ def _with_reference(problem: Problem, target: NDArray[np.float32], peak: float, 
     return problem, judge
 
 
-def _held_out(source: Path, problem: Problem, settings: TuneSettings, number: int) -> tuple[Problem, Judge]:
-    """Keep a part of what was acquired from the solver; the score is how well its image predicts it."""
-    operator, mask = problem.operator, problem.mask
-    if mask is None or not isinstance(operator, FourierSubsampling | Sense):
-        raise MrispsError(f"{source}: held-out k-space needs Cartesian k-space")
-    acquired = mask.array2d()
-    silent = ~(problem.y != 0).any(dim=1)[0].cpu().numpy()  # (y, x)
-    height, width = calibration_shape(acquired)
-    centre = np.zeros(acquired.shape, dtype=np.bool_)
-    top, left = acquired.shape[0] // 2 - height // 2, acquired.shape[1] // 2 - width // 2
-    centre[top : top + height, left : left + width] = True
-    allowed = acquired & ~centre & ~silent  # a line of zeros tells nothing
-    if mask.is_columns:
-        allowed = allowed.any(axis=0)  # (x,)
-    places = np.flatnonzero(allowed)
-    if len(places) < 4:
-        raise FileError(
-            source,
-            f"has {len(places)} acquired {'columns' if mask.is_columns else 'samples'} outside the centre: too few",
-            field="mask",
-        )
-    random = np.random.default_rng((settings.seed, number))
-    n_hidden = max(1, round(settings.held_out_fraction * len(places)))
-    hidden = np.zeros(allowed.shape, dtype=np.bool_)
-    hidden.flat[random.choice(places, n_hidden, replace=False)] = True
-    if not operator.domain_dtype.is_complex:
-        # A real image has the spectrum of f at -f, too: what is hidden must not be known from there.
-        mirrored = np.flip(hidden)
-        shifts = [(size + 1) % 2 for size in hidden.shape]
-        hidden |= np.roll(mirrored, shifts, axis=tuple(range(hidden.ndim))) & allowed
-    kept = np.array(mask.pattern & ~hidden)
-    predictor = operator.with_mask(torch.from_numpy(hidden))
-    measured = problem.y * torch.from_numpy(hidden).to(problem.y.device)
-    power = float(measured.abs().square().sum())
-    reduced = replace(
-        problem,
-        operator=operator.with_mask(torch.from_numpy(kept)),
-        y=problem.y * torch.from_numpy(kept).to(problem.y.device),
-        mask=SamplingMask.from_array(kept, mask.shape),
-    )
-
-    def judge(images: Tensor) -> float:
-        error = predictor.forward(images) - measured
-        return -10 * math.log10(max(float(error.abs().square().sum()) / power, 1e-30))
-
-    return reduced, judge
-
-
 def _cropped(acquisition: Acquisition, crop: tuple[int, int] | None) -> Acquisition:
     """A smaller field of view: exact along an axis that is fully sampled."""
-    if crop is None:
-        return acquisition
-    size = _smaller(crop, acquisition.shape)
+    n_y, n_x = acquisition.shape
+    size = (n_y, n_x) if crop is None else (min(crop[0], n_y), min(crop[1], n_x))
     if size == acquisition.shape:
         return acquisition
     for field in ("sensitivity_maps", "calibration"):
@@ -295,34 +230,24 @@ def _cropped(acquisition: Acquisition, crop: tuple[int, int] | None) -> Acquisit
     if mask is not None and not mask.all():
         if mask.ndim == 2 and not (mask == mask[:1]).all():
             raise FileError(acquisition.source, "a two-dimensional mask: k-space cannot be cropped", field="mask")
-        if size[1] != acquisition.shape[1]:
-            raise FileError(
-                acquisition.source,
-                f"columns are undersampled: it can be cropped along y only, to {size[0]}x{acquisition.shape[1]}",
-                field="mask",
-            )
+        if size[1] != n_x:
+            why = f"columns are undersampled: it can be cropped along y only, to {size[0]}x{n_x}"
+            raise FileError(acquisition.source, why, field="mask")
         axes = (-2,)
         mask = mask if mask.ndim == 1 else mask[0]
-    else:
-        mask = None if mask is None else np.ones(size[1], dtype=np.bool_)
-    image = center_crop(to_image(acquisition.kspace, axes), size)
-    kspace = to_kspace(image, axes)
-    if mask is not None:
-        kspace = kspace * mask
+    elif mask is not None:
+        mask = np.ones(size[1], dtype=np.bool_)
+    kspace = to_kspace(center_crop(to_image(acquisition.kspace, axes), size), axes)
     target = acquisition.target
     return replace(
         acquisition,
-        kspace=np.ascontiguousarray(kspace, dtype=np.complex64),
+        kspace=np.ascontiguousarray(kspace if mask is None else kspace * mask, dtype=np.complex64),
         mask=mask,
-        target=None if target is None else np.ascontiguousarray(center_crop(target, _smaller(size, target.shape))),
+        target=None if target is None else np.ascontiguousarray(center_at_most(target, size)),
         recon_shape=None,
         readout_oversampling=1.0,
         geometry=None,
     )
-
-
-def _smaller(crop: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
-    return min(crop[0], shape[0]), min(crop[1], shape[1])
 
 
 def _check_size(path: Path, shape: tuple[int, ...], border: int) -> None:

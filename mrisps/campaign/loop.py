@@ -27,10 +27,8 @@ __all__ = [
     "Computation",
     "Here",
     "JournalRecord",
-    "Listener",
     "LoopEnd",
     "Progress",
-    "Silent",
     "Stop",
     "Task",
     "Workers",
@@ -55,18 +53,20 @@ class Task(Protocol):
     def key(self) -> str:
         """Where its record is in the journal."""
 
-    def is_done(self, record: JournalRecord | None) -> bool:
+    def is_done(self, record: JournalRecord | None, /) -> bool:
         """Whether the last record under the key, if there is one, says that nothing has to be done."""
 
     def begun(self) -> JournalRecord | None:
         """What is written down when a worker gets the task; None: nothing."""
 
-    def failed(self, error: Exception) -> JournalRecord | None:
+    def failed(self, error: Exception, /) -> JournalRecord | None:
         """What is written down when the worker raised an exception; None: nothing, so that the task is tried again."""
 
 
 T = TypeVar("T", bound=Task)
 T_contra = TypeVar("T_contra", bound=Task, contravariant=True)
+Finished = Callable[[T, JournalRecord | None, Exception | None], None]
+"""Called when a task is done or has failed; its record, if it has one, is in the journal."""
 
 
 class Workers(Protocol[T_contra]):
@@ -85,49 +85,9 @@ class Workers(Protocol[T_contra]):
         """Let the workers go: when they have finished, or now."""
 
 
-class Listener(Protocol[T_contra]):
-    """Who is told how a loop goes."""
-
-    def waiting(self, tasks: Sequence[T_contra], /) -> None:
-        """These tasks have been added to what is to be done."""
-
-    def started(self, task: T_contra, /) -> None:
-        """A task was handed to a worker."""
-
-    def finished(self, task: T_contra, record: JournalRecord | None, error: Exception | None, /) -> None:
-        """A task is done or has failed; its record, if it has one, is in the journal."""
-
-    def tick(self, progress: Progress, /) -> None:
-        """Some time has passed."""
-
-
-class Silent(Generic[T_contra]):
-    """A listener that says nothing."""
-
-    def waiting(self, tasks: Sequence[T_contra], /) -> None:
-        """Say nothing."""
-
-    def started(self, task: T_contra, /) -> None:
-        """Say nothing."""
-
-    def finished(self, task: T_contra, record: JournalRecord | None, error: Exception | None, /) -> None:
-        """Say nothing."""
-
-    def tick(self, progress: Progress, /) -> None:
-        """Say nothing."""
-
-
 @dataclass
 class Stop:
-    """How a running loop is asked to end.
-
-    Parameters
-    ----------
-    soon
-        Begin no more tasks.
-    now
-        Do not wait for those in work, either.
-    """
+    """How a running loop is asked to end: ``soon``, begin no more tasks; ``now``, do not wait for those in work, either."""
 
     soon: bool = False
     now: bool = False
@@ -135,15 +95,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class LoopEnd(Generic[T]):
-    """How a loop ended.
-
-    Parameters
-    ----------
-    known
-        Tasks that the journal knew to be done.
-    n_left
-        Tasks that were not begun, or given up.
-    """
+    """How a loop ended: the tasks that the journal knew to be done, and how many were not begun or given up."""
 
     known: tuple[T, ...]
     n_left: int
@@ -154,7 +106,9 @@ def loop(
     journal: Journal,
     workers: Workers[T],
     *,
-    listener: Listener[T],
+    finished: Finished[T],
+    waiting: Callable[[Sequence[T]], None] = lambda tasks: None,
+    tick: Callable[[Progress], None] = lambda progress: None,
     stop: Stop | None = None,
     more: Callable[[], Sequence[T]] | None = None,
 ) -> LoopEnd[T]:
@@ -164,10 +118,12 @@ def loop(
     ----------
     tasks
         In the order in which they are begun.
-    journal, workers, listener
-        See there. The workers are closed at the end.
+    journal, workers
+        The workers are closed at the end.
+    finished, waiting, tick
+        Called with a task that is done or has failed; with tasks that have been added to what is to be done; when time passed.
     stop
-        Set from outside, by Ctrl-C or a listener.
+        Set from outside, by Ctrl-C or in a call.
     more
         Asked for further tasks again and again, until the loop is stopped.
 
@@ -189,7 +145,7 @@ def loop(
             (known if task.is_done(journal.get(task.key)) else wanted).append(task)
         queue.extend(wanted)
         if wanted:
-            listener.waiting(wanted)
+            waiting(wanted)
 
     take(tasks)
     try:
@@ -202,7 +158,6 @@ def loop(
                 if begun is not None:
                     journal.append(task.key, begun, sync=False)
                 running[workers.submit(task)] = task
-                listener.started(task)
             if not running and (stop.soon or (not queue and more is None)):
                 break
             for future in _finished(running):
@@ -210,8 +165,8 @@ def loop(
                 record, error = _result(future, task)
                 if record is not None:
                     journal.append(task.key, record)
-                listener.finished(task, record, error)
-            listener.tick(workers.progress())
+                finished(task, record, error)
+            tick(workers.progress())
     except BaseException:
         workers.close(now=True)
         raise
@@ -237,30 +192,20 @@ def _result(future: "Future[JournalRecord]", task: Task) -> tuple[JournalRecord 
 
 @dataclass(frozen=True, eq=False)
 class Computation:
-    """A task whose record depends on nothing but its key; one that fails is tried again in the next run.
-
-    Parameters
-    ----------
-    key
-        From :func:`key_of`.
-    name
-        For messages.
-    compute
-        Makes the record.
-    """
+    """A task whose record depends on nothing but its key, from :func:`key_of`; ``name`` is for messages."""
 
     key: str
     name: str
     compute: Callable[[], JournalRecord]
 
-    def is_done(self, record: JournalRecord | None) -> bool:
+    def is_done(self, record: JournalRecord | None, /) -> bool:
         """Whether there is a record."""
         return record is not None
 
     def begun(self) -> None:
         """Nothing is written down."""
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, /) -> None:
         """Nothing is written down."""
 
 

@@ -47,39 +47,21 @@ class Record:
     certificates: tuple[Facts, ...]
 
     def part(self, key: str) -> Facts:
-        """An object inside the provenance.
-
-        Raises
-        ------
-        FileError
-            It is missing, or something else.
-        """
+        """An object inside the provenance; a FileError if it is missing, or something else."""
         value = self.provenance.get(key)
         if not isinstance(value, Mapping):
             raise FileError(self.path, "is missing or no object", field=f"provenance.{key}")
         return value
 
     def text(self, part: str, key: str) -> str:
-        """A text inside an object of the provenance.
-
-        Raises
-        ------
-        FileError
-            It is missing, or something else.
-        """
+        """A text inside an object of the provenance; a FileError if it is missing, or something else."""
         value = self.part(part).get(key)
         if not isinstance(value, str):
             raise FileError(self.path, f"expected a text, got {value!r}", field=f"provenance.{part}.{key}")
         return value
 
     def recipe(self) -> Recipe:
-        """The recipe, made again from its values.
-
-        Raises
-        ------
-        FileError
-            A key is unknown or missing, or a value is wrong.
-        """
+        """The recipe, made again from its values; a FileError if a key is unknown or missing, or a value is wrong."""
         plain = {key: value for key, value in self.part("recipe").items() if key != "sha256"}
         try:
             return from_plain(Recipe, plain)
@@ -87,13 +69,7 @@ class Record:
             raise FileError(self.path, error.message, field=f"provenance.recipe.{error.key}") from error
 
     def run(self, weights: Weights, device: str | None = None) -> Run:
-        """The run that made the file; by default where it was made.
-
-        Raises
-        ------
-        FileError
-            A value is missing or wrong: names it.
-        """
+        """The run that made the file, by default where it was made; a FileError names a value that is missing or wrong."""
         options = self.part("options")
         scale, layout = options.get("scale"), options.get("layout")
         slices = self._slices()
@@ -131,13 +107,7 @@ class Record:
 
 
 def read_record(output: Path) -> Record:
-    """Read provenance and certificates of a result file.
-
-    Raises
-    ------
-    FileError
-        The file cannot be read, or does not have them.
-    """
+    """Read provenance and certificates of a result file; a FileError if it cannot be read, or does not have them."""
     with ResultFile(output) as file:
         if file.provenance is None or not file.certificates:
             name = "provenance" if file.provenance is None else "certificate"
@@ -153,17 +123,7 @@ def record_file(output: Path) -> Path:
 def write_record_file(output: Path, source: Path) -> Record:
     """Write what a result file says of itself as JSON beside it, with checksums of the file and of each data set.
 
-    Parameters
-    ----------
-    output
-        A complete result file.
-    source
-        The input; its absolute path is written down, so that it is found again.
-
-    Raises
-    ------
-    FileError
-        The output cannot be read, or the JSON cannot be written.
+    The absolute path of the input, ``source``, is written down, so that it is found again.
     """
     record = read_record(output)
     with ResultFile(output) as file:
@@ -184,13 +144,7 @@ def write_record_file(output: Path, source: Path) -> Record:
 
 
 def read_record_file(path: Path) -> Facts:
-    """Read what :func:`write_record_file` wrote: ``output``, ``input_path``, ``provenance``, ``certificates``.
-
-    Raises
-    ------
-    FileError
-        It cannot be read, or is something else.
-    """
+    """Read what :func:`write_record_file` wrote: ``output``, ``input_path``, ``provenance``, ``certificates``."""
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             raise FileError(path, f"is larger than {_MAX_RECORD_BYTES} bytes")

@@ -1,6 +1,7 @@
-"""Search for the highest score of two numbers with few measurements.
+"""Searches for the highest score with few measurements: of two numbers, and of one.
 
-It works with their logarithms: it puts a quadratic through what was measured, and measures next at its maximum in a trust region.
+That of two works with their logarithms: it puts a quadratic through what was measured, and measures next at its maximum in a
+trust region.
 
 Source: M. J. D. Powell, Math. Program. 92 (2002) 555-582 (UOBYQA), here with least squares.
 """
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Offset", "model_search"]
+__all__ = ["Offset", "climb", "model_search"]
 
 Offset = tuple[float, float]
 """(log beta, log lam) relative to the start."""
@@ -110,3 +111,29 @@ def _monomials(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def _place(x: float, y: float) -> Offset:
     """Rounded, so that a place that is reached on two ways is one."""
     return round(x, 9) + 0.0, round(y, 9) + 0.0
+
+
+def climb(score: Callable[[int], float], max_steps: int) -> dict[int, float]:
+    """Scores of the steps that were tried around 0: three, 2 apart; on until the best is inside; then its neighbours.
+
+    Parameters
+    ----------
+    score
+        Of a step; minus infinity where there is none.
+    max_steps
+        How far to go to either side.
+    """
+    tried: dict[int, float] = {}
+
+    def best_of(*steps: int) -> int:
+        tried.update({step: score(step) for step in steps if step not in tried})
+        return max(steps, key=lambda step: tried[step])
+
+    low, high = -2, 2
+    best = best_of(low, 0, high)
+    while best in (low, high) and abs(best) < max_steps and math.isfinite(tried[best]):
+        low, high = (best - 2, high) if best == low else (low, best + 2)
+        best = best_of(low, best, high)
+    if math.isfinite(tried[best]):
+        best_of(best, best - 1, best + 1)
+    return tried

@@ -21,10 +21,8 @@ class SourceFile:
 
     Parameters
     ----------
-    path
-        The file.
-    name
-        In results: relative to the folder or to the root of the manifest, with forward slashes.
+    path, name
+        The file; and in results: relative to the folder or to the root of the manifest, with forward slashes.
     size
         In bytes, for estimates.
     sha256
@@ -107,13 +105,7 @@ def spread(sources: Sequence[SourceFile], at_most: int) -> list[SourceFile]:
 
 
 def checked_sha256(source: SourceFile) -> str:
-    """The SHA-256 of the file.
-
-    Raises
-    ------
-    FileError
-        It cannot be read, or is not the file that the manifest means.
-    """
+    """The SHA-256 of the file; a FileError if it cannot be read, or is not the file that the manifest means."""
     found = sha256_of(source.path)
     if source.sha256 not in (None, found):
         raise FileError(source.path, f"has the SHA-256 {found[:12]}..., the manifest says {source.sha256[:12]}...")
@@ -125,19 +117,10 @@ def _source(path: Path, folder: Path) -> SourceFile:
 
 
 class WatchedFolder:
-    """A folder that fills: a file is there when its size and time have not changed for a while.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    settle_seconds
-        For so long.
-    """
+    """A folder that fills: a file is there when its size and time have not changed for ``settle_seconds``."""
 
     def __init__(self, folder: Path, settle_seconds: float) -> None:
-        self._folder = folder
-        self._settle = settle_seconds
+        self._folder, self._settle = folder, settle_seconds
         self._seen: dict[Path, tuple[tuple[int, int], float]] = {}  # path -> state, and since when on a clock never set
         self._taken: dict[Path, tuple[int, int]] = {}
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from time import perf_counter
 
 from mrisps.campaign.cases import Case
-from mrisps.campaign.loop import Computation, Here, JournalRecord, Silent, key_of, loop
+from mrisps.campaign.loop import Computation, Here, JournalRecord, key_of, loop
 from mrisps.campaign.search import Offset, model_search
-from mrisps.errors import FileError, MrispsError
+from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.journal import Journal
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, solve_problem
+from mrisps.settings import settings
 
 __all__ = ["Trial", "Tuning", "measure", "open_journal", "tune"]
 
@@ -32,13 +33,7 @@ DIGITS = 6
 
 
 def open_journal(path: Path, *, resume: bool) -> Journal:
-    """The journal of a search.
-
-    Raises
-    ------
-    FileError
-        See :class:`mrisps.journal.Journal`.
-    """
+    """The journal of a search; see :class:`mrisps.journal.Journal`."""
     return Journal(path, "tune", version=2, resume=resume)
 
 
@@ -107,7 +102,15 @@ def measure(
     weights = model.fingerprint()
 
     def solving(position: int, case: Case) -> Callable[[], JournalRecord]:
-        return lambda: _solve(case, model, recipe, _told(progress, position, len(cases)))
+        def told(iteration: int, residual: float) -> None:
+            if progress is not None:
+                progress(position, len(cases), iteration, residual)
+
+        return lambda: _solve(case, model, recipe, told)
+
+    def finished(task: Computation, record: JournalRecord | None, error: Exception | None) -> None:
+        if error is not None:  # a mean over the other cases would be another score
+            raise error
 
     tasks = [
         Computation(
@@ -117,11 +120,8 @@ def measure(
         )
         for position, case in enumerate(cases)
     ]
-    errors = _Errors()
-    loop(tasks, journal, Here(), listener=errors)
-    if errors.first is not None:
-        raise errors.first
-    records = [_Solved.of(journal, task.key) for task in tasks]
+    loop(tasks, journal, Here(), finished=finished)
+    records = [_solved(journal, task.key) for task in tasks]
     return Trial(
         recipe.beta,
         recipe.lam,
@@ -132,72 +132,46 @@ def measure(
     )
 
 
-class _Errors(Silent[Computation]):
-    """Remembers why a case could not be measured: a mean over the others would be another score."""
-
-    first: Exception | None = None
-
-    def finished(self, task: Computation, record: JournalRecord | None, error: Exception | None, /) -> None:
-        """Remember the first error."""
-        self.first = self.first or error
-
-
-def _told(progress: Progress | None, position: int, n_cases: int) -> Callable[[int, float], None]:
-    return lambda iteration, residual: None if progress is None else progress(position, n_cases, iteration, residual)
-
-
-def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable[[int, float], None]) -> JournalRecord:
-    started = perf_counter()
-    score: float | None = None
-    status, n_iterations = "nonfinite", 0
-    try:
-        solved = (solve_problem if case.by_prediction else reconstruct)(case.problem, model, recipe, progress=report)
-    except UnusableResultError:  # a bad candidate, not a failed search
-        pass
-    else:
-        score, status, n_iterations = (
-            case.judge(solved.image),
-            solved.certificate.status,
-            solved.certificate.n_iterations,
-        )
-    return {
-        "case": case.name,
-        "beta": recipe.beta,
-        "lam": recipe.lam,
-        "score": score if score is not None and math.isfinite(score) else None,
-        "status": status,
-        "n_iterations": n_iterations,
-        "seconds": round(perf_counter() - started, 3),
-    }
-
-
+@settings
 @dataclass(frozen=True)
 class _Solved:
     """A record of the journal."""
 
+    case: str
+    beta: float
+    lam: float
     score: float | None
     status: str
     n_iterations: int
     seconds: float
 
-    @classmethod
-    def of(cls, journal: Journal, key: str) -> "_Solved":
-        match journal.get(key):
-            case {
-                "score": float() | int() | None as score,
-                "status": str() as status,
-                "n_iterations": int() as n_iterations,
-                "seconds": float() | int() as seconds,
-            }:
-                return cls(score, status, n_iterations, seconds)
-        raise FileError(journal.path, "is damaged", field=f"record {key[:12]}")
+
+def _solved(journal: Journal, key: str) -> _Solved:
+    try:
+        return _Solved(**(journal.get(key) or {}))  # type: ignore[arg-type]  # checked there
+    except SettingsError as error:
+        raise FileError(journal.path, f"is damaged: {error}", field=f"record {key[:12]}") from error
 
 
-def _values(recipe: Recipe, offset: Offset) -> tuple[float, float]:
-    if offset == (0.0, 0.0):
-        return recipe.beta, recipe.lam
-    beta, lam = recipe.beta * math.exp(offset[0]), recipe.lam * math.exp(offset[1])
-    return float(f"{beta:.{DIGITS}g}"), float(f"{lam:.{DIGITS}g}")
+def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable[[int, float], None]) -> JournalRecord:
+    started = perf_counter()
+    score, status, n_iterations = math.nan, "nonfinite", 0
+    try:
+        solved = (solve_problem if case.by_prediction else reconstruct)(case.problem, model, recipe, progress=report)
+    except UnusableResultError:  # a bad candidate, not a failed search
+        pass
+    else:
+        score, certificate = case.judge(solved.image), solved.certificate
+        status, n_iterations = certificate.status, certificate.n_iterations
+    return {
+        "case": case.name,
+        "beta": recipe.beta,
+        "lam": recipe.lam,
+        "score": score if math.isfinite(score) else None,
+        "status": status,
+        "n_iterations": n_iterations,
+        "seconds": round(perf_counter() - started, 3),
+    }
 
 
 @dataclass(frozen=True)
@@ -208,10 +182,8 @@ class Tuning:
     ----------
     trials
         In the order in which the search asked for them, those from the journal too.
-    start
-        With the recipe's own beta and lam.
-    best
-        The one with the highest score.
+    start, best
+        With the recipe's own beta and lam; with the highest score.
     n_solves
         Reconstructions that the search needed, those from the journal too.
     """
@@ -256,14 +228,15 @@ def tune(
     trials: dict[tuple[float, float], Trial] = {}
 
     def score(offset: Offset) -> float:
-        beta, lam = _values(recipe, offset)
+        values = recipe.beta * math.exp(offset[0]), recipe.lam * math.exp(offset[1])
+        beta, lam = (float(f"{value:.{DIGITS}g}") for value in values)
+        if offset == (0.0, 0.0):
+            beta, lam = recipe.beta, recipe.lam
         if (beta, lam) not in trials:
-            found = measure(
-                cases, model, replace(recipe, beta=beta, lam=lam, regularisation=None), journal, progress=progress
-            )
-            trials[beta, lam] = found
+            candidate = replace(recipe, beta=beta, lam=lam, regularisation=None)
+            trials[beta, lam] = measure(cases, model, candidate, journal, progress=progress)
             if report is not None:
-                report(found)
+                report(trials[beta, lam])
         return trials[beta, lam].score
 
     model_search(score, max_evaluations=max_evaluations, tolerance=tolerance)

@@ -58,22 +58,14 @@ def verify_file(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Make a reconstruction again, from the recipe that it carries, and compare.
-
-    Sets the number of threads of this process to what the output was made with.
+    """Make a reconstruction again, from the recipe that it carries, and compare. Sets the number of threads of this process.
 
     Parameters
     ----------
-    record
-        Of the reconstruction.
-    source
-        Its input.
-    weights
-        The weights it was made with.
-    device
-        Where to compute; by default where the output was made.
-    threads
-        Of the processor; by default as many as made the output.
+    record, source, weights
+        Of the reconstruction; its input; what it was made with.
+    device, threads
+        Where to compute, and with how many threads; by default as the output was made.
     progress
         As for :meth:`mrisps.reconstruction.run.Run.write`.
 
@@ -107,13 +99,7 @@ def verify_file(
 
 
 def find_input(record: Record) -> Path:
-    """The input of a reconstruction: where the JSON beside it says, or a file of its name and content near it or near here.
-
-    Raises
-    ------
-    FileError
-        There is none.
-    """
+    """The input of a reconstruction: where the JSON beside it says, or a file of its name and content near it or near here."""
     name, sha256 = record.text("input", "name"), record.text("input", "sha256")
     places = []
     beside = record_file(record.path)
@@ -131,14 +117,7 @@ def find_input(record: Record) -> Path:
 
 
 def find_made_with(record: Record, wanted: str | None = None) -> Weights:
-    """The weights that a reconstruction was made with: those that are named, or that have the hash it states.
-
-    Parameters
-    ----------
-    record
-        Of the reconstruction.
-    wanted
-        A name or a file.
+    """The weights that a reconstruction was made with: those that are named or in a file, ``wanted``, or have the hash it states.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 Both run :func:`mrisps.campaign.batch_work.reconstruct_item` and give a `concurrent.futures.Future` for each file.
 """
 
+import logging
 import multiprocessing
 import os
 import queue
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -20,14 +21,13 @@ from mrisps.campaign.batch_item import Item
 from mrisps.campaign.batch_work import reconstruct_item
 from mrisps.campaign.loop import JournalRecord, Progress
 from mrisps.errors import MrispsError
-from mrisps.threads import available_cores
+from mrisps.threads import available_cores, stated_threads, thread_variables
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 __all__ = ["DaskWorkers", "LocalWorkers", "WorkerDiedError", "devices_of"]
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _ATTEMPTS = 2
 _REPORT_SECONDS = 0.2
 _START = threading.Lock()  # the environment is of the whole process: one start at a time
@@ -43,7 +43,7 @@ def devices_of(
     device
         ``"cpu"``; ``"cuda"``: one worker for each GPU; ``"cuda:1"``: one worker on this GPU.
     n_workers, threads
-        None: by the machine.
+        None: by the machine; threads first by ``OMP_NUM_THREADS``.
     on_cluster
         What the cluster's machines have is not known here.
 
@@ -52,12 +52,10 @@ def devices_of(
     ValueError
         More workers than GPUs.
     """
-    n_cores = available_cores()
-    if on_cluster:
-        return [device] * (n_workers or n_cores), threads or 1
-    if device == "cpu":
-        n = n_workers or n_cores
-        return [device] * n, threads or max(1, n_cores // n)
+    n_cores, threads = available_cores(), threads or stated_threads()
+    if device == "cpu" or on_cluster:
+        n = n_workers or max(1, n_cores // (threads or 1))
+        return [device] * n, threads or (1 if on_cluster else max(1, n_cores // n))
     if ":" in device:
         if n_workers not in (None, 1):
             raise ValueError(f"workers: one for each GPU, and {device} is one; take the device cuda for all of them")
@@ -76,17 +74,10 @@ class WorkerDiedError(MrispsError):
 
 
 class LocalWorkers:
-    """Processes of this machine, one file each at a time.
+    """Processes of this machine, one for each of ``devices``, with ``threads`` each; one file each at a time.
 
     A process that dies takes only its own file with it; the file is tried once more in a new process. Processes end by themselves
     when this one is killed.
-
-    Parameters
-    ----------
-    devices
-        One process for each: where it computes.
-    threads
-        Of the processor, for each process.
     """
 
     def __init__(self, devices: Sequence[str], threads: int = 1) -> None:
@@ -137,23 +128,24 @@ class _Slot:
 
     def run(self, item: Item) -> JournalRecord:
         """Have a file done; raises WorkerDiedError."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             self.state = (item.name, 0, 0, 0)
             try:
                 pipe = self._ready()
                 pipe.send(replace(item, job=replace(item.job, device=self._device)))
-                while True:
-                    message = pipe.recv()
-                    if isinstance(message, Mapping):
-                        return message
+                while not isinstance(message := pipe.recv(), Mapping):
                     self.state = (item.name, *message)
+                return message
             except (EOFError, OSError) as error:
-                why = self._post_mortem()
+                code = self.end() or 0
+                name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                why = f"{name}{', out of memory perhaps' if name == 'SIGKILL' else ''}"
                 if self._killed or attempt == _ATTEMPTS:
                     raise WorkerDiedError(f"{item.source.path}: the process that worked on it ended: {why}") from error
             finally:
                 self.state = ("", 0, 0, 0)
-        raise AssertionError("unreachable")
 
     def _ready(self) -> Connection:
         if self._process is None or self._pipe is None:
@@ -161,7 +153,7 @@ class _Slot:
                 raise EOFError
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
-            with _START, _environment(self._threads):
+            with _environment(self._threads):
                 process = context.Process(target=_serve, args=(theirs,), daemon=True)
                 process.start()
             theirs.close()  # so that the pipe ends when the process does
@@ -170,34 +162,25 @@ class _Slot:
                 process.kill()
         return self._pipe
 
-    def _post_mortem(self) -> str:
-        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
-        if pipe is not None:
-            pipe.close()
-        if process is None:
-            return "it was never there"
-        process.join()
-        code = process.exitcode or 0
-        if code >= 0:
-            return f"exit code {code}"
-        name = signal.Signals(-code).name
-        return f"{name}{', out of memory perhaps' if name == 'SIGKILL' else ''}"
-
     def kill(self) -> None:
         """End the process at once."""
         self._killed = True
         process = self._process
         if process is not None:
-            process.kill()
+            with suppress(ValueError):  # it has just been closed
+                process.kill()
 
-    def end(self) -> None:
-        """Let the process end, which has nothing to do."""
+    def end(self) -> int | None:
+        """Let the process end, which has nothing to do or is dead: its exit code."""
         process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
         if pipe is not None:
             pipe.close()
-        if process is not None:
-            process.join()
-            process.close()
+        if process is None:
+            return None
+        process.join()
+        code = process.exitcode
+        process.close()
+        return code
 
 
 def _serve(pipe: Connection) -> None:
@@ -224,17 +207,17 @@ def _serve(pipe: Connection) -> None:
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """For processes that are started: libraries read their number of threads when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    """For processes that are started: libraries read how many threads they have, and how those wait, when they are loaded."""
+    with _START:
+        wanted = thread_variables(threads)
+        before = {name: os.environ[name] for name in wanted if name in os.environ}
+        os.environ.update(wanted)
+        try:
+            yield
+        finally:
+            for name in wanted.keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
 
 
 class DaskWorkers:
@@ -246,9 +229,7 @@ class DaskWorkers:
     Parameters
     ----------
     scheduler
-        Its address, or ``"local"``: a cluster of ``n_workers`` processes on this machine.
-    n_workers, threads
-        For ``"local"``: how many processes, and threads of each.
+        Its address, or ``"local"``: a cluster of ``n_workers`` processes on this machine, with ``threads`` each.
 
     Raises
     ------
@@ -264,7 +245,7 @@ class DaskWorkers:
         self._cluster: distributed.LocalCluster | None = None
         try:
             if scheduler == "local":
-                with _START, _environment(threads):
+                with _environment(threads):
                     self._cluster = distributed.LocalCluster(
                         n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
                     )
@@ -297,4 +278,6 @@ class DaskWorkers:
         self._executor.shutdown(wait=not now)
         self.client.close()
         if self._cluster is not None:
+            # A process with PyTorch takes a while to end. Dask kills it after 4 seconds and warns; it has nothing to do any more.
+            logging.getLogger("distributed.nanny").setLevel(logging.ERROR)
             self._cluster.close()

@@ -181,9 +181,6 @@ class BatchProgress(Display):
         self._n_files += len(items)
         self._bytes_left += sum(item.source.size for item in items)
 
-    def started(self, item: "Item", /) -> None:
-        """Wait for the first news of it."""
-
     def finished(self, item: "Item", entry: "Entry", /) -> None:
         """Print the line of a file."""
         self._n_finished += 1

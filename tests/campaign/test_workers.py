@@ -1,6 +1,7 @@
 """Workers that die, are killed with their batch, or sit in a Dask cluster."""
 
 import json
+import logging
 import os
 import random
 import signal
@@ -30,6 +31,7 @@ from batch_files import (
 
 from mrisps.campaign.batch_item import Entry, Item, items_of
 from mrisps.campaign.batch_work import peak_memory
+from mrisps.campaign.loop import Progress
 from mrisps.campaign.sources import sources_of
 from mrisps.campaign.workers import DaskWorkers, LocalWorkers
 from mrisps.errors import MrispsError
@@ -105,7 +107,7 @@ def test_given_up_at_once(tmp_path: Path, one_thread: None) -> None:
     job = make_job(tmp_path / "out")
 
     class Impatient(Quiet):
-        def started(self, item: Item, /) -> None:
+        def tick(self, progress: Progress, /) -> None:
             self.stop.soon = self.stop.now = True
 
     listener = Impatient()
@@ -214,6 +216,45 @@ def test_dask_address(tmp_path: Path, one_thread: None) -> None:
         result = run(inputs, job, workers=workers)
     assert sorted(made(result)) == ["v00.h5", "v01.h5", "v02.h5"]
     assert [entry.error for entry in result.failed.values()] == [f"{inputs / 'bad.h5'}: is not an HDF5 file"]
+
+
+def test_the_end_of_a_local_cluster_is_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Dask warns when it kills a process that takes long to end, which says nothing about the files."""
+
+    class Cluster:
+        def close(self) -> None:
+            logging.getLogger("distributed.nanny").warning("Worker process still alive after 4.0 seconds, killing")
+
+    class Client:
+        close = shutdown = lambda self, wait=True: None
+        get_executor = lambda self, pure: self  # noqa: E731
+
+    distributed = pytest.importorskip("distributed", reason="the extra batch is not installed")
+    nanny = logging.getLogger("distributed.nanny")
+    monkeypatch.setattr(nanny, "level", nanny.level)
+    monkeypatch.setattr(distributed, "LocalCluster", lambda **options: Cluster())
+    monkeypatch.setattr(distributed, "Client", lambda cluster, timeout: Client())
+    DaskWorkers("local").close(now=False)
+    assert caplog.records == []
+
+
+def test_a_worker_process_is_told_how_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it loads PyTorch, and whatever started it; the environment here stays as it was."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    write_inputs(tmp_path / "in", 1)
+    workers = LocalWorkers(["cpu"], threads=3)
+    (slot,) = workers._slots
+    before = dict(os.environ)
+    try:
+        (item,) = items_of(make_job(tmp_path / "out"), sources_of([tmp_path / "in"]))
+        workers.submit(item).result(timeout=120)
+        assert slot._process is not None
+        told = Path(f"/proc/{slot._process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        workers.close(now=True)
+    assert {b"OMP_NUM_THREADS=3", b"GOMP_SPINCOUNT=10000"} <= set(told)
+    assert dict(os.environ) == before
 
 
 def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,7 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     from mrisps.campaign.workers import devices_of
 
     monkeypatch.setattr("mrisps.campaign.workers.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert devices_of("cpu", None, None, on_cluster=False) == (["cpu"] * 8, 1)
     assert devices_of("cpu", 2, None, on_cluster=False) == (["cpu"] * 2, 4)
     assert devices_of("cpu", 3, None, on_cluster=False) == (["cpu"] * 3, 2)
@@ -163,6 +164,12 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
         devices_of("cuda", 5, None, on_cluster=False)
     with pytest.raises(ValueError, match="one for each GPU"):
         devices_of("cuda:1", 2, None, on_cluster=False)
+    assert devices_of("cpu", None, 4) == (["cpu"] * 2, 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert devices_of("cpu", 1, None) == (["cpu"], 2)
+    assert devices_of("cpu", None, None) == (["cpu"] * 4, 2)
+    assert devices_of("cpu", 1, 3) == (["cpu"], 3)
+    assert devices_of("cuda", None, None) == ([f"cuda:{i}" for i in range(4)], 2)
 
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -184,8 +191,6 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     first, second = items_of(make_job(tmp_path / "out"), sources)
     with BatchProgress() as progress:
         progress.waiting([first, second])
-        progress.started(first)
-        progress.started(second)
         progress.tick([("[red]a.h5", 2, 30, 17)])
         assert progress._bars is not None
         progress._bars.refresh()
