@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-browser lint bench bench-solver bench-train bench-battery slow clean help
+.PHONY: demo test test-browser lint bench bench-solver bench-train bench-battery bench-threads slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -54,6 +54,9 @@ BATTERY ?= battery
 bench-battery: $(STAMP)  ## many simulated acquisitions against SigPy and BART (BATTERY=folder of cases): hours; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/battery.py run $(BATTERY)
 	$(BIN)/python benchmarks/battery.py table $(BATTERY) --figure $(BATTERY)/battery.png
+
+bench-threads: $(STAMP)  ## a multi-coil slice on an idle and on a busy machine, by how threads wait: five minutes
+	$(BIN)/python benchmarks/threads.py
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output

@@ -96,9 +96,12 @@ class _Evaluation:
         self.settings, self.journal, self.reader = settings, journal, reader
         self.plans = Plans(candidates, settings, reader)
         self.worst = WorstCases(folder / "worst", settings.n_worst)
-        self.say = lambda line: say(self.n_done, self.n_all, line)
+        self._say = say
         self.notes: dict[str, list[str]] = {}  # note -> the slices that it is about
         self.n_computed = self.n_done = self.n_all = 0
+
+    def say(self, line: str) -> None:
+        self._say(self.n_done, self.n_all, line)
 
     def of(self, files: Sequence[SourceFile], tuning_files: Sequence[SourceFile] | None) -> EvaluationResult:
         groups = self.plans.by_setting(files, "evaluated")

@@ -102,6 +102,8 @@ def compare(
             raise UsageError("--tuning-split: needs --tune-baselines-on, too")
         candidates = _candidates(recipe_names, options)
     make_folder(output)
+    names = ", ".join(candidate.label for candidate in candidates)
+    note(f"{len(sources)} file{'s' if len(sources) != 1 else ''}, recipes {names}, on {settings.device}")
     with memory_errors(settings.device), Display() as display:
 
         def say(done: int, total: int, line: str) -> None:

@@ -87,6 +87,7 @@ def evaluate(
             raise UsageError(f"{path}: does not exist")
     if json_file is not None:
         _check_json_file(json_file, (results, references), overwrite)
+    note(f"comparing {results} with {references}")
     with Display() as display:
         scores = evaluate_files(
             results,

@@ -11,9 +11,10 @@ from mrisps.cli.common import FAILURE, UsageError, fail, named, note, one_line, 
 from mrisps.errors import FileError, MrispsError
 
 if TYPE_CHECKING:
+    from mrisps.reconstruction.run import Run
     from mrisps.reconstruction.verdict import Verdict
 
-__all__ = ["Done", "do_each", "input_files", "make_folder", "new_file", "output_files"]
+__all__ = ["Done", "described", "do_each", "input_files", "make_folder", "new_file", "output_files", "show_plan"]
 
 
 def make_folder(path: Path) -> None:
@@ -87,7 +88,42 @@ class Done:
     notes: Sequence[str] = ()
 
 
-def do_each(sources: Sequence[Path], do: Callable[[Path], Done], accept_unconverged: bool) -> None:
+def described(run: "Run", n_files: int, workers: str = "") -> str:
+    """What a run is made of, and how many files it is for, on one line."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    threads = workers or f"{n_threads} thread{'s' if n_threads > 1 else ''}"
+    files = f"{n_files} file{'s' if n_files != 1 else ''}"
+    return f"{files}, recipe {run.recipe.name}, weights {run.weights.name}, on {run.device} with {threads}"
+
+
+def show_plan(run: "Run", sources: Sequence[Path], workers: str = "") -> None:
+    """Print what would be done; nothing is computed or written.
+
+    Raises
+    ------
+    typer.Exit
+        A file cannot be opened.
+    """
+    result(described(run, len(sources), workers))
+    n_failed = 0
+    for source in sources:
+        try:
+            with run.open(source) as file:
+                slices = run.chosen(file)
+                shape = getattr(file, "shape", None) or file.pixels.shape
+        except (MrispsError, ValueError) as error:
+            fail(named(source, error))
+            n_failed += 1
+            continue
+        size = " x ".join(map(str, shape))
+        result(f"{source}: {len(slices)} slice{'s' if len(slices) > 1 else ''} of {size}")
+    if n_failed:
+        raise typer.Exit(FAILURE)
+
+
+def do_each(run: "Run", sources: Sequence[Path], do: Callable[[Path], Done], accept_unconverged: bool) -> None:
     """Reconstruct files one after the other; one that fails does not stop the others.
 
     Raises
@@ -95,6 +131,7 @@ def do_each(sources: Sequence[Path], do: Callable[[Path], Done], accept_unconver
     typer.Exit
         A file failed, is unusable, or (unless accepted) did not converge.
     """
+    note(described(run, len(sources)))
     failures: list[str] = []
     n_unconverged = n_unusable = 0
     for source in sources:

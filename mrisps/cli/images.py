@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mrisps.cli.common import UsageError, memory_errors, usage_errors
-from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files
+from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files, show_plan
 from mrisps.cli.options import RunOptions, WriteOptions, option
 from mrisps.cli.terminal import SolverProgress
 
@@ -140,9 +140,16 @@ def _write_all(run: "Run", inputs: Sequence[Path], writing: WriteOptions, images
             raise UsageError(f"{path}: expected a file name ending in {', '.join(SUFFIXES)}")
     outputs = [images.outputs(path, writing.output) for path in files]
     output_files(files, outputs, writing.overwrite)
+    if writing.dry_run:
+        show_plan(run, files)
+        return
     make_folder(writing.output)
     paths = dict(zip(files, outputs, strict=True))
-    do_each(files, lambda path: _write(run, path, paths[path], images.bits, writing.keep), writing.accept_unconverged)
+
+    def do(source: Path) -> Done:
+        return _write(run, source, paths[source], images.bits, writing.keep)
+
+    do_each(run, files, do, writing.accept_unconverged)
 
 
 def _write(run: "Run", source: Path, paths: Sequence[Path], bits: int, keep: bool) -> Done:

@@ -271,7 +271,7 @@ def _provenance(file: "ResultFile") -> Facts:
     made = file.provenance or {}
     for key, names in (
         ("input", ("name", "sha256")),
-        ("recipe", ("name", "beta", "lam")),
+        ("recipe", ("name", "sha256")),
         ("weights", ("name", "sha256")),
     ):
         part = made.get(key)
@@ -284,14 +284,18 @@ def _provenance(file: "ResultFile") -> Facts:
 
 
 def _certificate(file: "ResultFile") -> Facts:
-    lines = []
+    """Of each slice: how the solve ended, with which beta and lam (a recipe may have a rule for them), and the verdict."""
+    from mrisps.reconstruction.verdict import verdict_of
+
+    lines, verdicts = [], []
     for index, entry in enumerate(file.certificates):
-        status = str(entry.get("status"))
-        shown = status if status == "converged" else f"NOT CONVERGED ({status})"
-        ratio = entry.get("misfit_ratio")
+        status, ratio = str(entry.get("status")), entry.get("misfit_ratio")
+        shown = status if status in ("converged", "settled") else f"NOT CONVERGED ({status})"
         misfit = f", misfit over noise {ratio:.3g}" if isinstance(ratio, float) else ""
-        lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}")
-    return {"certificate": lines} if lines else {}
+        used = [f", {name} {value:.4g}" for name in ("beta", "lam") if isinstance(value := entry.get(name), float)]
+        lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}{''.join(used)}")
+        verdicts.append(f"slice {index}: {verdict_of(entry)}")
+    return {"certificate": lines, "verdict": verdicts} if lines else {}
 
 
 def _mm(fov: tuple[float, float, float] | None) -> str:

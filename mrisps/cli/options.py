@@ -335,6 +335,13 @@ class WriteOptions:
     ] = False
     overwrite: Overwrite = False
     accept_unconverged: AcceptUnconverged = False
+    dry_run: Annotated[
+        bool,
+        option(
+            "--dry-run",
+            "Print what would be done: files, slices, size, recipe, device, threads, memory. Write nothing.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrisps.cli.common import UsageError, memory_errors
-from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files
+from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files, show_plan
 from mrisps.cli.options import (
     ArrayOptions,
     KspaceOptions,
@@ -80,6 +80,9 @@ def recon(
     output_files(files, outputs, writing.overwrite)
     if dicom is None and identity != IdentityOptions():
         raise UsageError("--reference, --anonymous: need --dicom, too")
+    if writing.dry_run:
+        show_plan(run, files)
+        return
     make_folder(output)
 
     def do(source: Path) -> Done:
@@ -91,7 +94,7 @@ def recon(
         line = _summary(done) + (f"; report {page}" if page else "")
         return Done(line, done.verdict, done.n_converged == len(done.certificates), done.notes)
 
-    do_each(files, do, writing.accept_unconverged)
+    do_each(run, files, do, writing.accept_unconverged)
 
 
 def _reconstruct(

@@ -172,6 +172,17 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert devices_of("cuda", None, None) == ([f"cuda:{i}" for i in range(4)], 2)
 
 
+def test_a_line_every_half_minute_without_a_terminal(
+    cli: Cli, arguments: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 10_000, 20))
+    monkeypatch.setattr("mrisps.cli.terminal.clock", lambda: next(times))
+    assert cli(*arguments) == 0
+    lines = cli.stderr.splitlines()
+    assert lines[0].startswith("2 files, recipe small_mri, weights small.safetensors, on cpu with ")
+    assert any(line.startswith("files: 2 of 2 finished") for line in lines)
+
+
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import io
 

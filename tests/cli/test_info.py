@@ -15,7 +15,7 @@ from mrisps.io.images import write_image
 from mrisps.io.result_file import ResultWriter
 from mrisps.sampling import make_mask, write_mask
 
-from .helpers import Cli
+from .helpers import Cli, recipe_text
 
 
 def test_kspace(cli: Cli, knee: Path) -> None:
@@ -45,13 +45,29 @@ def test_our_output(cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path:
     path = tmp_path / "out" / "knee.h5"
     assert cli("info", path) == 0
     assert "reconstruction in fastMRI's layout" in cli.stdout
-    assert "name small_mri, beta 0.02, lam 0.01" in cli.stdout
-    assert "slice 1: NOT CONVERGED (max_iter), 2 iterations" in cli.stdout
+    assert "recipe        name small_mri, sha256 " in cli.stdout
+    assert "slice 1: NOT CONVERGED (max_iter), 2 iterations, beta 0.02, lam 0.01" in cli.stdout
+    assert "verdict       slice 0: check: the noise is unknown" in cli.stdout
     with h5py.File(path, "r+") as file:  # a damaged one says less, but does not fail
         file.attrs["certificate"] = "[[["
         file.attrs["provenance"] = '{"recipe": 3}'
     assert cli("info", path) == 0
     assert "NOT CONVERGED" not in cli.stdout
+
+
+def test_beta_and_lam_are_those_that_were_used(cli: Cli, knee: Path, weights: Path, tmp_path: Path) -> None:
+    """Not the recipe's own, where it has a rule for them."""
+    recipe = tmp_path / "rule.py"
+    text = recipe_text("mri", "regularisation=NoiseRule(2.0, 0.03, 5.0, 0.5, 0.02), noise_std=0.02, ")
+    recipe.write_text(text.replace("import BlurRule,", "import BlurRule, NoiseRule,"))
+    options = ("--weights", weights, "--output", tmp_path / "out", "--set", "solver.max_iterations=2")
+    assert cli("recon", knee, "--recipe", recipe, *options) == 1
+    assert cli("info", tmp_path / "out" / "knee.h5", "--json") == 0
+    facts = json.loads(cli.stdout)
+    with h5py.File(tmp_path / "out" / "knee.h5") as file:
+        used = json.loads(file.attrs["certificate"])[0]
+    assert (used["beta"], used["lam"]) != (0.02, 0.01)
+    assert facts["certificate"][0].endswith(f", beta {used['beta']:.4g}, lam {used['lam']:.4g}")
 
 
 def test_weights(cli: Cli, weights: Path) -> None:

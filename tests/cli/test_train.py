@@ -422,6 +422,18 @@ def test_options_that_are_needed(cli: Cli, tiny: Path, data: Data, tmp_path: Pat
     assert "--output" in cli.stderr
 
 
+def test_a_line_every_half_minute(
+    cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("mrisps.cli.terminal.clock", lambda: next(times))
+    assert cli("train", tiny, *data, "--output", tmp_path / "out", "--set", "train.n_steps=4") == 0
+    lines = [line for line in cli.stderr.splitlines() if line.startswith("training: ")]
+    assert lines[0].startswith("training: step 2/4  loss ")
+    assert "  PSNR " in lines[0]
+    assert lines[0].endswith(" s left")
+
+
 def test_progress_bar(cli: Cli, tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal: the bar, instead of lines."""
     from mrisps.cli import terminal
