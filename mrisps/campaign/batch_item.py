@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -80,9 +80,18 @@ class Job:
             raise FileError(folder, f"cannot be used as output folder: {error.strerror}") from error
         if not weights.is_file():
             run.weights.model.save(weights)
-        made_with = run.recipe, weights, run.weights.name, fingerprint
-        options = folder, run.mask, run.undersample, run.scale, run.crop, run.device
-        return cls(*made_with, *options, keep=keep, threads=threads, pages=pages)
+        made_with = cls(run.recipe, weights, run.weights.name, fingerprint, folder)
+        return replace(
+            made_with,
+            mask=run.mask,
+            undersample=run.undersample,
+            scale=run.scale,
+            crop=run.crop,
+            device=run.device,
+            keep=keep,
+            threads=threads,
+            pages=pages,
+        )
 
     @functools.cached_property
     def run(self) -> Run:

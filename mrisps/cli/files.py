@@ -106,13 +106,15 @@ def show_plan(run: "Run", sources: Sequence[Path], workers: str = "") -> None:
     typer.Exit
         A file cannot be opened.
     """
+    from mrisps.reconstruction.run import GreyImage
+
     result(described(run, len(sources), workers))
     n_failed = 0
     for source in sources:
         try:
             with run.open(source) as file:
                 slices = run.chosen(file)
-                shape = getattr(file, "shape", None) or file.pixels.shape
+                shape = file.pixels.shape if isinstance(file, GreyImage) else file.shape
         except (MrispsError, ValueError) as error:
             fail(named(source, error))
             n_failed += 1
