@@ -191,7 +191,7 @@ def test_the_test_split_of_a_manifest_is_never_used(cli: Cli, denoising: Path, p
         (("--criterion", "ssim"), "--criterion: expected 'reference' or 'held-out'"),
         (("--crop", "16"), "--crop: expected HEIGHTxWIDTH"),
         (("--crop", "4x4"), "crop: expected at least 8 x 8"),
-        (("--held-out", "1"), "held_out_fraction: expected a number between 0 and 1"),
+        (("--held-out", "1"), "held_out_fraction: expected a number < 1"),
         (("--tolerance", "nan"), "--tolerance: expected a number >= 0"),
         (("--split", "val"), "--split: is for manifests"),
         (("--set", "lam=-1"), "lam: expected a number > 0"),
