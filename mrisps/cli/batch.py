@@ -104,7 +104,7 @@ def batch(
         f"{len(devices)} worker{'s' if len(devices) > 1 else ''} of {n_threads} thread{'s' if n_threads > 1 else ''}"
     )
     if writing.dry_run:
-        show_plan(run, [file.path for file in sources], working)
+        show_plan(run, [file.path for file in sources], len(devices), working)
         return
     note(described(run, len(sources), working))
     job = Job.of(run, output, keep=writing.keep, threads=n_threads, pages=report)

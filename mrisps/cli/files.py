@@ -98,29 +98,29 @@ def described(run: "Run", n_files: int, workers: str = "") -> str:
     return f"{files}, recipe {run.recipe.name}, weights {run.weights.name}, on {run.device} with {threads}"
 
 
-def show_plan(run: "Run", sources: Sequence[Path], workers: str = "") -> None:
-    """Print what would be done; nothing is computed or written.
+def show_plan(run: "Run", sources: Sequence[Path], n_workers: int = 1, workers: str = "") -> None:
+    """Print what would be done, and about how much memory it takes; nothing is computed or written.
 
     Raises
     ------
     typer.Exit
         A file cannot be opened.
     """
-    from mrisps.reconstruction.run import GreyImage
-
     result(described(run, len(sources), workers))
-    n_failed = 0
+    largest, n_failed = 0, 0
     for source in sources:
         try:
             with run.open(source) as file:
-                slices = run.chosen(file)
-                shape = file.pixels.shape if isinstance(file, GreyImage) else file.shape
+                slices, memory = run.chosen(file), run.memory(file)
         except (MrispsError, ValueError) as error:
             fail(named(source, error))
             n_failed += 1
             continue
-        size = " x ".join(map(str, shape))
-        result(f"{source}: {len(slices)} slice{'s' if len(slices) > 1 else ''} of {size}")
+        largest = max(largest, memory.total)
+        of_file = f"{len(slices)} slice{'s' if len(slices) > 1 else ''}, image {' x '.join(map(str, memory.shape))}"
+        result(f"{source}: {of_file}, memory {memory}")
+    total = largest * min(n_workers, len(sources))
+    result(f"memory: about {total / 2**30:.1f} GiB, and 0.4 GiB for each process")
     if n_failed:
         raise typer.Exit(FAILURE)
 

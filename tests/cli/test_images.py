@@ -183,3 +183,29 @@ def test_an_unusable_image_is_not_written_unless_kept(
     assert cli("denoise", picture, *options, "--keep") == 1
     assert "UNUSABLE" in cli.stdout
     assert (tmp_path / "out" / "picture.png").is_file()
+
+
+def test_sigma_chooses_as_the_function_does(cli: Cli, picture: Path, weights: Path, tmp_path: Path) -> None:
+    """The recipe whose noise is nearest, and the scale that brings the image's noise to its level: one choice, one code path."""
+    import mrisps
+
+    expected = mrisps.denoise(picture, 0.03, weights=weights, solver={"max_iterations": 3})
+    options = ("--weights", weights, "--output", tmp_path, "--format", "npy", "--set", "solver.max_iterations=3")
+    assert cli("denoise", picture, "--sigma", 0.03, *options, "--keep") == 1  # three iterations are too few
+    np.testing.assert_array_equal(np.load(tmp_path / "picture.npy"), expected.image)
+    record = json.loads((tmp_path / "picture.json").read_text())
+    assert record["provenance"]["recipe"]["name"] == "denoise_sigma5"
+    assert record["certificate"]["scale"] == pytest.approx(0.03 * 255 / 5) == expected.certificate["scale"]
+
+
+def test_what_chooses_a_recipe(cli: Cli, picture: Path, superres_recipe: Path, weights: Path, tmp_path: Path) -> None:
+    options = ("--weights", weights, "--output", tmp_path / "out", "--dry-run")
+    for command, given, message in (
+        ("denoise", (), "--sigma: give the standard deviation of the noise"),
+        ("denoise", ("--sigma", 0), "--sigma: expected a number > 0"),
+        ("superres", (), "--factor, --recipe: give one of them"),
+        ("superres", ("--factor", 2, "--recipe", superres_recipe), "--factor, --recipe: give one of them"),
+        ("superres", ("--factor", 3), "--factor: expected 2 or 4"),
+    ):
+        assert cli(command, picture, *given, *options) == 2
+        assert cli.error().startswith(f"error: {message}")

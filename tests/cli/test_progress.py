@@ -1,5 +1,6 @@
 """What is said where there is no terminal: one line at the beginning, and one every 30 seconds."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,32 @@ def test_evaluate(cli: Cli, tmp_path: Path) -> None:
         f"comparing {tmp_path / 'made'} with {tmp_path / 'true'}",
         "files: 2 of 3 compared",
     ]
+
+
+# -------------------------------------------------------------------------------------------------------------- dry runs
+
+
+def test_dry_run_of_kspace(cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path: Path) -> None:
+    options = ("--recipe", recipe, "--weights", weights, "--output", tmp_path / "out", "--dry-run")
+    for command, more in (("recon", ("--slices", "1")), ("batch", ("--workers", 2, "--threads", 1))):
+        source = knee if command == "recon" else knee.parent
+        assert cli(command, source, *options, *more) == 0
+        lines = cli.stdout.splitlines()
+        assert lines[0].startswith("1 file, recipe small_mri, weights small.safetensors, on cpu with ")
+        slices = "1 slice" if command == "recon" else "2 slices"
+        assert lines[1].startswith(f"{knee}: {slices}, image 32 x 24, memory ")
+        assert lines[2] == "memory: about 0.0 GiB, and 0.4 GiB for each process"
+    assert lines[0].endswith("2 workers of 1 thread")
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_of_images(cli: Cli, picture: Path, weights: Path, tmp_path: Path) -> None:
+    options = ("--weights", weights, "--output", tmp_path / "out", "--dry-run")
+    assert cli("denoise", picture, "--sigma", 0.1, *options) == 0
+    assert cli.stdout.startswith("1 file, recipe denoise_sigma25, weights small.safetensors, on cpu with ")
+    assert cli("superres", picture, "--factor", 2, *options) == 0
+    assert re.search(r": 1 slice, image 7\d x 5\d, memory ", cli.stdout)
+    assert not (tmp_path / "out").exists()
+    picture.write_bytes(b"nothing")
+    assert cli("superres", picture, "--factor", 2, *options) == 1
+    assert cli.error().startswith(f"error: {picture}: is no readable PNG image")

@@ -218,3 +218,11 @@ def test_derived_weights(
     assert "weights: derived from photographs" in cli.stderr
     with h5py.File(tmp_path / "out" / "knee.h5") as file:
         assert json.loads(file.attrs["provenance"])["weights"]["name"] == "derived"
+
+
+def test_without_a_recipe(cli: Cli, knee: Path, weights: Path, tmp_path: Path) -> None:
+    """What `mrisps.recon` takes."""
+    options = ("--weights", weights, "--output", tmp_path / "out", "--set", "solver.max_iterations=2")
+    assert cli("recon", knee, *options, "--accept-unconverged") == 0
+    with h5py.File(tmp_path / "out" / "knee.h5") as file:
+        assert json.loads(file.attrs["provenance"])["recipe"]["name"] == "multicoil"
