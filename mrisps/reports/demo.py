@@ -127,8 +127,8 @@ def demo_report(content: DemoContent) -> Report:
         ),
         level="good" if content.certificate.get("status") in FINE and gain >= 0 else "check",
         notes=(f"Weights: {content.weights}",),
-        viewer=_viewer(content),
         sections=(
+            Section("", viewer=_viewer(content)),
             Section(
                 "Quality and time",
                 text=(

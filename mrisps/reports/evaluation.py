@@ -186,6 +186,8 @@ class EvaluationReport:
     def _page(self) -> Report:
         found = self._found
         sections = [self._setting_section(setting) for setting in found.methods]
+        if found.worst:
+            sections.append(Section("Worst cases", viewer=_worst_cases(found.worst)))
         for title, lines in (("Failures", found.failures), ("Left out", found.skipped)):
             if lines:
                 table = Table(("",), tuple((line,) for line in lines), prose=(0,))
@@ -215,7 +217,6 @@ class EvaluationReport:
             summary=self._summary(),
             level="good" if good else "check",
             notes=(self._compared, *self.notes),
-            viewer=_worst_cases(found.worst) if found.worst else None,
             sections=sections,
         )
 

@@ -37,7 +37,7 @@ Image = NDArray[np.float32]
 Colours = Literal["gray", "inferno", "viridis", "RdBu_r"]
 
 DPI = 110
-GREEN = "#1a7f37"
+GREEN = "#2da44e"
 """The colour of what is ours."""
 
 
@@ -166,7 +166,7 @@ def curves_figure(
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     if len(curves) > 1:
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, frameon=False)
     axis.grid(visible=True, alpha=0.25)
     return figure
 
@@ -258,12 +258,12 @@ def box_figure(
     from matplotlib.ticker import MaxNLocator
 
     n = len(names)
-    figure = Figure(figsize=(13, 0.9 + 0.48 * n), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9.5, 0.9 + 0.42 * n), dpi=DPI, layout="constrained", facecolor="white")
     for column, (quantity, lists) in enumerate(values.items()):
         axis = figure.add_subplot(1, len(values), column + 1)
         for place, (numbers, ours) in enumerate(zip(lists, emphasised, strict=True)):
             finite = [number for number in numbers if math.isfinite(number)]
-            colour = GREEN if ours else "#59636e"
+            colour = GREEN if ours else "#7d8590"
             if finite:
                 low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
                 reach = 1.5 * (high - low)
@@ -284,7 +284,7 @@ def box_figure(
         axis.set_ylim(0.4, n + 0.6)
         axis.set_yticks(range(n, 0, -1), labels=[plain(name) for name in names] if column == 0 else [""] * n)
         axis.set_xlabel(plain(quantity))
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(visible=True, axis="x", alpha=0.25)
     return figure
 

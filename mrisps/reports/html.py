@@ -126,7 +126,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: heading, paragraphs, then pictures and tables in order.
+    """A part of a report: heading, paragraphs, viewer, then pictures and tables, side by side where there is room.
 
     Parameters
     ----------
@@ -136,6 +136,8 @@ class Section:
         Paragraphs.
     pictures, tables
         What to show.
+    viewer
+        Images to work with, before them.
     folded
         Closed until the reader opens it.
     """
@@ -144,6 +146,7 @@ class Section:
     text: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    viewer: Viewer | None = None
     folded: bool = False
 
 
@@ -165,10 +168,8 @@ class Report:
         (name, value) of the numbers that matter most.
     notes
         What a reader should know before relying on it.
-    viewer
-        Images to work with.
     sections
-        The rest.
+        The content.
     """
 
     title: str
@@ -178,7 +179,6 @@ class Report:
     headline: str = ""
     tiles: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
-    viewer: Viewer | None = None
 
 
 def render(report: Report) -> str:
@@ -193,7 +193,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     folder = files("mrisps.reports") / "assets"
-    names = ("viewer.js",) if report.viewer else ()
+    names = ("viewer.js",) if any(section.viewer for section in report.sections) else ()
     if any(table.interactive for section in report.sections for table in section.tables):
         names = (*names, "page.js")
     scripts = [f"(() => {{{(folder / name).read_text(encoding='utf-8')}}})();" for name in names]

@@ -269,11 +269,13 @@ def _report(
         level=level,
         tiles=[*total.tiles, ("data range, the maximum of the reference", number(peak))] if total else (),
         notes=tuple(dict.fromkeys((*source.notes, *notes))),
-        viewer=viewer,
         sections=[
-            Section(title, pictures=pictures, tables=[table], folded=True)
-            for title, pictures, table in folded
-            if table.rows or pictures
+            Section("", viewer=viewer),
+            *(
+                Section(title, pictures=pictures, tables=[table], folded=True)
+                for title, pictures, table in folded
+                if table.rows or pictures
+            ),
         ],
     )
 
@@ -432,13 +434,14 @@ def write_comparison(results: Sequence[Path], page: Path, *, reference: Path | N
             title=f"Comparison of {plural(len(names), 'result')}",
             summary=f"{' and '.join(names)}: {plural(sources[0].file.n_slices, 'slice')}.",
             level=max(levels, key=_gravity),
-            viewer=viewer,
             notes=tuple(
                 dict.fromkeys(f"{name}: {note}" for name, s in zip(names, sources, strict=True) for note in s.notes)
             ),
             sections=[
                 Section(
-                    "", tables=[Table(("result", "verdict", "PSNR", "SSIM", "NMSE"), rows, caption, numeric_from=2)]
+                    "",
+                    viewer=viewer,
+                    tables=[Table(("result", "verdict", "PSNR", "SSIM", "NMSE"), rows, caption, numeric_from=2)],
                 ),
                 *(
                     Section(

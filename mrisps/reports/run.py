@@ -84,7 +84,7 @@ def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], 
     for flag in flags:
         of_file.setdefault(flag.file, []).append(flag)
     rows: list[tuple[str, int, list[str | Cell]]] = []
-    empty: list[str | Cell] = ["–"] * (len(_COLUMNS) + 4)
+    empty: list[str | Cell] = ["–"] * (len(_COLUMNS) + 3)
     for name, why in failures:
         rows.append(("failed", 0, ["", name, Cell("failed", level="unusable"), why, *empty]))
     for index, file in enumerate(files):
@@ -119,14 +119,13 @@ def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], 
             "; ".join(reasons),
             *medians,
             Cell(f"{file.seconds:.1f}", value=file.seconds),
-            str(len(certificates)),
             f"{n_converged}/{len(certificates)}",
             acceleration,
         ]
         rows.append((level or "no verdict", len(found), cells))
     order = ["failed", "unusable", "check"]
     rows.sort(key=lambda row: (order.index(row[0]) if row[0] in order else len(order), -row[1]))
-    columns = ("", "file", "verdict", "reasons", *_COLUMNS, "seconds", "slices", "converged", "R")
+    columns = ("", "file", "verdict", "reasons", *_COLUMNS, "seconds", "converged", "R")
     return Table(
         columns,
         [row[2] for row in rows],

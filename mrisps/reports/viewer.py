@@ -205,6 +205,6 @@ class Viewer:
         if pane.colours == "signed":
             high = max(-low, high)
             low = -high
-        elif low >= 0 and pane.colours in ("grey", "error"):
+        elif low > -0.3 * high and pane.colours in ("grey", "error"):
             low = 0.0
         return (low, high) if high > low else (low, low + 1.0)

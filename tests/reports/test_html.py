@@ -62,7 +62,8 @@ def test_every_text_is_escaped() -> None:
     )
     viewer = Viewer([Pane("a", HOSTILE, HOSTILE)])
     viewer.add(HOSTILE, {"a": np.ones((3, 3), np.float32)}, number=HOSTILE, level=HOSTILE, reasons=(HOSTILE,))
-    report = Report(HOSTILE, HOSTILE, HOSTILE, (section,), HOSTILE, ((HOSTILE, HOSTILE),), (HOSTILE,), viewer)
+    sections = (section, Section("", viewer=viewer))
+    report = Report(HOSTILE, HOSTILE, HOSTILE, sections, HOSTILE, ((HOSTILE, HOSTILE),), (HOSTILE,))
     page, checker = page_of(report)
     assert "<script>alert" not in page
     assert not any("alert" in script for script in checker.scripts)
@@ -77,7 +78,7 @@ def test_only_our_scripts_run() -> None:
     viewer = Viewer(panes_of(["reconstruction"]))
     viewer.add("slice 0", {"reconstruction": np.ones((3, 3), np.float32)})
     table = Table(("a",), (("b",),), interactive=True)
-    page, checker = page_of(Report("t", "s", "good", (Section("", tables=(table,)),), viewer=viewer))
+    page, checker = page_of(Report("t", "s", "good", (Section("", tables=(table,), viewer=viewer),)))
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in checker.scripts]
