@@ -5,19 +5,14 @@ What a file lacks, being old or of another program, is left out or said on the p
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrisps.atomic import write_text
 from mrisps.errors import FileError
-from mrisps.io.images import center_crop
-from mrisps.io.result_file import ResultFile, read_volume
-from mrisps.quality.metrics import nmse, psnr, ssim
+from mrisps.io.result_file import ResultFile
 from mrisps.reports import figures
 from mrisps.reports.facts import (
     FINE,
@@ -31,15 +26,12 @@ from mrisps.reports.facts import (
     number,
     plural,
     status_words,
-    verdict_of,
 )
 from mrisps.reports.html import Cell, Picture, Report, Section, Table, render
+from mrisps.reports.result_images import Quality, ResultImages
 from mrisps.reports.viewer import FINE_LEVELS, Pane, Viewer, panes_of
 
 __all__ = ["write_comparison", "write_pages"]
-
-Image = NDArray[np.generic]
-T = TypeVar("T")
 
 _PAGE_BYTES = 40e6
 """About as large a page may become: more slices go to further pages."""
@@ -50,140 +42,6 @@ _WORDS = {
     "check": "look before you use it",
     "unusable": "the image is wrong",
 }
-_NOT_PANES = ("image", "mask")
-
-
-@dataclass(frozen=True)
-class _Quality:
-    """Of one slice, or of the volume."""
-
-    psnr: float
-    ssim: float
-    nmse: float
-
-    @property
-    def tiles(self) -> list[tuple[str, str]]:
-        return [("PSNR", f"{self.psnr:.2f} dB"), ("SSIM", f"{self.ssim:.4f}"), ("NMSE", number(self.nmse, 3))]
-
-
-class _Source:
-    """A result file, read slice by slice; what is wrong with it becomes notes."""
-
-    def __init__(self, file: ResultFile, reference: Path | None = None) -> None:
-        self.file, self.name = file, file.path.name
-        self.notes: list[str] = []
-        self.provenance: Facts = self._known(lambda: file.provenance or {}) or {}
-        self.certificates: Sequence[Facts] = self._known(lambda: file.certificates) or ({},) * file.n_slices
-        if not any(self.certificates):
-            self.notes.append(
-                "The file has no certificate: nothing says whether the solver converged, or what the image rests on."
-            )
-        shape = (file.n_slices, *file.shape)
-        layout = {
-            name: s for name, (s, kind) in file.layout().items() if kind != "text" and len(s) == 3 and s[0] == shape[0]
-        }
-        self.names = [name for name, s in layout.items() if s == shape and name not in _NOT_PANES]
-        if "image" in file.names:
-            self.names.append("phase")
-        self.has_mask = "mask" in layout
-        self._reference: NDArray[np.float32] | None = None
-        self.verdicts = [self._verdict(position) for position in range(file.n_slices)]
-        if reference is not None:
-            self._reference = self._volume(reference)
-            self.names = [*(name for name in self.names if name != "reference"), "reference"]
-
-    def _known(self, read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except FileError as error:
-            self.notes.append(f"{error.field}: {error.message}")
-            return None
-
-    def _volume(self, path: Path) -> NDArray[np.float32]:
-        volume = read_volume(path, ("reconstruction_esc", "reconstruction_rss", "reference", "reconstruction"))
-        places = [int(text) if (text := self.number(k)).isdigit() else k for k in range(self.file.n_slices)]
-        if len(volume) == self.file.n_slices:
-            places = list(range(len(volume)))
-        elif max(places) >= len(volume):
-            raise FileError(path, f"expected at least {max(places) + 1} slices, got {len(volume)}")
-        if any(n < m for n, m in zip(volume.shape[1:], self.file.shape, strict=True)):
-            raise FileError(path, f"expected at least {self.file.shape} pixels, got {volume.shape[1:]}")
-        return center_crop(volume[places], self.file.shape)
-
-    def number(self, position: int) -> str:
-        """Of a slice, in the input of the result."""
-        numbers = self.provenance.get("slices")
-        listed = (
-            numbers
-            if isinstance(numbers, Sequence) and len(numbers) == self.file.n_slices
-            else range(self.file.n_slices)
-        )
-        return str(listed[position])
-
-    def read(self, name: str, position: int) -> Image:
-        """One image (y, x) of a slice, whatever its pixels."""
-        if name == "phase":
-            return np.asarray(np.angle(self.file.read("image", position, finite=False).astype(np.complex64)))
-        if name == "reference" and self._reference is not None:
-            return np.asarray(self._reference[position])
-        return self.file.read(name, position, finite=False)
-
-    def images(self, position: int) -> dict[str, Image]:
-        """The images of a slice by name, as far as they can be read."""
-        images = {}
-        for name in self.names:
-            with contextlib.suppress(FileError):
-                images[name] = self.read(name, position)
-        return images
-
-    def _wrong(self, position: int) -> tuple[str, ...]:
-        """Why the reconstruction of a slice cannot be used, whatever was said of it."""
-        try:
-            n_bad = int((~np.isfinite(self.read("reconstruction", position))).sum())
-        except FileError as error:
-            return (f"{error.field}: {error.message}",)
-        return (f"{plural(n_bad, 'pixel is', 'pixels are')} not a number (magenta)",) if n_bad else ()
-
-    def _verdict(self, position: int) -> tuple[str, tuple[str, ...]]:
-        """Level and reasons."""
-        level, reasons = verdict_of(self.certificates[position])
-        wrong = self._wrong(position)
-        if wrong or not level:
-            return ("unusable", (*wrong, *reasons)) if wrong else ("check", ("no verdict was recorded",))
-        return level, reasons
-
-    def _finite(self, name: str, position: int) -> NDArray[np.float32] | None:
-        try:
-            image = self.read(name, position).astype(np.float32)
-        except FileError:
-            return None
-        return image if np.isfinite(image).all() else None
-
-    def quality(self) -> tuple[float, list[_Quality | None], _Quality | None]:
-        """Data range, quality of each slice, and of the volume, in fastMRI's definitions; the slices that can be compared."""
-        if "reference" not in self.names or min(self.file.shape) < 7:
-            return 0.0, [], None
-        peak = max(float(np.max(self.read("reference", k), initial=0.0)) for k in range(self.file.n_slices))
-        if not 0 < peak < math.inf:
-            return 0.0, [], None
-        found: list[_Quality | None] = []
-        energies: list[tuple[float, float, int]] = []
-        for k in range(self.file.n_slices):
-            one, other = (self._finite(name, k) for name in ("reconstruction", "reference"))
-            if one is None or other is None or not other.any():
-                found.append(None)
-                continue
-            found.append(
-                _Quality(psnr(one, other, data_range=peak), ssim(one, other, data_range=peak), nmse(one, other))
-            )
-            wide = other.astype(np.float64)
-            energies.append((float(((one - wide) ** 2).sum()), float((wide**2).sum()), one.size))
-        error, energy, n = (sum(each[k] for each in energies) for k in range(3))
-        known = [each.ssim for each in found if each is not None]
-        if not known:
-            return peak, found, None
-        decibel = 10 * math.log10(peak**2 * n / error) if error > 0 else math.inf
-        return peak, found, _Quality(decibel, sum(known) / len(known), error / energy)
 
 
 def write_pages(result: Path, page: Path, *, reference: Path | None = None) -> tuple[Path, ...]:
@@ -209,7 +67,7 @@ def write_pages(result: Path, page: Path, *, reference: Path | None = None) -> t
         The result or the reference cannot be read or do not fit, or a page cannot be written.
     """
     with ResultFile(result) as file:
-        source = _Source(file, reference)
+        source = ResultImages(file, reference)
         panes = panes_of(source.names)
         n_stored = sum(pane.of is None for pane in panes)
         n_slices = max(1, int(_PAGE_BYTES / (n_stored * math.prod(file.shape) * _BYTES_PER_PIXEL)))
@@ -231,7 +89,12 @@ def write_pages(result: Path, page: Path, *, reference: Path | None = None) -> t
 
 
 def _report(
-    source: _Source, viewer: Viewer, part: range, peak: float, scores: Sequence[_Quality | None], total: _Quality | None
+    source: ResultImages,
+    viewer: Viewer,
+    part: range,
+    peak: float,
+    scores: Sequence[Quality | None],
+    total: Quality | None,
 ) -> Report:
     certificates = source.certificates
     verdicts = source.verdicts
@@ -256,7 +119,7 @@ def _report(
     )
     which = f" of slice {source.number(gravest)}, the gravest" if len(verdicts) > 1 else ""
     folded: tuple[tuple[str, list[Picture], Table], ...] = (
-        ("Slices", [], Table(*_slices(source, part, scores), numeric_from=3)),
+        ("Slices", [], Table(*_slices(source, viewer, part, scores), numeric_from=3)),
         (f"Certificate{which}", curve, Table(("", "", "meaning"), certificate_rows(shown), prose=(2,))),
         (f"Sampling{which}", _mask(source, gravest), Table(("", ""), mask_rows(mask))),
         (f"Scale and place{which}", [], Table(("", "", "meaning"), _scale_rows(source, gravest), prose=(2,))),
@@ -304,16 +167,22 @@ def _sampling(mask: Facts) -> str:
 
 
 def _slices(
-    source: _Source, part: range, scores: Sequence[_Quality | None]
+    source: ResultImages, viewer: Viewer, part: range, scores: Sequence[Quality | None]
 ) -> tuple[tuple[str, ...], list[list[str | Cell]]]:
     columns = ("slice", "verdict", "status", "iterations", "stationarity in a", "misfit over noise", "seconds")
     rows: list[list[str | Cell]] = []
-    for k in part:
+    n_a_page = len(part) if viewer.page == 0 else part.start // viewer.page
+    for k in range(len(source.verdicts)):
+        if k not in part and source.verdicts[k][0] == "good":
+            continue  # of other pages only what is to be looked at
         certificate, (level, _) = source.certificates[k], source.verdicts[k]
         score = scores[k] if scores else None
         rows.append(
             [
-                Cell(source.number(k), href=f"#slice={source.number(k)}"),
+                Cell(
+                    source.number(k),
+                    href=f"{'' if k in part else viewer.pages[k // n_a_page][0]}#slice={source.number(k)}",
+                ),
                 Cell(level, level=level),
                 status_words(certificate) if certificate else "–",
                 number(certificate.get("n_iterations")),
@@ -326,7 +195,7 @@ def _slices(
     return (*columns, *(("PSNR", "SSIM", "NMSE") if scores else ())), rows
 
 
-def _mask(source: _Source, position: int) -> list[Picture]:
+def _mask(source: ResultImages, position: int) -> list[Picture]:
     if not source.has_mask:
         return []
     mask = source.file.read("mask", position).astype(np.bool_)
@@ -334,7 +203,7 @@ def _mask(source: _Source, position: int) -> list[Picture]:
     return [Picture("the sampling mask", png=figures.to_png(drawn))]
 
 
-def _scale_rows(source: _Source, position: int) -> list[tuple[str, str, str]]:
+def _scale_rows(source: ResultImages, position: int) -> list[tuple[str, str, str]]:
     certificate = source.certificates[position]
     rows = [
         (title, number(certificate[key], 5), meaning)
@@ -382,7 +251,7 @@ def write_comparison(results: Sequence[Path], page: Path, *, reference: Path | N
         As for :func:`write_pages`.
     """
     with contextlib.ExitStack() as stack:
-        sources = [_Source(stack.enter_context(ResultFile(path)), reference) for path in results]
+        sources = [ResultImages(stack.enter_context(ResultFile(path)), reference) for path in results]
         shapes = {(source.file.n_slices, *source.file.shape) for source in sources}
         if len(sources) < 2 or len(shapes) > 1:
             raise ValueError(

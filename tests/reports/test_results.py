@@ -151,6 +151,17 @@ def test_damaged_texts_are_said(result: Path, tmp_path: Path) -> None:
     assert "has 1 entries, there are 3 slices" in text
 
 
+def test_data_sets_that_are_no_images(result: Path, tmp_path: Path) -> None:
+    with h5py.File(result, "a") as file:
+        file["words"] = np.full((3, 12, 10), b"x")
+        file["records"] = np.zeros((3, 12, 10), [("a", "f4"), ("b", "f4")])
+        file["volume"] = np.zeros((3, 12, 10, 2), np.float32)
+        file["flags"] = np.ones((3, 12, 10), np.bool_)
+    names = [pane["name"] for pane in facts_of(write_pages(result, tmp_path / "x.html")[0])["panes"]]
+    assert {"words", "records", "volume"}.isdisjoint(names)
+    assert "flags" in names
+
+
 def test_pixels_that_are_no_number(result: Path, tmp_path: Path) -> None:
     """The page shows the slice, as unusable; the quality is that of the others."""
     with h5py.File(result, "a") as file:
@@ -189,6 +200,8 @@ def test_many_slices_go_to_further_pages(result: Path, tmp_path: Path, monkeypat
     assert facts_of(second)["slices"][0]["number"] == "6"
     tiles = [re.findall("<dd>.*?</dd>", page.read_text(encoding="utf-8")) for page in (first, second)]
     assert tiles[0] == tiles[1] != []  # of the whole volume
+    links = [re.findall('<a href="(.*?)"', page.read_text(encoding="utf-8")) for page in (first, second)]
+    assert links == [["#slice=4", "#slice=5"], ["x.html#slice=5", "#slice=6"]]  # slice 5 is to be looked at, on both pages
 
 
 def test_nothing_is_written_into_a_folder_that_is_not_there(result: Path, tmp_path: Path) -> None:

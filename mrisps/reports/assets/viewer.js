@@ -176,9 +176,14 @@ class Viewer {
     KEYS.forEach(([keys, words]) => list.append(make("dt", { textContent: keys }), make("dd", { textContent: words })));
     help.append(list);
     const pages = make("nav", { className: "bar", "aria-label": "pages of slices" });
+    const choice_of_pages = make("select", { "aria-label": "page" });
     this.facts.pages.forEach(([href, label], index) => {
-      pages.append(index === this.facts.page ? make("strong", { textContent: label }) : make("a", { href, textContent: label }));
+      choice_of_pages.append(make("option", { value: href, textContent: label, selected: index === this.facts.page }));
+      if (index === this.facts.page - 1) pages.prepend(make("a", { href, textContent: `← ${label}` }));
+      if (index === this.facts.page + 1) pages.append(make("a", { href, textContent: `${label} →` }));
     });
+    choice_of_pages.onchange = () => { location.href = choice_of_pages.value; };
+    pages.prepend(choice_of_pages);
     this.root.tabIndex = 0;
     this.root.append(...(this.facts.pages.length > 1 ? [pages] : []), bar, tools, this.chips, this.grid, this.status, help);
     this.use("window");
