@@ -106,7 +106,7 @@ def _report(
     summary = [
         _WORDS.get(level, level)
         + ("" if len(verdicts) == 1 or level == "good" else f" ({n_alike} of {len(verdicts)} slices)")
-        + (f": {'; '.join(reasons)}" if reasons else ""),
+        + (f", because {'; '.join(reasons)}" if reasons else ""),
         *([_converged(certificates)] if any(certificates) else []),
         *([_sampling(mask)] if mask else []),
     ]

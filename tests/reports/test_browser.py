@@ -105,7 +105,9 @@ def value_at(window: Browser, pane: str, row: int, column: int) -> str:
 def test_the_page_opens(window: Browser, page: Path) -> None:
     window.open(page)
     assert window.find("h1").text == f"Reconstruction of {HOSTILE}"
-    assert window.find(".summary").text.startswith("UNUSABLE: the image is wrong (1 of 12 slices): <b>unusable</b>.")
+    assert window.find(".summary").text.startswith(
+        "UNUSABLE: the image is wrong (1 of 12 slices), because <b>unusable</b>."
+    )
     shown = window.run("return [...document.querySelectorAll('.pane:not([hidden])')].map((e) => e.dataset.pane)")
     assert shown == ["reference", "zero_filled", "reconstruction", "error"]
     assert window.find(".viewer .place").text == "slice 26 (7 of 12)"

@@ -78,7 +78,7 @@ def test_everything_in_the_file_is_on_the_page(result: Path, tmp_path: Path, ima
     assert [slice_["number"] for slice_ in facts["slices"]] == ["4", "5", "6"]
     assert facts["slices"][1]["reasons"] == "<few> lines"
     assert (
-        "<strong>CHECK:</strong> look before you use it (1 of 3 slices): &lt;few&gt; lines. All 3 slices converged."
+        "<strong>CHECK:</strong> look before you use it (1 of 3 slices), because &lt;few&gt; lines. All 3 slices converged."
         in text
     )
     assert "Acceleration 4, 3 lines in the centre." in text
@@ -171,7 +171,10 @@ def test_pixels_that_are_no_number(result: Path, tmp_path: Path) -> None:
     assert levels == ["good", "unusable", "good"]
     assert facts_of(page)["slices"][1]["reasons"] == "2 pixels are not a number (magenta); <few> lines"
     text = page.read_text(encoding="utf-8")
-    assert "<strong>UNUSABLE:</strong> the image is wrong (1 of 3 slices): 2 pixels are not a number (magenta)" in text
+    assert (
+        "<strong>UNUSABLE:</strong> the image is wrong (1 of 3 slices), because 2 pixels are not a number (magenta)"
+        in text
+    )
     assert "PSNR" in text
 
 
@@ -201,7 +204,10 @@ def test_many_slices_go_to_further_pages(result: Path, tmp_path: Path, monkeypat
     tiles = [re.findall("<dd>.*?</dd>", page.read_text(encoding="utf-8")) for page in (first, second)]
     assert tiles[0] == tiles[1] != []  # of the whole volume
     links = [re.findall('<a href="(.*?)"', page.read_text(encoding="utf-8")) for page in (first, second)]
-    assert links == [["#slice=4", "#slice=5"], ["x.html#slice=5", "#slice=6"]]  # slice 5 is to be looked at, on both pages
+    assert links == [
+        ["#slice=4", "#slice=5"],
+        ["x.html#slice=5", "#slice=6"],
+    ]  # slice 5 is to be looked at, on both pages
 
 
 def test_nothing_is_written_into_a_folder_that_is_not_there(result: Path, tmp_path: Path) -> None:

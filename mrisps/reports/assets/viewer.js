@@ -103,8 +103,9 @@ class Viewer {
     this.slider.oninput = () => this.go(Number(this.slider.value));
     this.place = make("output", { className: "place" });
     this.verdict = make("span", { className: "verdict" });
-    bar.append(make("label", {}, `${this.facts.item} `, this.slider), this.place, this.verdict);
-    if (n === 1) this.slider.hidden = true;
+    const label = make("label", {}, `${this.facts.item} `, this.slider);
+    bar.append(label, this.place, this.verdict);
+    label.hidden = this.verdict.hidden = n === 1; // the page says it already
 
     const tools = make("div", { className: "bar" });
     const choice = (label, entries, act) => {
