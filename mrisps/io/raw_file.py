@@ -1,12 +1,13 @@
 """Files that are lists of readouts (ISMRMRD, twix): which line goes where.
 
-A reader fills the table of readouts from the headers in its file, without the samples. `RawFile` checks the table,
-sorts it into images, and puts the samples on the grid when an image is asked for.
+A reader fills the table of readouts without the samples. `RawFile` checks the table, sorts it into images, and puts the
+samples on the grid when an image is asked for.
 
-Three-dimensional k-space is transformed along its readout: after that, every position along the readout is an
-independent two-dimensional problem in the two phase-encoding directions. Partitions become the rows (y) of a slice and
-lines its columns (x); only the positions inside the reconstructed field of view are slices. Nothing else is
-transformed.
+Three-dimensional k-space is transformed along its readout, after which every position along the readout is a problem of
+its own. Partitions become the rows (y) of a slice and lines its columns (x); only the positions inside the
+reconstructed field of view are slices. Nothing else is transformed.
+
+More than 400 lines, because checks, images and grid all work on the one table of readouts.
 """
 
 import tempfile
@@ -87,11 +88,7 @@ class _Image:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """One image, which is three-dimensional or has one partition.
-
-    ``kspace`` and ``calibration`` are complex64 (coil, y, x, z) with the centre at n // 2 and y as the readout,
-    ``mask`` is bool (y, x, z); all else is as in `Acquisition`, and the geometry that of the whole volume.
-    """
+    """One image: k-space and calibration (coil, y, x, z) with y as the readout, mask (y, x, z), else as in `Acquisition`."""
 
     kspace: NDArray[np.complex64]
     mask: NDArray[np.bool_]
@@ -109,10 +106,12 @@ class RawFile(KspaceFile):
     feedback and dummy readouts are left out, and counted in ``notes``. Calibration lines belong to the image if the
     header says that they are embedded in it or interleaved with it.
 
-    ``readouts`` is the table of all readouts, ``images`` are ordered by contrast, set, phase, repetition, (average,)
-    and slice, the slice counting fastest, and ``n_z`` is the number of partitions of a three-dimensional measurement,
-    else 1. A volume that is larger than 1 GiB is kept in a temporary file while its slices are read, and one volume is
-    there at a time.
+    ``readouts`` is the table of all readouts, ``images`` are in the order of contrast, set, phase, repetition,
+    (average,) and slice, and ``n_z`` is the number of partitions, 1 in two dimensions. A volume that is larger than
+    1 GiB is kept in a temporary file while its slices are read.
+
+    A FileError names the readout that has no coil, another number of coils or samples than the first, was taken
+    backwards, or lies outside the grid or the header's limits, and the line that was acquired twice.
     """
 
     _record: ClassVar[str]  # what the format calls a readout
@@ -196,15 +195,7 @@ class RawFile(KspaceFile):
     def _sort(
         self, readouts: NDArray[np.void], header: IsmrmrdHeader, *, encoding: int = 0, average: Average = "mean"
     ) -> None:
-        """Check the readouts and sort them into images; sets all attributes but path, header text and contrast.
-
-        Raises
-        ------
-        FileError
-            There is no imaging readout; a readout has no coil, another number of coils or samples than the first, was
-            taken backwards, lies outside the grid or the header's limits; a line was acquired twice. The readout is
-            named.
-        """
+        """Check the readouts and sort them into images; sets all attributes but path, header text and contrast."""
         self.readouts, self.header, self._average = readouts, header, average
         n_y, n_x, self.n_z = header.encoded_matrix
         here = readouts["encoding"] == encoding
@@ -213,9 +204,9 @@ class RawFile(KspaceFile):
         if not imaging.any():
             raise FileError(self.path, f"has no imaging readouts: {self._counted(here) or 'nothing at all'}")
         limits = {"line": header.line_limits, "partition": header.partition_limits, **header.counter_limits}
-        for name, what, is_needed in (("line", "line", True), ("partition", "partition", self.n_z > 1)):
-            if limits[name] is None and is_needed:
-                raise self._error(self._field_of[name], f"is missing: the {what} of the k-space centre is unknown")
+        for name in ("line", "partition") if self.n_z > 1 else ("line",):
+            if limits[name] is None:
+                raise self._error(self._field_of[name], f"is missing: the {name} of the k-space centre is unknown")
         self._limits = {name: triple for name in COUNTERS if (triple := limits.get(name)) is not None}
         for_calibration = only | both
         if header.calibration_mode in ("embedded", "interleaved"):
@@ -234,10 +225,8 @@ class RawFile(KspaceFile):
             first = n_y // 2 - header.crop[0] // 2
             self._positions = range(first, first + header.crop[0])
             self.shape, self.recon_shape = (self.n_z, n_x), (min(self.n_z, header.recon_matrix[2]), header.crop[1])
-            size = (
-                f"{len(self._positions)} positions along the readout are slices of {self.n_z} partitions x {n_x} lines"
-            )
-            self.notes = (*self.notes, f"three-dimensional: {size}")
+            rows = f"{len(self._positions)} positions along the readout"
+            self.notes = (*self.notes, f"three-dimensional: {rows} are slices of {self.n_z} partitions x {n_x} lines")
         self.n_slices = len(self.images) * len(self._positions)
         dwell = float(readouts["dwell_us"][self.images[0].imaging[0]])
         self.attributes = MappingProxyType({"sample_time_us": dwell} if dwell > 0 else {})
@@ -255,27 +244,25 @@ class RawFile(KspaceFile):
         data_dwell = float(dwell[image.imaging[0]])
         if len(numbers) == 0 or data_dwell <= 0 or (dwell[numbers] <= 0).any():
             return None
-        relative_bandwidth = self.header.relative_receiver_noise_bandwidth or 1.0
-        if not relative_bandwidth > 0:
-            raise self._error("relativeReceiverNoiseBandwidth", f"expected a number > 0, got {relative_bandwidth}")
+        relative = self.header.relative_receiver_noise_bandwidth or 1.0
+        if not relative > 0:
+            raise self._error("relativeReceiverNoiseBandwidth", f"expected a number > 0, got {relative}")
         self._require(numbers, "n_coils", self.n_coils)
-        parts = []
-        for number in numbers:  # few, and not always of one length
-            part = self._checked_samples(np.asarray([number]))[0]
-            with np.errstate(over="ignore", invalid="ignore"):
-                parts.append(complex64(part * np.float32(np.sqrt(dwell[number] / (data_dwell * relative_bandwidth)))))
-        return np.concatenate(parts, axis=1)
+        scales = np.sqrt(dwell[numbers] / (data_dwell * relative)).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Acquisition
+            # few, and not always of one length
+            parts = [self._checked_samples(np.asarray([n]))[0] * s for n, s in zip(numbers, scales, strict=True)]
+        return complex64(np.concatenate(parts, axis=1))
 
     def _geometry(self, image: _Image) -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
-        place = self.readouts[image.imaging[0]]
-        y, x, through = (place[name] for name in _TRIPLES[1:])
-        directions = np.stack([y, x, through])
-        if self.header.encoded_fov_mm is None or not np.isfinite([place["position_mm"], *directions]).all():
+        fov, place = self.header.encoded_fov_mm, self.readouts[image.imaging[0]]
+        position, *axes = (place[name] for name in _TRIPLES)
+        if fov is None or not np.isfinite([position, *axes]).all():
             return None
-        if np.abs(directions @ directions.T - np.eye(3)).max() > 1e-3:
+        if np.abs(np.stack(axes) @ np.stack(axes).T - np.eye(3)).max() > 1e-3:
             return None
-        return Geometry(self.header.encoded_fov_mm, triple(place["position_mm"]), triple(y), triple(x), triple(through))
+        return Geometry(fov, triple(position), *(triple(axis) for axis in axes))
 
     def _readout_error(self, number: int | np.integer, field: str, message: str) -> FileError:
         return self._error(self._field_of.get(field, field), f"{self._record} {int(number)}: {message}")
@@ -301,7 +288,6 @@ class RawFile(KspaceFile):
         self._refuse(numbers, table["is_reversed"], "is_reversed", backwards)
         for name in ("n_coils", "n_samples"):
             self._refuse(numbers[:1], table[name][:1] < 1, name, "is 0")
-        for name in ("n_coils", "n_samples"):
             self._require(numbers, name, int(table[name][0]))
         first, last = self._rows(numbers)
         message = f"{{}} samples around sample {{}} do not fit into {n_y} rows whose centre is row {n_y // 2}"
