@@ -6,15 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from mrisps.errors import FileError
 
-__all__ = ["Acquisition", "Geometry", "Scalar", "alike", "shown", "triple"]
+__all__ = ["Acquisition", "Geometry", "Scalar", "alike", "misfit", "shown", "triple"]
 
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
 
+_KINDS = {"complex": "c", "real or complex": "fc", "real": "fiu", "floating": "f", "integers": "bui", "numbers": "buif"}
 _SMALLEST, _LARGEST = 1e-30, 1e38  # of k-space: beyond, sums and squares leave the range of single precision
 
 
@@ -26,7 +27,25 @@ def triple(values: Iterable[float]) -> tuple[float, float, float]:
 
 def shown(array: object) -> str:
     """Element type and shape of an array, or the type of something else, for messages."""
-    return f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+    dtype, shape = getattr(array, "dtype", None), getattr(array, "shape", ())
+    return type(array).__name__ if dtype is None else f"{dtype} {shape}"
+
+
+def misfit(array: object, kind: str, *shapes: tuple[int | str, ...]) -> str:
+    """What is wrong with an array (or a data set), an empty text if nothing: its element type, its shape, or it is empty.
+
+    The kind is one of `_KINDS` or an element type; a name in a shape stands for any number.
+    """
+    dtype, shape = getattr(array, "dtype", None), getattr(array, "shape", ())
+    is_kind = dtype is not None and (dtype.kind in _KINDS[kind] if kind in _KINDS else dtype == kind)
+    for wanted in shapes:
+        same = len(wanted) == len(shape) and all(
+            isinstance(n, str) or m == n for m, n in zip(shape, wanted, strict=True)
+        )
+        if is_kind and same and 0 not in shape:
+            return ""
+    expected = " or ".join(str(s).replace("'", "") for s in shapes)
+    return f"expected {kind} {expected}, got {shown(array)}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +137,7 @@ class Acquisition:
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
         if not 0 <= self.slice_index < self.n_slices:
             raise self._error("slice", f"expected 0 to {self.n_slices - 1}, got {self.slice_index}")
-        self._check("kspace", np.complex64, ("coil", "y", "x"))
+        self._check("kspace", "complex64", ("coil", "y", "x"))
         if not self.kspace.any():
             raise self._error("kspace", "every sample is zero")
         parts = self.kspace.real, self.kspace.imag
@@ -127,11 +146,11 @@ class Acquisition:
             allowed = f"in single precision, scale it to {_SMALLEST:g} to {_LARGEST:g}"
             raise self._error("kspace", f"its largest part is {largest:.1e}: {allowed}")
         shape = self.kspace.shape
-        self._check("mask", np.bool_, shape[2:], shape[1:])
-        self._check("target", np.float32, ("y", "x"))
-        self._check("sensitivity_maps", np.complex64, ("set", *shape))
-        self._check("calibration", np.complex64, shape)
-        self._check("noise_scan", np.complex64, (shape[0], "sample"))
+        self._check("mask", "bool", shape[2:], shape[1:])
+        self._check("target", "float32", ("y", "x"))
+        self._check("sensitivity_maps", "complex64", ("set", *shape))
+        self._check("calibration", "complex64", shape)
+        self._check("noise_scan", "complex64", (shape[0], "sample"))
         if self.mask is not None:
             if not self.mask.any():
                 raise self._error("mask", "is zero everywhere: nothing was acquired")
@@ -180,16 +199,12 @@ class Acquisition:
         where = f" (slice {self.slice_index})" if self.n_slices > 1 else ""
         return FileError(self.source, message + where, field=name)
 
-    def _check(self, name: str, dtype: DTypeLike, *shapes: tuple[int | str, ...]) -> None:
-        """Refuse an array of another type, or of none of these shapes; a name in a shape stands for any number."""
+    def _check(self, name: str, kind: str, *shapes: tuple[int | str, ...]) -> None:
         array = getattr(self, name)
         if array is None and name != "kspace":
             return
-        if not isinstance(array, np.ndarray) or array.dtype != dtype or not any(_fits(array, s) for s in shapes):
-            expected = " or ".join(str(shape).replace("'", "") for shape in shapes)
-            raise self._error(name, f"expected {np.dtype(dtype)} {expected}, got {shown(array)}")
-        if array.size == 0:
-            raise self._error(name, f"is empty: shape {array.shape}")
+        if wrong := misfit(array, kind, *shapes):
+            raise self._error(name, wrong)
         n_bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if n_bad:
             raise self._error(name, f"{n_bad} of {array.size} samples are NaN or infinite")
@@ -208,8 +223,3 @@ def alike(records: Iterable[Acquisition]) -> Iterator[tuple[Acquisition, Acquisi
         yield first, record
     if first is None or number < first.n_slices:
         raise ValueError(f"slices: expected {1 if first is None else first.n_slices}, {number} were written")
-
-
-def _fits(array: NDArray[np.generic], shape: tuple[int | str, ...]) -> bool:
-    same = (isinstance(n, str) or m == n for m, n in zip(array.shape, shape, strict=False))
-    return array.ndim == len(shape) and all(same)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from mrisps.io.acquisition import Acquisition, Scalar, alike, shown
+from mrisps.io.acquisition import Acquisition, Scalar, alike, misfit
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.ismrmrd_header import IsmrmrdHeader, header_of
@@ -84,14 +84,8 @@ class FastmriFile(KspaceFile):
         return self._file.layout()
 
     def _read_metadata(self, file: Hdf5Reader) -> None:
-        shape, dtype = file.shape("kspace"), file.dtype("kspace")
-        if len(shape) not in (3, 4):
-            raise self._error("kspace", f"expected (slice, y, x) or (slice, coil, y, x), got {shape}")
-        if 0 in shape:
-            raise self._error("kspace", f"is empty: shape {shape}")
-        if dtype.kind != "c":
-            raise self._error("kspace", f"expected complex numbers, got {dtype}")
-        self.dtype = str(dtype)
+        shape = file.check("kspace", "complex", ("slice", "y", "x"), ("slice", "coil", "y", "x"))
+        self.dtype = str(file.dtype("kspace"))
         self.n_slices, self.n_coils = shape[0], shape[1] if len(shape) == 4 else 1
         self.shape = (shape[-2], shape[-1])
         self.mask = self._read_mask()
@@ -114,20 +108,14 @@ class FastmriFile(KspaceFile):
         names = _TARGETS[::-1] if len(shape) == 4 else _TARGETS
         self.target_name = next((name for name in names if file.has(name)), None)
         if self.target_name is not None:
-            target, dtype = file.shape(self.target_name), file.dtype(self.target_name)
-            if len(target) != 3 or target[0] != self.n_slices or 0 in target or dtype.kind not in "fiu":
-                raise self._error(self.target_name, f"expected real ({self.n_slices}, y, x), got {dtype} {target}")
+            file.check(self.target_name, "real", (self.n_slices, "y", "x"))
         missing = {"no reference images": self.target_name is None, "no mask": self.mask is None}
         self.notes = (*notes, *(note for note, is_missing in missing.items() if is_missing))
 
     def _read_mask(self) -> NDArray[np.bool_] | None:
         if not self._file.has("mask"):
             return None
-        expected = ((self.shape[1],), self.shape)
-        shape, dtype = self._file.shape("mask"), self._file.dtype("mask")
-        if shape not in expected or dtype.kind not in "buif":
-            message = f"expected numbers of shape {expected[0]} or {expected[1]}, got {dtype} {shape}"
-            raise self._error("mask", message)
+        self._file.check("mask", "numbers", self.shape[1:], self.shape)
         values = self._file.read("mask")
         mask = np.asarray(values != 0, np.bool_)
         if not (mask == values).all():
@@ -163,10 +151,10 @@ def write_kspace(
     contrast, image_is_real, attributes
         As in `Acquisition`; the attributes win over what else is written as one.
     """
-    if kspace.ndim not in (3, 4) or kspace.dtype.kind != "c" or len(kspace) == 0:
-        raise ValueError(f"kspace: expected complex (slice, y, x) or (slice, coil, y, x), got {shown(kspace)}")
-    if target is not None and (target.ndim != 3 or len(target) != len(kspace)):
-        raise ValueError(f"target: expected ({len(kspace)}, y, x), got shape {target.shape}")
+    if wrong := misfit(kspace, "complex", ("slice", "y", "x"), ("slice", "coil", "y", "x")):
+        raise ValueError(f"kspace: {wrong}")
+    if target is not None and (wrong := misfit(target, "real", (len(kspace), "y", "x"))):
+        raise ValueError(f"target: {wrong}")
     shape = (kspace.shape[-2], kspace.shape[-1])
     if header is None:
         header = IsmrmrdHeader.for_shape(shape, None if target is None else (target.shape[1], target.shape[2]))

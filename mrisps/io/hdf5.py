@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Scalar
+from mrisps.io.acquisition import Scalar, misfit
 from mrisps.io.files import check_is_file
 
 __all__ = ["HDF5_MAGIC", "Hdf5Reader"]
@@ -87,6 +87,13 @@ class Hdf5Reader:
         with self._naming(name):
             dtype: np.dtype[np.generic] = np.dtype(self._dataset(name).dtype)
             return dtype
+
+    def check(self, name: str, kind: str, *shapes: tuple[int | str, ...]) -> tuple[int, ...]:
+        """Shape of a data set; a FileError if `misfit` finds something wrong."""
+        with self._naming(name):
+            if wrong := misfit(self._dataset(name), kind, *shapes):
+                raise FileError(self.path, wrong, field=name)
+        return self.shape(name)
 
     def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
         """Read some of the records of a one-dimensional data set; members of variable length are arrays of arrays.

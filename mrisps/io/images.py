@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError
-from mrisps.io.acquisition import shown
+from mrisps.io.acquisition import misfit
 from mrisps.io.arrays import read_array
 from mrisps.io.files import check_is_file
 
@@ -93,8 +93,8 @@ def image_bytes(path: Path, image: NDArray[np.float32], *, bits: Literal[8, 16] 
     """What :func:`write_image` writes into a file of this name."""
     from PIL import Image
 
-    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
-        raise ValueError(f"image: expected real (y, x), got {shown(image)}")
+    if wrong := misfit(image, "floating", ("y", "x")):
+        raise ValueError(f"image: {wrong}")
     if not np.isfinite(image).all():
         raise ValueError("image: has NaN or infinite pixels")
     suffix, buffer = path.suffix.lower(), io.BytesIO()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Acquisition, shown
+from mrisps.io.acquisition import Acquisition, misfit, shown
 from mrisps.io.arrays import centered
 from mrisps.io.kspace_file import KspaceFile, complex64
 
@@ -73,9 +73,8 @@ class MemoryKspace(KspaceFile):
         name: str = "array",
     ) -> None:
         array = _numpy("kspace", kspace)
-        if array.ndim not in (2, 3, 4) or array.dtype.kind != "c" or array.size == 0:
-            message = "expected complex (y, x), (coil, y, x) or (slice, coil, y, x)"
-            raise ValueError(f"kspace: {message}, got {shown(array)}")
+        if wrong := misfit(array, "complex", ("y", "x"), ("coil", "y", "x"), ("slice", "coil", "y", "x")):
+            raise ValueError(f"kspace: {wrong}")
         self._kspace = array.reshape((1,) * (4 - array.ndim) + array.shape)  # (slice, coil, y, x)
         self.n_slices, self.n_coils, n_y, n_x = self._kspace.shape
         self.shape = (n_y, n_x)
@@ -84,11 +83,8 @@ class MemoryKspace(KspaceFile):
         self._mask = None if mask is None else self._checked_mask(_numpy("mask", mask))
         self._maps = None if maps is None else self._checked_maps(_numpy("maps", maps))
         self._noise = None if noise is None else _numpy("noise", noise)
-        samples = self._noise
-        if samples is not None and not (
-            samples.ndim == 2 and samples.dtype.kind == "c" and len(samples) == self.n_coils and samples.size
-        ):
-            raise ValueError(f"noise: expected complex ({self.n_coils}, sample), got {shown(samples)}")
+        if noise is not None and (wrong := misfit(self._noise, "complex", (self.n_coils, "sample"))):
+            raise ValueError(f"noise: {wrong}")
         rounded = () if array.dtype == np.complex64 else (f"{array.dtype} is rounded to complex64",)
         self.notes = (*(("no mask",) if mask is None else ()), *rounded)
 
@@ -133,9 +129,10 @@ class MemoryKspace(KspaceFile):
     def _checked_mask(self, mask: NDArray[np.generic]) -> NDArray[np.bool_]:
         """As bool (slice or 1, x) or (slice or 1, y, x), centred."""
         n_y, n_x = self.shape
-        known = ((n_x,), (n_y, n_x), (self.n_slices, n_y, n_x))
-        if mask.shape not in known or mask.dtype.kind not in "buif" or not np.isin(mask, (0, 1)).all():
-            raise ValueError(f"mask: expected 0 and 1, {known[0]}, {known[1]} or {known[2]}, got {shown(mask)}")
+        if wrong := misfit(mask, "numbers", (n_x,), (n_y, n_x), (self.n_slices, n_y, n_x)):
+            raise ValueError(f"mask: {wrong}")
+        if not np.isin(mask, (0, 1)).all():
+            raise ValueError("mask: expected only 0 and 1")
         acquired = mask.astype(np.bool_)
         if not self._centred:
             acquired = np.fft.fftshift(acquired, axes=(-1,) if acquired.ndim == 1 else (-2, -1))
@@ -144,10 +141,8 @@ class MemoryKspace(KspaceFile):
     def _checked_maps(self, maps: NDArray[np.generic]) -> NDArray[np.generic]:
         """As (slice or 1, set, coil, y, x)."""
         image, n = (self.n_coils, *self.shape), self.n_slices
-        fits = maps.shape[-3:] == image and maps.ndim in (3, 4, 5) and maps.dtype.kind == "c" and maps.size > 0
-        if not fits or (maps.ndim == 5 and len(maps) != n):
-            expected = f"{image}, (set, *{image}) or ({n}, set, *{image})"
-            raise ValueError(f"maps: expected complex (coil, y, x) = {expected}, got {shown(maps)}")
+        if wrong := misfit(maps, "complex", image, ("set", *image), (n, "set", *image)):
+            raise ValueError(f"maps: {wrong}")
         if maps.ndim == 4 and len(maps) == n > 1:
             either = f"may be {n} sets or one set for each of the {n} slices"
             raise ValueError(f"maps: {shown(maps)} {either}; give (slice, set, coil, y, x)")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Scalar, shown
+from mrisps.io.acquisition import Scalar, misfit
 from mrisps.io.arrays import centered, read_array
 from mrisps.io.fastmri import write_kspace
 from mrisps.io.files import files_in, make_folder
@@ -54,10 +54,10 @@ def read_paper_slice(path: Path | str) -> PaperSlice:
     type or shape, is not finite, or is zero everywhere.
     """
 
-    def read(name: str, kinds: str, expected: str, fits: Callable[[NDArray[np.generic]], bool]) -> NDArray[np.generic]:
+    def read(name: str, kind: str, *shapes: tuple[int | str, ...]) -> NDArray[np.generic]:
         array = read_array(Path(path), name, _MAX_ARRAY_BYTES)
-        if array.dtype.kind not in kinds or array.size == 0 or not fits(array):
-            raise FileError(path, f"expected {expected}, got {shown(array)}", field=name)
+        if wrong := misfit(array, kind, *shapes):
+            raise FileError(path, wrong, field=name)
         if not np.isfinite(array).all():
             raise FileError(path, "has NaN or infinite values", field=name)
         if not array.any():
@@ -65,14 +65,14 @@ def read_paper_slice(path: Path | str) -> PaperSlice:
         return array
 
     def mask(acceleration: Acceleration) -> NDArray[np.bool_]:
-        name, expected = f"mask_acc{acceleration}", f"{n_x} integers 0 or 1"
-        values = read(name, "bui", expected, lambda array: array.shape == (n_x,) and bool(np.isin(array, (0, 1)).all()))
+        values = read(f"mask_acc{acceleration}", "integers", kspace.shape[1:])
+        if not np.isin(values, (0, 1)).all():
+            raise FileError(path, "expected only 0 and 1", field=f"mask_acc{acceleration}")
         return np.fft.fftshift(values.astype(np.bool_))
 
-    kspace = read("kspace", "c", "complex (y, x)", lambda array: array.ndim == 2)
-    n_y, n_x = kspace.shape
-    expected = f"real (y, x) of at most {kspace.shape}"
-    target = read("target", "f", expected, lambda a: a.ndim == 2 and a.shape[0] <= n_y and a.shape[1] <= n_x)
+    kspace, target = read("kspace", "complex", ("y", "x")), read("target", "floating", ("y", "x"))
+    if target.shape[0] > kspace.shape[0] or target.shape[1] > kspace.shape[1]:
+        raise FileError(path, f"expected at most {kspace.shape} pixels, got {target.shape}", field="target")
     return PaperSlice(centered(kspace), target.astype(np.float32), {8: mask(8), 16: mask(16)})
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mrisps._version import __version__
 from mrisps.errors import FileError
-from mrisps.io.acquisition import Geometry, Scalar, shown, triple
+from mrisps.io.acquisition import Geometry, Scalar, misfit, shown, triple
 from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.image_volume import ImageVolume
@@ -31,6 +31,7 @@ __all__ = ["DATA_SETS", "ResultFile", "ResultWriter", "read_volume"]
 DATA_SETS = ("reconstruction", "image", "smooth", "sparse", "cost_map")
 """The data sets of a result, as far as it has them."""
 
+_IMAGES = ("slice", "y", "x")
 _FORMAT_VERSION = 1  # attribute ``mrisps_format``
 _TEXTS = ("provenance", "certificate", "geometry")
 
@@ -53,7 +54,7 @@ class ResultFile(contextlib.ExitStack):
         with contextlib.ExitStack() as stack:
             self._file = stack.enter_context(Hdf5Reader(path))
             self.path = self._file.path
-            self.n_slices, *shape = _checked_shape(self._file, "reconstruction", "fiu")
+            self.n_slices, *shape = self._file.check("reconstruction", "real", _IMAGES)
             self.shape = (shape[0], shape[1])
             attributes, _ = self._file.attributes()
             version = attributes.get("mrisps_format", _FORMAT_VERSION)
@@ -92,7 +93,7 @@ class ResultFile(contextlib.ExitStack):
         images: NDArray[np.float32] | NDArray[np.complex64]
         with np.errstate(over="ignore"):  # a number too large for single precision is found by ImageVolume
             if "image" in self.names:
-                _checked_shape(self._file, "image", "c")
+                self._file.check("image", "complex", _IMAGES)
                 images = self.read("image").astype(np.complex64)
             else:
                 images = self.read().astype(np.float32)
@@ -230,8 +231,8 @@ class ResultWriter(contextlib.ExitStack):
     def _parts(
         self, image: NDArray[np.float32] | NDArray[np.complex64], extras: Mapping[str, NDArray[np.generic]]
     ) -> dict[str, NDArray[np.generic]]:
-        if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "fc":
-            raise ValueError(f"image: expected real or complex (y, x), got {shown(image)}")
+        if wrong := misfit(image, "real or complex", ("y", "x")):
+            raise ValueError(f"image: {wrong}")
         is_complex = image.dtype.kind == "c"
         parts: dict[str, NDArray[np.generic]] = {
             "reconstruction": np.asarray(abs(image) if is_complex else image, "f4")
@@ -276,20 +277,12 @@ def read_volume(path: Path | str, names: Sequence[str]) -> NDArray[np.float32]:
         name = next((name for name in names if file.has(name)), None)
         if name is None:
             raise FileError(file.path, f"is missing; the file has: {', '.join(file.names())}", field=" or ".join(names))
-        _checked_shape(file, name, "fiu")
+        file.check(name, "real", _IMAGES)
         with np.errstate(over="ignore", invalid="ignore"):
             volume = file.read(name).astype(np.float32)
         if not np.isfinite(volume).all():
             raise FileError(file.path, "has NaN or infinite pixels", field=name)
         return volume
-
-
-def _checked_shape(file: Hdf5Reader, name: str, kinds: str) -> tuple[int, ...]:
-    shape, dtype = file.shape(name), file.dtype(name)
-    if len(shape) != 3 or 0 in shape or dtype.kind not in kinds:
-        expected = "complex" if kinds == "c" else "real"
-        raise FileError(file.path, f"expected {expected} (slice, y, x), got {dtype} {shape}", field=name)
-    return shape
 
 
 def _geometry(entry: Mapping[str, Sequence[float]]) -> Geometry:

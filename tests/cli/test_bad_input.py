@@ -74,7 +74,7 @@ def test_wrong_mask_shape_in_the_file(run: Run, knee: Path) -> None:
     with h5py.File(knee, "r+") as file:
         del file["mask"]
         file["mask"] = np.ones(23, np.float32)
-    assert f"error: {knee}: mask: expected numbers of shape (24,) or (32, 24)" in run(1, knee)
+    assert f"error: {knee}: mask: expected numbers (24,) or (32, 24)" in run(1, knee)
 
 
 def test_zero_mask_in_the_file(run: Run, knee: Path) -> None:

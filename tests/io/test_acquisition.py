@@ -37,7 +37,7 @@ BAD_KSPACE = {
     "expected complex64 (coil, y, x), got complex64 (4, 6)": KSPACE[0],
     "expected complex64 (coil, y, x), got complex128 (2, 4, 6)": KSPACE.astype(np.complex128),
     "expected complex64 (coil, y, x), got float64 (2, 4, 6)": np.ones((2, 4, 6)),
-    "is empty: shape (2, 0, 6)": KSPACE[:, :0],
+    "expected complex64 (coil, y, x), got complex64 (2, 0, 6)": KSPACE[:, :0],
     "1 of 48 samples are NaN or infinite": np.where(np.arange(48).reshape(2, 4, 6) == 7, np.nan, KSPACE),
     "every sample is zero": 0 * KSPACE,
     "its largest part is 3.0e+38: in single precision, scale it to 1e-30 to 1e+38": np.full_like(KSPACE, 3e38 + 3e38j),

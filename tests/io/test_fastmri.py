@@ -114,12 +114,20 @@ def test_mask_of_samples(tmp_path: Path, kspace: KSpace, rng: np.random.Generato
 
 BAD = {
     "kspace: is missing; the file has: other": {"other": np.ones(3)},
-    "kspace: expected (slice, y, x) or (slice, coil, y, x), got (4, 6)": {"kspace": np.ones((4, 6), np.complex64)},
-    "kspace: expected complex numbers, got float64": {"kspace": np.ones((1, 4, 6))},
-    "kspace: is empty: shape (0, 4, 6)": {"kspace": np.ones((0, 4, 6), np.complex64)},
-    "kspace: is empty: shape (2, 4, 0)": {"kspace": np.ones((2, 4, 0), np.complex64)},
-    "mask: expected numbers of shape (6,) or (4, 6), got float64 (4,)": {"mask": np.ones(4)},
-    "mask: expected numbers of shape (6,) or (4, 6), got complex128 (6,)": {"mask": np.ones(6) + 0j},
+    "kspace: expected complex (slice, y, x) or (slice, coil, y, x), got complex64 (4, 6)": {
+        "kspace": np.ones((4, 6), np.complex64)
+    },
+    "kspace: expected complex (slice, y, x) or (slice, coil, y, x), got float64 (1, 4, 6)": {
+        "kspace": np.ones((1, 4, 6))
+    },
+    "kspace: expected complex (slice, y, x) or (slice, coil, y, x), got complex64 (0, 4, 6)": {
+        "kspace": np.ones((0, 4, 6), np.complex64)
+    },
+    "kspace: expected complex (slice, y, x) or (slice, coil, y, x), got complex64 (2, 4, 0)": {
+        "kspace": np.ones((2, 4, 0), np.complex64)
+    },
+    "mask: expected numbers (6,) or (4, 6), got float64 (4,)": {"mask": np.ones(4)},
+    "mask: expected numbers (6,) or (4, 6), got complex128 (6,)": {"mask": np.ones(6) + 0j},
     "mask: expected only 0 and 1": {"mask": np.full(6, 0.5)},
     "mask: is zero everywhere: nothing was acquired": {"mask": np.zeros(6)},
     "reconstruction_esc: expected real (2, y, x), got float64 (3, 4, 4)": {"reconstruction_esc": np.ones((3, 4, 4))},
@@ -191,7 +199,7 @@ def test_write_kspace_checks_like_reading(tmp_path: Path, kspace: KSpace, mask: 
     path = tmp_path / "a.h5"
     with pytest.raises(ValueError, match="kspace: expected complex"):
         write_kspace(path, kspace[0])
-    with pytest.raises(ValueError, match=r"target: expected \(3, y, x\), got shape \(2, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"target: expected real \(3, y, x\), got float32 \(2, 4, 4\)"):
         write_kspace(path, kspace, target=np.ones((2, 4, 4), np.float32))
     with pytest.raises(FileError, match="kspace: 168 samples are not zero where the mask"):
         write_kspace(path, kspace, mask=mask)

@@ -138,12 +138,12 @@ BAD = {
     "kspace: expected complex (y, x), got complex64 (2, 16, 12)": {"kspace": np.stack([KSPACE, KSPACE])},
     "kspace: has NaN or infinite values": {"kspace": np.where(KSPACE[0, 0] == KSPACE, np.inf, KSPACE)},
     "kspace: is zero everywhere": {"kspace": KSPACE * 0},
-    "target: expected real (y, x) of at most (16, 12), got float64 (17, 12)": {"target": np.ones((17, 12))},
-    "target: expected real (y, x) of at most (16, 12), got uint8 (4, 4)": {"target": np.ones((4, 4), np.uint8)},
+    "target: expected at most (16, 12) pixels, got (17, 12)": {"target": np.ones((17, 12))},
+    "target: expected floating (y, x), got uint8 (4, 4)": {"target": np.ones((4, 4), np.uint8)},
     "target: has NaN or infinite values": {"target": np.full((4, 4), np.nan)},
-    "mask_acc8: expected 12 integers 0 or 1, got uint8 (16,)": {"mask_acc8": np.ones(16, np.uint8)},
-    "mask_acc8: expected 12 integers 0 or 1, got float64 (12,)": {"mask_acc8": np.ones(12)},
-    "mask_acc8: expected 12 integers 0 or 1, got int64 (12,)": {"mask_acc8": np.arange(12)},
+    "mask_acc8: expected integers (12,), got uint8 (16,)": {"mask_acc8": np.ones(16, np.uint8)},
+    "mask_acc8: expected integers (12,), got float64 (12,)": {"mask_acc8": np.ones(12)},
+    "mask_acc8: expected only 0 and 1": {"mask_acc8": np.arange(12)},
     "mask_acc8: is zero everywhere": {"mask_acc8": np.zeros(12, np.uint8)},
 }
 
