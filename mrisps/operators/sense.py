@@ -15,6 +15,9 @@ __all__ = ["Sense", "SensitivityMaps"]
 CHUNK_BYTES = 16 * 2**20
 """Coil images that are worked on at a time: what does not fit is done in several chunks of coils."""
 
+CACHE_BYTES = 2**19
+"""The same on a CPU, where rows can be worked on apart: what a cache holds beside the maps."""
+
 
 class _Coils(LinearOperator):
     """What operators with sensitivity maps share: the two spaces, and the maps by coil."""
@@ -37,6 +40,7 @@ class _Coils(LinearOperator):
         )
         by_coil = sets.movedim(0, 1).to(device=self._device, dtype=self._range_dtype, copy=True)
         self._maps_by_coil = by_coil.contiguous()  # (coil, set, y, x)
+        self._conjugate_maps = self._maps_by_coil.conj().resolve_conj()
 
     @property
     def maps(self) -> torch.Tensor:
@@ -79,7 +83,7 @@ class SensitivityMaps(_Coils):
         return _weigh(self._maps_by_coil, x)
 
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
-        return self._in_domain(_combine(self._maps_by_coil, y))
+        return self._in_domain(_combine(self._conjugate_maps, y))
 
     def normal_transfer_function(self) -> torch.Tensor | None:
         """A constant where sum |S|^2 is one, the same at every pixel, for one set; else None."""
@@ -137,18 +141,18 @@ class Sense(_Coils):
     def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
         image = torch.zeros((y.shape[0], *self._domain_shape), dtype=self._range_dtype, device=self._device)
         for coils in self._chunks(y.shape[0]):
-            image += _combine(self._maps_by_coil[coils], ifft2c(self._mask * y[:, coils]))
+            image += _combine(self._conjugate_maps[coils], ifft2c(self._mask * y[:, coils]))
         return self._in_domain(image)
 
     def _normal(self, x: torch.Tensor) -> torch.Tensor:
         # F_c^H M F_c is a circular convolution: its shifts cancel, and so does the transform along y of a mask of columns.
-        axes = (-1,) if self._transfer_function.shape[0] == 1 else (-2, -1)
+        columns = self._transfer_function.shape[0] == 1
+        axes = (-1,) if columns else (-2, -1)
         image = torch.zeros((x.shape[0], *self._domain_shape), dtype=self._range_dtype, device=self._device)
-        for coils in self._chunks(x.shape[0]):
-            spectrum = torch.fft.fftn(_weigh(self._maps_by_coil[coils], x), dim=axes)
-            image += _combine(
-                self._maps_by_coil[coils], torch.fft.ifftn(spectrum.mul_(self._transfer_function), dim=axes)
-            )
+        for coils, rows in self._row_chunks(x.shape[0]) if columns else self._coil_chunks(x.shape[0]):
+            seen = _weigh(self._maps_by_coil[coils, :, rows], x[..., rows, :])
+            spectrum = torch.fft.fftn(seen, dim=axes).mul_(self._transfer_function)
+            image[..., rows, :] += _combine(self._conjugate_maps[coils, :, rows], torch.fft.ifftn(spectrum, dim=axes))
         return self._in_domain(image)
 
     @property
@@ -209,11 +213,21 @@ class Sense(_Coils):
         return operator, _centre(y, shape) * operator._mask * scale
 
     def _chunks(self, batch: int) -> Iterator[slice]:
+        """Coils that are worked on at a time."""
+        step = max(1, CHUNK_BYTES // (batch * math.prod(self._domain_shape[-2:]) * self._range_dtype.itemsize))
+        for first in range(0, self._range_shape[0], step):
+            yield slice(first, min(first + step, self._range_shape[0]))
+
+    def _coil_chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
+        for coils in self._chunks(batch):
+            yield coils, slice(None)
+
+    def _row_chunks(self, batch: int) -> Iterator[tuple[slice, slice]]:
         n_coils, n_y, n_x = self._range_shape
-        item = 8 if self._range_dtype == torch.complex64 else 16
-        step = max(1, CHUNK_BYTES // (batch * n_y * n_x * item))
-        for first in range(0, n_coils, step):
-            yield slice(first, min(first + step, n_coils))
+        size = CACHE_BYTES if self._device.type == "cpu" else CHUNK_BYTES
+        step = max(8, size // (batch * n_coils * n_x * self._range_dtype.itemsize))
+        for first in range(0, n_y, step):
+            yield slice(None), slice(first, first + step)
 
     def __repr__(self) -> str:
         acceleration = math.prod(self._domain_shape[-2:]) / self._n_acquired
@@ -243,9 +257,9 @@ def _weigh(maps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return coil_images
 
 
-def _combine(maps: torch.Tensor, coil_images: torch.Tensor) -> torch.Tensor:
+def _combine(conjugate_maps: torch.Tensor, coil_images: torch.Tensor) -> torch.Tensor:
     """(coil, set, y, x), (batch, coil, y, x) -> (batch, set, y, x)."""
-    return torch.stack([(one.conj() * coil_images).sum(dim=1) for one in maps.unbind(dim=1)], dim=1)
+    return torch.stack([(one * coil_images).sum(dim=1) for one in conjugate_maps.unbind(dim=1)], dim=1)
 
 
 def _centre(spectrum: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

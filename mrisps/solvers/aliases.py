@@ -117,7 +117,7 @@ class SampledInverse:
     Attributes
     ----------
     exact
-        Whether this is the inverse. Where A lacks more than ``LARGEST_BORDER`` samples it is that of K, for preconditioning.
+        Whether this is the inverse. It is that of K where A lacks more than ``LARGEST_BORDER`` samples.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class SampledInverse:
         s = sampling.stride
         transfer = by_alias(sampling.transfer, s) / s  # (s^2, y / s, x / s)
         system = weight * _coarser(transform.alias_transfer(shape), transform.stride, s)
-        inverse = alias_inverse(system + transfer.conj()[:, None] * transfer, floor=1e-13)
+        inverse = alias_inverse(system + transfer.conj()[:, None] * transfer)
         self._filter = AliasFilter(inverse, shape, dtype)
         lacking = ~sampling.kept
         n_lacking = int(lacking.sum())
@@ -171,13 +171,13 @@ class SampledInverse:
         return self._filter.image(planes)
 
 
-def alias_inverse(matrix: Tensor, diagonal: Tensor | None = None, *, floor: float = 1e-10) -> Tensor:
+def alias_inverse(matrix: Tensor, diagonal: Tensor | None = None) -> Tensor:
     """Inverse of a map that mixes aliases, (s^2, s^2, y / s, x / s) complex128, all of whose matrices are positive semidefinite.
 
-    To the map may be added one that does not mix them, (s^2, ..., y / s, x / s), and is added ``floor`` times its largest entry.
+    To the map may be added one that does not mix them, (s^2, ..., y / s, x / s).
     """
     # Where neither data nor prior sees a frequency: the minimum-norm choice, as far as double precision can tell.
-    ridge = floor * matrix.abs().max()
+    ridge = 1e-13 * matrix.abs().max()
     system = matrix.permute(2, 3, 0, 1)
     if diagonal is None:
         system = system.clone()

@@ -8,15 +8,13 @@ in the Fourier domain; if it keeps samples of one on a coarser grid, a small sys
 by conjugate gradients, preconditioned by the circulant nearest to the system.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, PatchTransform, Prior, to_images
 from mrisps.operators import LinearOperator
 from mrisps.solvers.aliases import AliasFilter, SampledInverse, alias_inverse, by_alias
-from mrisps.solvers.cg import CGResult, conjugate_gradients
+from mrisps.solvers.cg import CGResult, add, conjugate_gradients, dot
 
 __all__ = ["ConvolutionStep", "ImageStep"]
 
@@ -51,11 +49,15 @@ class ConvolutionStep:
         self._weight = prior.beta * transform.stride**2
         self._transform = transform
         shape = (adjoint_y.shape[-2], adjoint_y.shape[-1])
-        self._inverse = (
-            _filters(transfer, transform, self._weight, shape, adjoint_y.dtype)[1]
-            if isinstance(transfer, Tensor)
-            else transfer
-        )
+        self._inverse: _Filter | AliasFilter | SampledInverse
+        if not isinstance(transfer, Tensor):
+            self._inverse = transfer
+        elif transform.stride == 1:
+            patches = self._weight * transform.transfer_function(shape)
+            self._inverse = _Filter(_inverse(transfer + patches, patches), adjoint_y.dtype)
+        else:
+            matrix = _matrices(transfer, transform, self._weight, shape)[1]
+            self._inverse = AliasFilter(matrix, shape, adjoint_y.dtype)
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a, (rows, y / s, x / s, r) -> (batch, set, y, x). It needs no start."""
@@ -119,17 +121,20 @@ class ImageStep:
         self.adjoint_y = operator.adjoint(energy.y)
         self.transfer = operator.normal_transfer_function()
         self._closed_form: ConvolutionStep | None = None
+        self._last: _Solved | None = None
         if self.transfer is not None:
             self._closed_form = ConvolutionStep(self.adjoint_y, self.transfer, prior, self._transform)
             return
-        dtype, shape = self.adjoint_y.dtype, energy.image_shape
         inverse = _sampled_inverse(operator, self._transform, self._weight)
         if inverse is not None and inverse.exact:
             self._closed_form = ConvolutionStep(self.adjoint_y, inverse, prior, self._transform)
             return
         circulant = _nearest_circulant(operator)  # (set, y, x)
-        self._patch_filter, near = _filters(circulant, self._transform, self._weight, shape, dtype)
-        self._preconditioner = near if inverse is None else inverse
+        patches, inverse_matrix = _matrices(circulant, self._transform, self._weight, energy.image_shape)
+        dtype = torch.promote_types(self.adjoint_y.dtype, torch.complex64)
+        self._patches = AliasFilter(patches, energy.image_shape, dtype)
+        self._preconditioner = AliasFilter(inverse_matrix, energy.image_shape, dtype)
+        self._circulant = by_alias(circulant, self._transform.stride).to(dtype.to_real())
 
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
@@ -152,12 +157,12 @@ class ImageStep:
         right_side = self.adjoint_y + self._weight * patch_side
         # Where a look makes the host wait, a solve that has a start does as many iterations as the last ones needed.
         if start is None or self._planned is None or right_side.device.type == "cpu":
-            result = self._iterate(right_side, start, self.max_iterations)
+            image, result = self._iterate(right_side, start, self.max_iterations)
             self._planned = max(result.n_iterations, 1)
         else:
-            result = self._iterate(right_side, start, self._planned, look_every=0)
+            image, result = self._iterate(right_side, start, self._planned, look_every=0)
             self.effort = torch.stack([result.n_steps, result.relative_residual])
-        return result.solution
+        return image
 
     def plan(self, n_steps: Tensor, residual: Tensor) -> None:
         """How many iterations the next solves do, from ``effort``: the most steps and the largest residual, on the host."""
@@ -170,42 +175,100 @@ class ImageStep:
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         if self._smooth is None:  # once, and from afar
-            self._smooth = self._iterate(self.adjoint_y, None, 20 * self.max_iterations, look_every=5).solution
+            self._smooth = self._iterate(self.adjoint_y, None, 20 * self.max_iterations, look_every=5)[0]
         return self._smooth
 
     def invert(self, right_side: Tensor) -> Tensor:
         """(A^H A + beta sum_k P_k^T B^T B P_k)^-1 applied to images (batch, set, y, x), to the tolerance."""
         if self._closed_form is not None:
             return self._closed_form.invert(right_side)
-        return self._iterate(right_side, None, self.max_iterations).solution
+        return self._iterate(right_side, None, self.max_iterations)[0]
 
-    def _iterate(self, right_side: Tensor, start: Tensor | None, max_iterations: int, look_every: int = 1) -> CGResult:
-        operator = self.energy.operator
-        return conjugate_gradients(
-            lambda x: operator.normal(x) + self._patch_filter(x),
-            right_side,
-            start=self._preconditioner(right_side) if start is None else start,
-            precondition=self._preconditioner,
+    def _iterate(
+        self, right_side: Tensor, start: Tensor | None, max_iterations: int, look_every: int = 1
+    ) -> tuple[Tensor, CGResult]:
+        """Conjugate gradients on spectra by alias, where the patch term and the preconditioner are small matrices.
+
+        One that starts where the last one ended knows what the system made of that, and of the step before: so the start is
+        the best one along that step, for one inner product.
+        """
+        b = self._spectrum(right_side)
+        known: Tensor | None
+        if self._last is not None and start is self._last.image and self._last.n_uses < REFRESH:
+            x, known = self._last.best_start(b)
+            n_uses = self._last.n_uses + 1
+        else:
+            x, known = self._mixed(self._preconditioner, b) if start is None else self._spectrum(start), None
+            n_uses = 0
+        before = self._last if n_uses else None
+        result = conjugate_gradients(
+            lambda p: self._data_term(p) + self._mixed(self._patches, p),
+            b,
+            start=x,
+            residual=known,
+            precondition=lambda r: self._mixed(self._preconditioner, r),
+            remainder=lambda p: self._data_term(p).sub_(self._circulant * p),
             tolerance=self.tolerance,
             max_iterations=max_iterations,
             min_iterations=1,
             look_every=look_every if right_side.device.type != "cpu" else 1,
         )
+        image = self._image(result.solution)
+        self._last = _Solved(image, result.solution, b.sub_(result.residual), before, n_uses)
+        return image, result
+
+    def _spectrum(self, image: Tensor) -> Tensor:
+        """(batch, set, y, x) -> (batch, s^2, set, y / s, x / s)."""
+        return self._patches.planes(image).movedim(0, 1).contiguous()
+
+    def _image(self, spectrum: Tensor) -> Tensor:
+        image = self._patches.image(spectrum.movedim(1, 0))
+        return image if self.adjoint_y.is_complex() else image.real.contiguous()
+
+    def _mixed(self, filter_: AliasFilter, spectrum: Tensor) -> Tensor:
+        return filter_.mixed(spectrum.movedim(1, 0)).movedim(0, 1)
+
+    def _data_term(self, spectrum: Tensor) -> Tensor:
+        return self._spectrum(self.energy.operator.normal(self._image(spectrum)))
 
 
-Filter = Callable[[Tensor], Tensor]
+REFRESH = 50
+"""Solves after which what the system makes of a start is computed anew: until then the residuals follow from each other."""
 
 
-def _filters(
-    circulant: Tensor, transform: PatchTransform, weight: float, shape: tuple[int, int], dtype: torch.dtype
-) -> tuple[Filter, Filter]:
-    """Images (batch, set, y, x) -> the patch term, and the inverse of the circulant plus the patch term."""
+class _Solved:
+    """Where conjugate gradients ended: the image, its spectrum x, K x, and the step from where they had ended before."""
+
+    def __init__(self, image: Tensor, solution: Tensor, product: Tensor, before: "_Solved | None", n_uses: int) -> None:
+        self.image, self.n_uses = image, n_uses
+        self._solution, self._product = solution, product
+        self._step: tuple[Tensor, Tensor] | None = None
+        if before is not None:
+            self._step = solution - before._solution, product - before._product
+
+    def best_start(self, right_side: Tensor) -> tuple[Tensor, Tensor]:
+        """The point x + t step with the smallest error in the norm of K, and b - K times it."""
+        residual = right_side - self._product
+        if self._step is None:
+            return self._solution, residual
+        step, product = self._step
+        curvature = dot(step, product)
+        length = torch.where(curvature > 0, dot(step, residual) / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        start = self._solution.clone()
+        add(start, length, step)
+        add(residual, -length, product)
+        return start, residual
+
+
+def _matrices(
+    circulant: Tensor, transform: PatchTransform, weight: float, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Matrices of aliases of the patch term, and of the inverse of the circulant plus the patch term."""
     if transform.stride == 1:
-        patches = weight * transform.transfer_function(shape)
-        return _Filter(patches, dtype), _Filter(_inverse(circulant + patches, patches), dtype)
+        patches = weight * transform.transfer_function(shape).double()
+        return patches[None, None], _inverse(circulant.double() + patches, patches)[None, None]
     patches = weight * transform.alias_transfer(shape).permute(2, 3, 0, 1)  # (s^2, s^2, y / s, x / s)
-    inverse = alias_inverse(patches, by_alias(circulant, transform.stride))
-    return AliasFilter(patches, shape, dtype), AliasFilter(inverse, shape, dtype)
+    return patches, alias_inverse(patches, by_alias(circulant, transform.stride))
 
 
 def _sampled_inverse(operator: LinearOperator, transform: PatchTransform, weight: float) -> SampledInverse | None:
