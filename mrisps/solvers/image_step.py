@@ -236,6 +236,10 @@ REFRESH = 50
 """Solves after which what the system makes of a start is computed anew: until then the residuals follow from each other."""
 
 
+LONGEST = 4.0
+"""A start is at most this many steps from where the last solve ended."""
+
+
 class _Solved:
     """Where conjugate gradients ended: the image, its spectrum x, K x, and the step from where they had ended before."""
 
@@ -254,6 +258,7 @@ class _Solved:
         step, product = self._step
         curvature = dot(step, product)
         length = torch.where(curvature > 0, dot(step, residual) / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        length = length.clamp(-LONGEST, LONGEST)  # a step that is all rounding knows no length
         start = self._solution.clone()
         add(start, length, step)
         add(residual, -length, product)

@@ -79,3 +79,17 @@ def test_weak_and_strong_coupling(beta: float) -> None:
     found = ImageStep(energy).solve(prior.predict(coefficients))
     dense = Dense.of(operator, y, prior).image(coefficients.flatten().numpy())
     assert relative_error(torch.from_numpy(real_vector(found)), torch.from_numpy(dense)) < 1e-6
+
+
+def test_a_chain_of_solves_forgets_nothing() -> None:
+    """Each starts where the last one ended and takes over what it knew: also where nothing moves any more, or b turns round."""
+    operator = Opaque(make_operator("complex", (10, 12)))
+    prior = random_model(NCPR).prior(torch.float64)
+    energy = Energy(operator, measure(operator), prior)
+    step, shape = ImageStep(energy, tolerance=1e-10), energy.zero_coefficients().shape
+    first, second = (prior.predict(random_tensor(*shape, seed=seed)) for seed in (4, 5))
+    image: torch.Tensor | None = None
+    for weight in (0.0, 0.5, 0.75, 0.875, 1.0, *(1.0,) * 60, -1.0, 0.0):
+        prediction = torch.lerp(first, second, weight)
+        image = step.solve(prediction, image)
+        assert relative_error(image, ImageStep(energy, tolerance=1e-12).solve(prediction)) < 1e-7
