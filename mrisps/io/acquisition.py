@@ -15,6 +15,7 @@ __all__ = ["Acquisition", "Geometry", "Scalar", "alike", "misfit", "shown", "tri
 Scalar = str | float | int | bool
 """What an attribute of a file may be."""
 
+Triple = NDArray[np.float64]
 _KINDS = {"complex": "c", "real or complex": "fc", "real": "fiu", "floating": "f", "integers": "bui", "numbers": "buif"}
 _SMALLEST, _LARGEST = 1e-30, 1e38  # of k-space: beyond, sums and squares leave the range of single precision
 
@@ -67,6 +68,18 @@ class Geometry:
     y_direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
     x_direction: tuple[float, float, float] = (0.0, 1.0, 0.0)
     slice_direction: tuple[float, float, float] = (0.0, 0.0, 1.0)
+
+    @classmethod
+    def of(
+        cls, fov: Triple, position: Triple, y: Triple, x: Triple, through: Triple | None = None
+    ) -> "Geometry | None":
+        """From arrays of three; None if a number is not finite, or the directions are not orthonormal (to 1e-3)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            axes = np.asarray([y, x, np.cross(y, x) if through is None else through], np.float64)
+            is_finite = bool(np.isfinite([fov, position, *axes]).all())
+            if not is_finite or not np.abs(axes @ axes.T - np.eye(3)).max() <= 1e-3:
+                return None
+        return cls(triple(fov), triple(position), *(triple(axis) for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
-from mrisps.io.acquisition import Geometry, triple
+from mrisps.io.acquisition import Geometry
 from mrisps.io.files import check_is_file
 from mrisps.io.image_volume import ImageVolume
 
@@ -131,9 +131,9 @@ def _geometry(file: Path, dataset: "Dataset") -> Geometry:
         n_y, n_x = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
         thickness = float(dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness") or 0)
     x, y = values["ImageOrientationPatient"].reshape(2, 3)  # x: of increasing column
-    if np.abs([x, y]).max() > 2 or np.abs(np.array([x @ x - 1, y @ y - 1, x @ y])).max() > 1e-3:
-        raise FileError(file, "the directions are not orthonormal", field="ImageOrientationPatient")
     spacing_y, spacing_x = values["PixelSpacing"]
     center = values["ImagePositionPatient"] + y * spacing_y * (n_y // 2) + x * spacing_x * (n_x // 2)
-    fov = (float(spacing_y) * n_y, float(spacing_x) * n_x, thickness)
-    return Geometry(fov, triple(center), triple(y), triple(x), triple(np.cross(x, y)))
+    geometry = Geometry.of(np.asarray([spacing_y * n_y, spacing_x * n_x, thickness]), center, y, x, np.cross(x, y))
+    if geometry is None:
+        raise FileError(file, "the directions are not orthonormal", field="ImageOrientationPatient")
+    return geometry

@@ -6,8 +6,9 @@ files: here both end as a `FileError`.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -26,16 +27,18 @@ _H5PY_ERRORS = (OSError, RuntimeError, KeyError, TypeError, ValueError)
 # A header may claim any size. One read must stay below this; a slice of 64 coils of 1024 x 1024 is half a GiB.
 _MAX_READ_BYTES = 8 << 30
 _BLOCK = 64
+_T = TypeVar("_T")
 
 
-class Hdf5Reader:
+class Hdf5Reader(contextlib.ExitStack):
     """An HDF5 file opened for reading; data sets by name, in parts. Whatever cannot be read is a FileError."""
 
     def __init__(self, path: Path | str) -> None:
+        super().__init__()
         self.path = Path(path)
         check_is_file(self.path)
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file = self.enter_context(h5py.File(self.path, "r"))
         except OSError as error:
             why = f"cannot be opened: {error.strerror or error}"
             if "truncated" in str(error):
@@ -43,16 +46,6 @@ class Hdf5Reader:
             elif "signature not found" in str(error):
                 why = "is not an HDF5 file" if self.path.stat().st_size else "is empty (0 bytes)"
             raise FileError(self.path, why) from error
-
-    def __enter__(self) -> "Hdf5Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file. Harmless when done twice."""
-        self._file.close()
 
     def names(self, group: str | None = None) -> tuple[str, ...]:
         """Names at the top level of the file, or in a group; none where that is no group."""
@@ -79,20 +72,16 @@ class Hdf5Reader:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a data set."""
-        with self._naming(name):
-            return tuple(int(n) for n in self._dataset(name).shape)
+        return self._of(name, lambda dataset: tuple(int(n) for n in dataset.shape))
 
     def dtype(self, name: str) -> np.dtype[np.generic]:
         """Type of a data set's elements."""
-        with self._naming(name):
-            dtype: np.dtype[np.generic] = np.dtype(self._dataset(name).dtype)
-            return dtype
+        return self._of(name, lambda dataset: np.dtype(dataset.dtype))
 
     def check(self, name: str, kind: str, *shapes: tuple[int | str, ...]) -> tuple[int, ...]:
         """Shape of a data set; a FileError if `misfit` finds something wrong."""
-        with self._naming(name):
-            if wrong := misfit(self._dataset(name), kind, *shapes):
-                raise FileError(self.path, wrong, field=name)
+        if wrong := self._of(name, lambda dataset: misfit(dataset, kind, *shapes)):
+            raise FileError(self.path, wrong, field=name)
         return self.shape(name)
 
     def read_records(self, name: str, rows: slice) -> NDArray[np.void]:
@@ -105,9 +94,7 @@ class Hdf5Reader:
         if dtype.names is None or len(shape) != 1:
             raise FileError(self.path, f"expected records, got {dtype} {shape}", field=name)
         self._check_size(name, len(range(*rows.indices(shape[0]))) * dtype.itemsize)
-        with self._naming(name):
-            records: NDArray[np.void] = self._dataset(name)[rows]
-            return records
+        return self._of(name, lambda dataset: dataset[rows])
 
     def read_record_member(self, name: str, member: str) -> NDArray[np.void]:
         """Read one member, of fixed length, of all records of a one-dimensional data set.
@@ -144,8 +131,7 @@ class Hdf5Reader:
         """Read a whole data set, or the part at ``index`` of its first axis; at most 8 GiB."""
         shape, dtype = self.shape(name), self.dtype(name)
         self._check_size(name, math.prod(shape if index is None else shape[1:]) * dtype.itemsize)
-        with self._naming(name):
-            return np.asarray(self._dataset(name)[() if index is None else index])
+        return self._of(name, lambda dataset: np.asarray(dataset[() if index is None else index]))
 
     def read_text(self, name: str) -> bytes:
         """Read a data set that is one text; a scalar and an array of one element both occur."""
@@ -199,6 +185,10 @@ class Hdf5Reader:
         if why is not None:
             raise FileError(self.path, why, field=name)
         return dataset
+
+    def _of(self, name: str, ask: Callable[[h5py.Dataset], _T]) -> _T:
+        with self._naming(name):
+            return ask(self._dataset(name))
 
     @contextlib.contextmanager
     def _naming(self, field: str | None) -> Iterator[None]:

@@ -257,12 +257,7 @@ class RawFile(KspaceFile):
     def _geometry(self, image: _Image) -> Geometry | None:
         """Where an image lies; None if the field of view is unknown or the directions are not orthonormal."""
         fov, place = self.header.encoded_fov_mm, self.readouts[image.imaging[0]]
-        position, *axes = (place[name] for name in _TRIPLES)
-        if fov is None or not np.isfinite([position, *axes]).all():
-            return None
-        if np.abs(np.stack(axes) @ np.stack(axes).T - np.eye(3)).max() > 1e-3:
-            return None
-        return Geometry(fov, triple(position), *(triple(axis) for axis in axes))
+        return None if fov is None else Geometry.of(np.asarray(fov), *(place[name] for name in _TRIPLES))
 
     def _readout_error(self, number: int | np.integer, field: str, message: str) -> FileError:
         return self._error(self._field_of.get(field, field), f"{self._record} {int(number)}: {message}")

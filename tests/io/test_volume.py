@@ -8,6 +8,7 @@ from raw_files import CALIBRATION, N_COILS, N_X, N_Y, header, lines_of, normal, 
 
 from mrisps.errors import FileError
 from mrisps.io import raw_file
+from mrisps.io.manifest_maker import SplitRule, make_manifest
 from mrisps.io.open import open_kspace
 from mrisps.io.raw_file import RawFile
 
@@ -73,6 +74,14 @@ def test_slices(path: Path, image: np.ndarray, limit: int, monkeypatch: pytest.M
             assert record.geometry.slice_direction == (1, 0, 0)
         with pytest.raises(FileError, match="slice: expected 0 to 15, got 16"):
             file.read_slice(16)
+
+
+def test_manifests_take_volumes(path: Path) -> None:
+    """They stopped at the first one: a slice of it could not be read."""
+    rule = SplitRule({"train": 1.0})
+    manifest = make_manifest(path.parent, name="x", description="", licence="", rule=rule)
+    (file,) = manifest.files
+    assert (file.n_slices, file.shape, file.acceleration) == (2 * N_Y // 2, f"{N_Z}x{N_X}", 2)
 
 
 def test_partial_readouts_are_refused(tmp_path: Path) -> None:
