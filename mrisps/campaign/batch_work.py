@@ -6,11 +6,11 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -30,6 +30,7 @@ __all__ = ["Tell", "log_file", "peak_memory", "reconstruct_item"]
 
 Tell = Callable[[int, int, int, float], None]
 """Progress within a file: slice, number of slices, iteration, residual."""
+Log = Callable[[str], None]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,13 +41,13 @@ def reconstruct_item(item: Item, tell: Tell | None = None) -> JournalRecord:
     """
     begun = time.monotonic()
     try:
-        with _Log(item) as log:
+        with _logging(item) as log:
             try:
                 entry = _reconstruct(item, log, tell)
             except Exception as error:
-                log.write("".join(traceback.format_exception(error)).rstrip())
+                log("".join(traceback.format_exception(error)).rstrip())
                 raise
-            log.write(f"done: {'was up to date' if entry.reused else entry.summary}")
+            log(f"done: {'was up to date' if entry.reused else entry.summary}")
     except Exception as error:  # the boundary: nothing that one file does may stop the others
         entry = replace(item.entry("failed", one_line(error, item.source.path)), disk_full=_is_disk_full(error))
     return replace(
@@ -57,7 +58,7 @@ def reconstruct_item(item: Item, tell: Tell | None = None) -> JournalRecord:
     ).record()
 
 
-def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
+def _reconstruct(item: Item, log: Log, tell: Tell | None) -> Entry:
     if item.refused:
         raise MrispsError(f"{item.source.path}: {item.refused}")
     job, source, output = item.job, item.source.path, item.output
@@ -76,10 +77,10 @@ def _reconstruct(item: Item, log: "_Log", tell: Tell | None) -> Entry:
                 )
         if not reused:
             output.parent.mkdir(parents=True, exist_ok=True)
-            log.write(f"recipe {job.recipe.name}, {job.threads} threads, {job.device}")
+            log(f"recipe {job.recipe.name}, {job.threads} threads, {job.device}")
             done = run.write(file, output, input_sha256=sha256, keep=job.keep, progress=_telling(tell, log))
             for note in done.notes:
-                log.write(f"note: {note}")
+                log(f"note: {note}")
     if not reused and _status(source) != before:
         output.unlink(missing_ok=True)
         raise FileError(source, "changed while it was being read: is it still being written?")
@@ -125,34 +126,30 @@ def _identity(provenance: Mapping[str, JsonValue]) -> list[JsonValue]:
     return [*parts, options]
 
 
-class _Log:
+@contextmanager
+def _logging(item: Item) -> Iterator[Log]:
     """The log of one file: what was said, and how long after the beginning."""
+    path, begun = log_file(item.job.folder, item.name), time.monotonic()
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8", errors="surrogateescape")
 
-    def __init__(self, item: Item) -> None:
-        self._path = log_file(item.job.folder, item.name)
-        self._header = f"{item.source.path} -> {item.output}"
-        self._begun = time.monotonic()
+    def write(text: str) -> None:
+        with _naming(path):
+            file.write(f"[{time.monotonic() - begun:9.2f}] {text}\n")
+            file.flush()
 
-    def __enter__(self) -> "_Log":
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8", errors="surrogateescape")
-            self.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {self._header}")
-        except OSError as error:
-            raise FileError(self._path, f"cannot be written: {error.strerror}") from error
-        return self
+    with file:
+        write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {item.source.path} -> {item.output}")
+        yield write
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
-    def write(self, text: str) -> None:
-        try:
-            self._file.write(f"[{time.monotonic() - self._begun:9.2f}] {text}\n")
-            self._file.flush()
-        except OSError as error:
-            raise FileError(self._path, f"cannot be written: {error.strerror}") from error
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileError(path, f"cannot be written: {error.strerror}") from error
 
 
 def log_file(folder: Path, name: str) -> Path:
@@ -160,14 +157,14 @@ def log_file(folder: Path, name: str) -> Path:
     return folder / BATCH_FOLDER / "logs" / f"{name}.log"
 
 
-def _telling(tell: Tell | None, log: _Log) -> Tell:
+def _telling(tell: Tell | None, log: Log) -> Tell:
     """Pass progress on, and log the end of each slice."""
     last = (0, 0, 0, 0.0)
 
     def report(position: int, n_slices: int, iteration: int, residual: float) -> None:
         nonlocal last
         if last[0] != position:
-            log.write(f"slice {last[0] + 1} of {last[1]}: {last[2]} iterations, residual {last[3]:.1e}")
+            log(f"slice {last[0] + 1} of {last[1]}: {last[2]} iterations, residual {last[3]:.1e}")
         last = (position, n_slices, iteration, residual)
         if tell is not None:
             tell(position, n_slices, iteration, residual)

@@ -13,25 +13,6 @@ import typer
 
 from mrisps.errors import FileError, MrispsError, SettingsError
 
-__all__ = [
-    "DEBUG",
-    "FAILURE",
-    "INTERRUPTED",
-    "USAGE",
-    "UsageError",
-    "fail",
-    "guarded",
-    "memory_errors",
-    "named",
-    "note",
-    "one_line",
-    "parse_size",
-    "printable",
-    "result",
-    "show_warnings",
-    "usage_errors",
-]
-
 FAILURE: Final = 1
 """Exit code: something was done, and it failed."""
 USAGE: Final = 2

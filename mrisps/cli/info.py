@@ -89,11 +89,8 @@ def _describe(path: Path, layout: "ArrayLayout | None") -> Facts:
         return _mask(path)
     if suffix == ".py":
         raise FileError(path, "is a Python file; for a recipe use `mrisps recipes show`")
-    known = (
-        "HDF5, twix (.dat), BART (.cfl), MAT, NPY, NPZ, DICOM, NIfTI, PNG, TIFF, weights (.safetensors, .pth) or "
-        "mask (.json)"
-    )
-    raise FileError(path, f"is none of {known}")
+    known = "HDF5, twix (.dat), BART (.cfl), MAT, NPY, NPZ, DICOM, NIfTI, PNG, TIFF, weights (.safetensors, .pth)"
+    raise FileError(path, f"is none of {known} or mask (.json)")
 
 
 def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
@@ -118,11 +115,9 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
         if not volume:
             record = file.read_slice(file.n_slices // 2)
             facts |= _sampling(record)
-            counters = {name: number for name, number in record.labels.items() if number}
+            counters = [f"{name} {number}" for name, number in record.labels.items() if number]
             if counters:
-                facts["counters"] = f"slice {record.slice_index} of the file is " + ", ".join(
-                    f"{k} {v}" for k, v in counters.items()
-                )
+                facts["counters"] = f"slice {record.slice_index} of the file is {', '.join(counters)}"
             facts["image"] = "real, the file states it" if record.image_is_real else "complex (not stated to be real)"
             if record.readout_oversampling != 1:
                 facts["oversampling"] = f"{record.readout_oversampling:g} along y"

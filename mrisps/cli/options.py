@@ -25,32 +25,6 @@ if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
     from mrisps.reconstruction.weights import Weights as FoundWeights
 
-__all__ = [
-    "AcceptUnconverged",
-    "ArrayOptions",
-    "DataOptions",
-    "DeviceOptions",
-    "IncludeTest",
-    "KspaceOptions",
-    "ManifestRoot",
-    "ModelOptions",
-    "Output",
-    "Overwrite",
-    "RunOptions",
-    "SetValues",
-    "SliceNumbers",
-    "Threads",
-    "Weights",
-    "WeightsOptions",
-    "WriteOptions",
-    "checked_device",
-    "chosen_slices",
-    "complete_weights",
-    "option",
-    "parsed_changes",
-    "spread",
-]
-
 
 def option(
     name: str,
@@ -111,10 +85,18 @@ def complete_weights(incomplete: str) -> list[str]:
     return [name for name in (*shipped_weights(), "derived") if name.startswith(incomplete)]
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
+def complete_recipe(incomplete: str) -> list[str]:
+    """The names of recipes for reconstructions that begin like this."""
     from mrisps.reconstruction.recipe import builtin_recipes
 
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
+def complete_training(incomplete: str) -> list[str]:
+    """The names of recipes for training that begin like this."""
+    from mrisps.reconstruction.recipe import builtin_recipes
+
+    return [name for name in builtin_recipes(training=True) if name.startswith(incomplete)]
 
 
 def _use_threads(n_threads: int | None) -> int | None:
@@ -222,7 +204,7 @@ class RunOptions(ModelOptions):
             "--recipe NAME|FILE",
             f"Name of a recipe (see `mrisps recipes`), or a recipe file. Default: {DEFAULT_RECIPE} for k-space; for images the "
             "one that fits --sigma or --factor.",
-            complete=_complete_recipe,
+            complete=complete_recipe,
         ),
     ] = None
     scale: Annotated[

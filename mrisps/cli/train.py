@@ -13,6 +13,7 @@ from mrisps.cli.options import (
     DeviceOptions,
     Overwrite,
     SetValues,
+    complete_training,
     complete_weights,
     option,
     parsed_changes,
@@ -31,17 +32,13 @@ __all__ = ["train"]
 LOG_HEADER = "step,loss,psnr,validation_psnr,iterations,residual,adjoint_iterations,adjoint_residual,skipped,seconds\n"
 
 
-def _complete_recipe(incomplete: str) -> list[str]:
-    from mrisps.reconstruction.recipe import builtin_recipes
-
-    return [name for name in builtin_recipes(training=True) if name.startswith(incomplete)]
-
-
 def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE", help="Name of a training recipe, or a recipe file.", autocompletion=_complete_recipe
+            metavar="RECIPE",
+            help="Name of a training recipe, or a recipe file.",
+            autocompletion=complete_training,
         ),
     ],
     data: Annotated[
