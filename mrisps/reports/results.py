@@ -155,6 +155,8 @@ def _converged(certificates: Sequence[Facts]) -> str:
     n, n_slices = sum(c.get("status") in FINE for c in certificates), len(certificates)
     if n == n_slices:
         return "The slice converged" if n == 1 else f"All {n_slices} slices converged"
+    if n_slices == 1:
+        return "The slice did NOT CONVERGE"
     return f"NOT CONVERGED: {n_slices - n} of {n_slices} slices"
 
 

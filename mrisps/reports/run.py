@@ -95,12 +95,12 @@ def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], 
         if found and level in ("", "good"):
             level = "check"
         where: dict[str, list[str]] = {}  # reason -> numbers of slices
+        judged = {flag.position for flag in found if flag.kind in ("unusable", "to be checked")}
         for flag in found:
-            words = (
-                flag.value
-                if flag.kind in ("unusable", "to be checked")
-                else f"{flag.kind}: {flag.value}, expected {flag.limit}"
-            )
+            if flag.kind == "not converged" and flag.position in judged:
+                continue  # the verdict says so
+            in_words = flag.kind in ("unusable", "to be checked", "not converged")
+            words = flag.value if in_words else f"{flag.kind}: {flag.value}, expected {flag.limit}"
             where.setdefault(words, []).append(str(file.slice_number(flag.position)))
         of = "" if len(certificates) == 1 else " (slice {})"
         reasons = [

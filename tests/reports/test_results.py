@@ -136,7 +136,7 @@ def test_an_older_version(tmp_path: Path) -> None:
     old: JsonValue = {"status": "max_iter", "n_iterations": 3}
     write_result(tmp_path / "old.h5", images, extras={"risk": images}, certificates=[old])
     (page,) = write_pages(tmp_path / "old.h5", tmp_path / "old.html")
-    assert "NOT CONVERGED: 1 of 1 slices." in page.read_text(encoding="utf-8")
+    assert "The slice did NOT CONVERGE." in page.read_text(encoding="utf-8")
     assert [pane["title"] for pane in facts_of(page)["panes"]] == ["reconstruction", "risk"]
 
 

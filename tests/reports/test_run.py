@@ -170,6 +170,16 @@ def test_records_without_what_is_expected(tmp_path: Path) -> None:
     assert "NOT CONVERGED: 2 slices" in page
 
 
+def test_a_solver_that_stopped_is_said_once(tmp_path: Path) -> None:
+    stopped = {"status": "max_iter"}
+    judged = {**stopped, "verdict": {"level": "check", "reasons": ["the solver stopped"]}}
+    page = render(
+        run_report([run_file(tmp_path, "a", stopped), run_file(tmp_path, "b", judged)], [], "r", Thresholds())
+    )
+    assert page.count('<td class="prose">NOT CONVERGED: the cap on iterations came first</td>') == 1
+    assert page.count('<td class="prose">the solver stopped</td>') == 1
+
+
 def test_names_lead_to_the_pages_beside_the_outputs(tmp_path: Path) -> None:
     """At the slice that is flagged; a name that is no address is made one."""
     files = [run_file(tmp_path, "a#b <c>.h5", {}, {"edge_energy": 9.0}), run_file(tmp_path, "d", {})]
