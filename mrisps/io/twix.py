@@ -251,13 +251,14 @@ class TwixFile(RawFile):
         factors = protocol.number("sPat.lAccelFactPE"), protocol.number("sPat.lAccelFact3D")
         mode = protocol.number("sPat.ucRefScanMode")
         last_line, last_partition = (int(readouts[name][imaging].max()) for name in ("line", "partition"))
+        partitions = (0, max(n_z - 1, last_partition), int(centers["CenterPar"][0]))
         return IsmrmrdHeader(
             encoded_matrix=(n_y, n_x, n_z),
             recon_matrix=(n_base, max(1, round(n_x / along_x)), n_z),
             encoded_fov_mm=(y * n_y / n_base, x * along_x, z) if is_known else None,
             recon_fov_mm=(y, x, z) if is_known else None,
             line_limits=(0, max(n_x - 1, last_line), int(centers["CenterLin"][0])),
-            partition_limits=(0, max(n_z - 1, last_partition), int(centers["CenterPar"][0])),
+            partition_limits=partitions if any(partitions) else None,
             n_coils=int(readouts["n_coils"][imaging[0]]),
             field_strength_t=protocol.number("sProtConsistencyInfo.flNominalB0"),
             relative_receiver_noise_bandwidth=_RELATIVE_BANDWIDTH,
