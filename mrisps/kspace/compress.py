@@ -1,7 +1,7 @@
 """Few virtual coils instead of many."""
 
 import math
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.crop import whole_readouts
 from mrisps.kspace.grid import to_image, to_kspace
 from mrisps.kspace.settings import CoilCompression
-from mrisps.kspace.step import Complex, Done, Step, error_in, mask_of, mixed
+from mrisps.kspace.step import Complex, Done, Step, error_in, mask_of, mixed, on_coils
 from mrisps.kspace.whiten import noise_std_of, with_mixed_coils
 
 __all__ = ["compress"]
@@ -93,13 +93,6 @@ def _geometric(acquisition: Acquisition, source: Complex, n: int) -> tuple[Acqui
     def compressed(kspace: Complex) -> Complex:
         return to_kspace(apply(to_image(kspace, axes=(1,))), axes=(1,))
 
-    calibration, maps = acquisition.calibration, acquisition.sensitivity_maps
-    result = replace(
-        acquisition,
-        kspace=(compressed(acquisition.kspace) * mask).astype(np.complex64),
-        calibration=None if calibration is None else compressed(calibration),
-        sensitivity_maps=None if maps is None else apply(maps),
-        # Every row's matrix has orthonormal rows: white noise stays white, so any of them will do.
-        noise_scan=mixed(matrices[0], acquisition.noise_scan),
-    )
+    # Every row's matrix has orthonormal rows: white noise stays white, so any of them will do.
+    result = on_coils(acquisition, compressed, apply, partial(mixed, matrices[0]))
     return result, matrices, kept / total if total > 0 else 1.0

@@ -1,7 +1,7 @@
 """What a step of the preparation gives beside the acquisition that it changed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition
 
-__all__ = ["Done", "Step", "error_in", "mask_of", "mixed"]
+__all__ = ["Done", "Step", "error_in", "mask_of", "mixed", "on_coils"]
 
 Complex = NDArray[np.complex64]
+OnCoils = Callable[[Complex], Complex]
 Step = Mapping[str, str | float | int | list[int]]
 """What was done, in plain values; ``step`` is its name."""
 
@@ -43,9 +44,18 @@ def mask_of(acquisition: Acquisition) -> NDArray[np.bool_]:
     return mask
 
 
-def mixed(matrix: NDArray[np.complex128], coils: Complex | None, axis: int = 0) -> Complex | None:
-    """(new, coil) applied to the coil axis of an array; None stays None."""
-    if coils is None:
-        return None
-    product = np.tensordot(matrix.astype(np.complex64), coils, axes=(1, axis))
-    return np.moveaxis(product, 0, axis).astype(np.complex64)
+def on_coils(acquisition: Acquisition, kspace: OnCoils, image: OnCoils, noise: OnCoils) -> Acquisition:
+    """Functions of coil arrays applied to k-space and calibration (coil, y, x), each set of maps (coil, y, x), and noise."""
+    maps, calibration, scan = acquisition.sensitivity_maps, acquisition.calibration, acquisition.noise_scan
+    return replace(
+        acquisition,
+        kspace=kspace(acquisition.kspace),
+        calibration=None if calibration is None else kspace(calibration),
+        sensitivity_maps=None if maps is None else np.stack([image(each) for each in maps]),
+        noise_scan=None if scan is None else noise(scan),
+    )
+
+
+def mixed(matrix: NDArray[np.complex128], coils: Complex) -> Complex:
+    """(new, coil) applied to the coil axis of an array."""
+    return np.tensordot(matrix.astype(np.complex64), coils, axes=(1, 0)).astype(np.complex64)

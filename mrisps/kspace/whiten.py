@@ -1,14 +1,14 @@
 """Coils without signal are left out; the noise of the others becomes uncorrelated, with unit variance."""
 
 import math
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.io.acquisition import Acquisition
 from mrisps.kspace.grid import calibration_shape, centre
-from mrisps.kspace.step import Done, Step, error_in, mask_of, mixed
+from mrisps.kspace.step import Done, Step, error_in, mask_of, mixed, on_coils
 
 __all__ = ["WHITE_NOISE_STD", "estimate_noise_std", "keep_coils", "leave_out_dead_coils", "prewhiten"]
 
@@ -55,14 +55,11 @@ def leave_out_dead_coils(acquisition: Acquisition) -> tuple[Acquisition, Done]:
 
 def keep_coils(acquisition: Acquisition, coils: NDArray[np.intp]) -> Acquisition:
     """Only these coils."""
-    maps, calibration, noise = acquisition.sensitivity_maps, acquisition.calibration, acquisition.noise_scan
-    return replace(
-        acquisition,
-        kspace=acquisition.kspace[coils],
-        sensitivity_maps=None if maps is None else maps[:, coils],
-        calibration=None if calibration is None else calibration[coils],
-        noise_scan=None if noise is None else noise[coils],
-    )
+
+    def kept(array: NDArray[np.complex64]) -> NDArray[np.complex64]:
+        return array[coils]
+
+    return on_coils(acquisition, kept, kept, kept)
 
 
 def prewhiten(acquisition: Acquisition) -> tuple[Acquisition, Done]:
@@ -124,15 +121,8 @@ def _equalise(acquisition: Acquisition) -> tuple[Acquisition, Done]:
 
 def with_mixed_coils(acquisition: Acquisition, matrix: NDArray[np.complex128]) -> Acquisition:
     """Virtual coils: (new, coil) applied to k-space, calibration, maps and noise."""
-    kspace = mixed(matrix, acquisition.kspace)
-    assert kspace is not None
-    return replace(
-        acquisition,
-        kspace=kspace,
-        calibration=mixed(matrix, acquisition.calibration),
-        sensitivity_maps=mixed(matrix, acquisition.sensitivity_maps, axis=1),
-        noise_scan=mixed(matrix, acquisition.noise_scan),
-    )
+    mix = partial(mixed, matrix)
+    return on_coils(acquisition, mix, mix, mix)
 
 
 def noise_std_of(acquisition: Acquisition) -> float | None:
