@@ -11,6 +11,7 @@ from mrisps.errors import FileError
 from mrisps.io.acquisition import Acquisition, Geometry, Scalar, alike, shown
 from mrisps.io.hdf5_writer import Hdf5Writer
 from mrisps.io.ismrmrd_header import IsmrmrdHeader, Limits, rewritten
+from mrisps.io.ismrmrd_images import write_mrd_images
 from mrisps.io.json_text import JsonValue, to_json
 
 __all__ = ["ISMRMRD_CARRIES", "write_ismrmrd", "write_ismrmrd_images"]
@@ -208,12 +209,8 @@ def write_ismrmrd_images(
     pixels = images.transpose(0, 2, 1)[:, np.newaxis, np.newaxis]  # (image, channel, z, y, x) of ISMRMRD
     if is_complex:
         pixels = np.ascontiguousarray(pixels).view([("real", "<f4"), ("imag", "<f4")])
-    with Hdf5Writer(path) as file:
-        if header is not None:
-            file.write_texts(f"{_GROUP}/xml", [header.to_xml()])
-        file.write(f"{_GROUP}/image_0/data", np.ascontiguousarray(pixels))
-        file.write(f"{_GROUP}/image_0/header", heads)
-        file.write_texts(f"{_GROUP}/image_0/attributes", [b""] * n_slices)
+    text = None if header is None else header.to_xml()
+    write_mrd_images(Path(path), zip(heads, pixels, [b""] * n_slices, strict=True), text)
 
 
 def _count(record: Acquisition, counter: str) -> int:
