@@ -55,7 +55,9 @@ const PALETTES = Object.fromEntries(Object.keys(STOPS).map((name) => [name, pale
 
 /** The codes of one plane: inflate, join the two bytes of each residual, add the prediction from three neighbours. */
 async function decode(text, ny, nx) {
-  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text);
+  const packed = new Uint8Array(letters.length);
+  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const n = ny * nx;
@@ -371,7 +373,11 @@ class Viewer {
     }
     const step = largest / 32767 || 1;
     const sign = pane.colours === "signed";
-    const codes = Uint16Array.from(values, (v) => (Number.isNaN(v) ? NOT_A_NUMBER : Math.round(sign ? v / step + 32767 : (2 * Math.abs(v)) / step)));
+    const codes = new Uint16Array(values.length);
+    for (let i = 0; i < codes.length; i++) {
+      const v = values[i] / step;
+      codes[i] = Number.isNaN(v) ? NOT_A_NUMBER : Math.round(sign ? v + 32767 : 2 * Math.abs(v));
+    }
     return { codes, ny: one.ny, nx: one.nx, offset: sign ? -largest : 0, step: sign ? step : step / 2 };
   }
 
@@ -457,6 +463,11 @@ class Viewer {
       const ratio = window.devicePixelRatio || 1;
       const [width, height] = [Math.round(pane.canvas.clientWidth * ratio), Math.round(pane.canvas.clientHeight * ratio)];
       if (!width || !height) continue;
+      const shown = this.mode === "side" ? [pane] : [pane, this.b, this.split];
+      const now = [width, height, this.zoom, ...this.centre, this.inverted, this.cross, this.region, this.mode, this.place.textContent];
+      for (const each of shown) now.push(each, each.plane, ...(each.window || []));
+      if (pane.painted && now.every((each, k) => each === pane.painted[k])) continue; // nothing has changed here
+      pane.painted = now;
       if (pane.canvas.width !== width || pane.canvas.height !== height) Object.assign(pane.canvas, { width, height });
       const context = pane.canvas.getContext("2d");
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
