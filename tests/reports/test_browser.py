@@ -296,6 +296,19 @@ def test_pixels_that_are_no_number_are_marked(window: Browser, result: Path, tmp
     assert colours == [255, 0, 255, 255]
 
 
+def test_damaged_data_are_said(window: Browser, page: Path, tmp_path: Path) -> None:
+    """A plane that was cut, as by a mail program: the others are shown."""
+    text = page.read_text(encoding="utf-8")
+    start = text.index('<script type="text/plain">') + len('<script type="text/plain">')
+    copy = tmp_path / "cut.html"
+    copy.write_text(text[: start + 40] + text[text.index("</script>", start) :], encoding="utf-8")
+    window.open(copy, "#slice=20")
+    assert window.find(".viewer .failed").text.startswith("These images cannot be shown: ")
+    assert value_at(window, "reconstruction", 5, 63) == "1"
+    window.wheel(window.find("[data-pane='reconstruction'] canvas"), 1)
+    assert state(window, "slice") == "1"
+
+
 def test_comparison(window: Browser, result: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.h5"
     with h5py.File(result) as file:

@@ -93,7 +93,7 @@ class Viewer {
     [this.a, this.b] = this.facts.pair.map((name) => this.byName.get(name));
     this.build();
     window.addEventListener("hashchange", () => this.go(this.linked() ?? this.index));
-    this.go(this.linked() ?? this.facts.first).then(() => (root.dataset.ready = String(Math.round(performance.now()))));
+    this.go(this.linked() ?? this.facts.first).then(() => { root.dataset.ready = String(Math.round(performance.now())); });
   }
 
   // ------------------------------------------------------------------------------------------------------------- controls
@@ -330,8 +330,11 @@ class Viewer {
   async refresh() {
     const wanted = new Set([...this.visible(), ...(this.mode === "side" ? [] : [this.b])]);
     const index = this.index;
-    await Promise.all([...wanted].map(async (pane) => { pane.plane = await this.plane(pane, index); }));
+    const planes = await Promise.allSettled([...wanted].map((pane) => this.plane(pane, index)));
+    const wrong = planes.find((each) => each.reason);
+    if (wrong) failed(this.root, wrong.reason);
     if (index !== this.index) return; // a later slice is under way
+    [...wanted].forEach((pane, k) => { pane.plane = planes[k].value ?? null; });
     for (const pane of wanted) [pane.ny, pane.nx] = pane.plane ? [pane.plane.ny, pane.plane.nx] : [1, 1];
     for (const pane of this.panes) {
       pane.figure.hidden = !this.visible().includes(pane);
@@ -342,7 +345,7 @@ class Viewer {
     this.pair.hidden = this.mode === "side";
     this.layout();
     const next = index + 1 < this.facts.slices.length ? index + 1 : 0;
-    setTimeout(() => wanted.forEach((pane) => this.plane(pane, next)), 50);
+    setTimeout(() => wanted.forEach((pane) => this.plane(pane, next).catch(() => null)), 50);
   }
 
   /** {codes, ny, nx, offset, step} of a pane in a slice, or null where the slice does not have it. */
@@ -604,12 +607,17 @@ class Viewer {
   }
 }
 
+/** Say that something is wrong with the data, or with the browser: it may be too old. */
+function failed(root, error) {
+  root.querySelector(".failed")?.remove();
+  root.prepend(make("p", { className: "failed", role: "alert", textContent: `These images cannot be shown: ${error}` }));
+}
+
 document.querySelectorAll(".viewer").forEach((root) => {
   try {
     new Viewer(root);
   } catch (error) {
-    root.append(make("p", { className: "failed", textContent: `The images cannot be shown: ${error}` }));
-    throw error;
+    failed(root, error);
   }
 });
 window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
