@@ -99,6 +99,7 @@ class _Connection:
         self._server, self._socket = server, client
         self.id = secrets.token_hex(4)
         self._deadline = time.monotonic() + server.times.connection
+        self._sending = threading.Lock()  # the thread of the connection and that of the solver both send
         self._poll = select.poll()
         self._poll.register(client, 0)  # errors and hang-ups are always reported
 
@@ -124,11 +125,12 @@ class _Connection:
             self._send(content.getvalue())
 
     def _send(self, content: bytes) -> None:
-        self._socket.settimeout(self._server.times.idle)
-        try:
-            self._socket.sendall(content)
-        except OSError as error:
-            raise StoppedError("the client has gone, or takes no data") from error
+        with self._sending:
+            self._socket.settimeout(self._server.times.idle)
+            try:
+                self._socket.sendall(content)
+            except OSError as error:
+                raise StoppedError("the client has gone, or takes no data") from error
 
     def serve(self) -> None:
         """Everything from the first message to the last."""

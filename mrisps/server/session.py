@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +13,7 @@ from mrisps.io.dicom_writer import Mark
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.recipe import builtin_recipes, load_recipe, with_overrides
 from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.slice_result import SliceResult
 from mrisps.server.images import ImageMaker, Pixels
 from mrisps.server.measurement import Measurement, Parameters
 from mrisps.server.messages import Limits, StreamError
@@ -83,8 +84,8 @@ class Site:
             named = {name: name for name in ("multicoil", *others)}
         self._sources = named
         self._runs: dict[str, Run] = {}
-        self.solving = threading.Lock()
-        """Held while an image is computed: one at a time has all threads."""
+        self.solver = ThreadPoolExecutor(1, "mrisps-solver")
+        """Computes one image at a time, always in the same thread: PyTorch keeps memory for every thread that it has seen."""
         self._loading = threading.Lock()
 
     @property
@@ -195,8 +196,7 @@ def serve_measurement(
     n_sent, first_image = 0, None
     results = run.results(source, progress=progress)
     for position in range(source.n_slices):
-        with _turn(site, peer, clock):  # not while an image is sent: a slow client keeps nobody waiting
-            made = next(results)
+        made = _computed(site, peer, results)  # the next slice waits its turn: others may have theirs before
         verdict = made.verdict
         sent = verdict.level != "unusable" or site.send_unusable
         if sent:
@@ -227,16 +227,17 @@ def serve_measurement(
     return n_sent
 
 
-@contextmanager
-def _turn(site: Site, peer: Peer, clock: Callable[[], float]) -> Iterator[None]:
-    """Wait until nobody else computes, for as long as the client does."""
-    told = clock()
-    while not site.solving.acquire(timeout=0.5):
-        peer.check()
-        if clock() - told > _PROGRESS_SECONDS:
-            told = clock()
-            peer.send_text("waiting: other images are computed")
-    try:
-        yield
-    finally:
-        site.solving.release()
+def _computed(site: Site, peer: Peer, results: Iterator[SliceResult]) -> SliceResult:
+    """The next slice; whoever waits for it may go while others are computed."""
+    future = site.solver.submit(next, results)
+    told = time.monotonic()
+    while not wait((future,), timeout=0.5).done:
+        try:
+            peer.check()
+            if time.monotonic() - told > _PROGRESS_SECONDS and not future.running():
+                told = time.monotonic()
+                peer.send_text("waiting: other images are computed")
+        except StoppedError:
+            future.cancel()  # one that runs finds out by itself
+            raise
+    return future.result()

@@ -5,7 +5,8 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,17 @@ def test_eight_at_once_and_no_more(run_server: Start, scan: Path) -> None:
     wait_until(lambda: check_server("127.0.0.1", running.server.port) == "ready")
 
 
+@contextmanager
+def occupied(site: Site) -> Iterator[None]:
+    """The solver has something else to do."""
+    done = threading.Event()
+    site.solver.submit(done.wait)
+    try:
+        yield
+    finally:
+        done.set()
+
+
 def wait_until(done: Callable[[], bool]) -> None:
     for _ in range(400):
         if done():
@@ -259,7 +271,7 @@ def test_nobody_computes_for_a_client_that_has_gone(
     monkeypatch.setattr(session_module, "_PROGRESS_SECONDS", 0.0)
     running = run_server()
     content = stream_of(scan)
-    with site.solving:  # the client waits for its turn, and goes
+    with occupied(site):  # the client waits for its turn, and goes
         client = running.connect()
         client.sendall(content)
         wait_until(lambda: any(event["event"] == "received" for event in running.events()))
@@ -270,7 +282,7 @@ def test_nobody_computes_for_a_client_that_has_gone(
 
 def test_the_end_of_the_server_ends_what_runs(site: Site, scan: Path) -> None:
     running = Running(site, 8, Times(20.0, 20.0, 60.0))
-    with site.solving, running.connect() as client:
+    with occupied(site), running.connect() as client:
         client.sendall(stream_of(scan))
         wait_until(lambda: any(event["event"] == "received" for event in running.events()))
         running.end()
