@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from device.simulated import register
+
 from mrisps.io.fastmri import write_kspace
+
+# Autograd counts devices at its first backward pass in a process: the simulated one has to be known before. Tests of
+# that device fail with the reason where torch is of another version; all others do not need it.
+with contextlib.suppress(RuntimeError):
+    register()
 
 
 @pytest.fixture(scope="session")
