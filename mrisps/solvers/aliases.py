@@ -17,13 +17,18 @@ LARGEST_BORDER = 6000
 """Samples of the periodic convolution that an operator may lack for an inverse in closed form: the size of a dense matrix."""
 
 
+ROWS = 16
+"""Rows of the coarser grid whose matrices are inverted at a time."""
+
+
 class AliasFilter:
     """A map that mixes the aliases of each frequency.
 
     Parameters
     ----------
     matrix
-        (s^2, s^2, y / s, x / s) complex, or (s^2, s^2, set, y / s, x / s); for real images that of a real map.
+        (s^2, s^2, y / s, x / s) complex, or (s^2, s^2, set, y / s, x / s); for real images that of a real map, of which half of the
+        columns are enough.
     shape
         (y, x) of the images.
     dtype
@@ -33,7 +38,7 @@ class AliasFilter:
     def __init__(self, matrix: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self._real, self._shape = not dtype.is_complex, shape
         if self._real:
-            matrix = matrix[..., : matrix.shape[-1] // 2 + 1]
+            matrix = matrix[..., : shape[1] // round(len(matrix) ** 0.5) // 2 + 1]
         double = dtype in (torch.float64, torch.complex128)
         self._matrix = matrix.to(torch.complex128 if double else torch.complex64)
         self._stride = round(len(matrix) ** 0.5)
@@ -128,34 +133,45 @@ class SampledInverse:
         shape: tuple[int, int],
         dtype: torch.dtype,
     ) -> None:
-        s = sampling.stride
-        transfer = by_alias(sampling.transfer, s) / s  # (s^2, y / s, x / s)
-        system = weight * _coarser(transform.alias_transfer(shape), transform.stride, s)
-        inverse = alias_inverse(system + transfer.conj()[:, None] * transfer)
+        s, grid = sampling.stride, (sampling.kept.shape[0], sampling.kept.shape[1])
+        self._real = not dtype.is_complex
+        n_columns = grid[1] // 2 + 1 if self._real else grid[1]
+        transfer = by_alias(sampling.transfer, s)[..., :n_columns] / s  # (s^2, y / s, x / s)
+        patches = transform.alias_transfer(shape)
+        kind = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
+        inverse = transfer.new_empty(s * s, *transfer.shape, dtype=kind)
+        response = torch.empty_like(transfer)  # K^-1 P^H, by alias
+        for first in range(
+            0, grid[0], ROWS
+        ):  # the matrices take s^2 times the memory of an image, in double precision more
+            rows = slice(first, first + ROWS)
+            here = transfer[:, rows]
+            system = _coarser(patches, transform.stride, s, rows, n_columns).mul_(weight)
+            system.add_(here.conj()[:, None] * here)
+            block = alias_inverse(system)
+            inverse[:, :, rows] = block
+            response[:, rows] = (block * here.conj()).sum(dim=1)
         self._filter = AliasFilter(inverse, shape, dtype)
         lacking = ~sampling.kept
         n_lacking = int(lacking.sum())
         self.exact = n_lacking <= LARGEST_BORDER
         self._border: tuple[tuple[int, int], Tensor, Tensor] | None = (
-            None  # (y, x) of the coarser grid, and where it lacks samples
+            None  # the coarser grid, and where it lacks samples
         )
         if n_lacking == 0 or not self.exact:
             return
-        response = (inverse * transfer.conj()).sum(dim=1)  # K^-1 P^H, by alias
-        kernel = torch.fft.ifft2((transfer * response).sum(dim=0)).real  # of P K^-1 P^H
-        rows, columns = lacking.nonzero(as_tuple=True)
-        dense = -kernel[(rows[:, None] - rows) % kernel.shape[0], (columns[:, None] - columns) % kernel.shape[1]]
+        spectrum = (transfer * response).sum(dim=0)  # of P K^-1 P^H
+        kernel = torch.fft.irfft2(spectrum, s=grid) if self._real else torch.fft.ifft2(spectrum).real
+        ys, xs = lacking.nonzero(as_tuple=True)
+        dense = -kernel[(ys[:, None] - ys) % grid[0], (xs[:, None] - xs) % grid[1]]
         dense.diagonal().add_(1)
         self._factor, failed = torch.linalg.cholesky_ex(dense)
         self.exact = not bool(failed)  # what neither the samples nor the prior see is left to conjugate gradients
         if not self.exact:
             return
-        self._border = (lacking.shape[0], lacking.shape[1]), rows, columns
-        n_columns = self._filter.planes(torch.zeros(1, 1, *shape, dtype=dtype, device=dense.device)).shape[-1]
-        kind = torch.complex128 if dtype in (torch.float64, torch.complex128) else torch.complex64
-        self._real = not dtype.is_complex
-        self._transfer = (transfer[..., :n_columns] / s).to(kind)[:, None, None]
-        self._response = (response[..., :n_columns] * s).to(kind)[:, None, None]
+        self._border = grid, ys, xs
+        self._transfer = (transfer / s).to(kind)[:, None, None]
+        self._response = (response * s).to(kind)[:, None, None]
 
     def __call__(self, image: Tensor) -> Tensor:
         """(batch, set, y, x) -> the same."""
@@ -205,20 +221,21 @@ def _solved(factor: Tensor, values: Tensor) -> Tensor:
     return torch.view_as_complex(solved) if values.is_complex() else solved[..., 0]
 
 
-def _coarser(matrix: Tensor, stride: int, other: int) -> Tensor:
-    """A map that mixes the aliases of a stride as one that mixes those of a multiple of it.
+def _coarser(matrix: Tensor, stride: int, other: int, rows: slice, n_columns: int) -> Tensor:
+    """Rows and columns of a map that mixes the aliases of a stride as one that mixes those of a multiple of it.
 
-    (y / stride, x / stride, stride^2, stride^2) -> (other^2, other^2, y / other, x / other).
+    (y / stride, x / stride, stride^2, stride^2) -> (other^2, other^2, rows of y / other, columns of x / other).
     """
     height, width = matrix.shape[0] * stride // other, matrix.shape[1] * stride // other
     ratio = other // stride
-    result = matrix.new_zeros(other**2, other**2, height, width)
     by_offset = matrix.reshape(
         ratio, height, ratio, width, *matrix.shape[2:]
     )  # frequency: offset, then the coarser grid's
+    by_offset = by_offset[:, rows, :, :n_columns]
+    result = matrix.new_zeros(other**2, other**2, by_offset.shape[1], n_columns)
     for i in range(ratio):
         for j in range(ratio):
-            block = by_offset[i, :, j]  # (y / other, x / other, stride^2, stride^2)
+            block = by_offset[i, :, j]  # (rows, columns, stride^2, stride^2)
             # Alias p of the stride is frequency offset + p * ratio of the other one's.
             aliases = [(p * ratio + i) * other + q * ratio + j for p in range(stride) for q in range(stride)]
             for row, a in enumerate(aliases):

@@ -136,6 +136,11 @@ class ImageStep:
         self._preconditioner = AliasFilter(inverse_matrix, energy.image_shape, dtype)
         self._circulant = by_alias(circulant, self._transform.stride).to(dtype.to_real())
 
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether there are no conjugate gradients."""
+        return self._closed_form is not None
+
     def solve(self, prediction: Tensor, start: Tensor | None = None) -> Tensor:
         """x for predicted patch coefficients c = C a.
 

@@ -54,7 +54,8 @@ def coarse_stages(energy: Energy, image_step: ImageStep, settings: FastSettings)
     stages: list[Callable[[], Stage]] = []
     for shape in shapes:
         stages.append(functools.partial(build, shape, STRIDE))
-    if stages and prior.stride == 1 and not any(size % multiple for size in energy.image_shape):
+    samples = settings.levels > 1 and image_step.transfer is None and image_step.in_closed_form
+    if (stages or samples) and prior.stride == 1 and not any(size % multiple for size in energy.image_shape):
         stages.append(functools.partial(build, energy.image_shape, STRIDE))
     return stages
 

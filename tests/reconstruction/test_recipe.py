@@ -32,8 +32,8 @@ HASHES = {
     "knee_pdfs_acc16": "507e40a583d29f6be15f131369636f7120c729053c58578cf398f02540ba101f",
     "knee_pdfs_acc4": "ef46e8b2e6d65fb9b62edbde511312cf5aea635eabe0090cf729645815bcb41f",
     "knee_pdfs_acc8": "79913d656cdc564b8423e099b719700ea6fcc883ed3459f132a829a952ad8be9",
-    "superres_x2": "e5944cc12f6ebc96c67b80588653aedad0e1b2e370c9ef6ea46f1a86a16b177d",
-    "superres_x4": "76df11f69cbc66e0e0958e50a0f575e8781b69edde51b94ca718d6e9ac707b58",
+    "superres_x2": "58bb42581b7ee1ac0bd18d93270fc5d2894c5e4b4d5cb641ac07c88940da255b",
+    "superres_x4": "13a58af535a8ec0218a74761b52b4990d3d0a94fbab8852b5231a4031c38e970",
 }
 """A hash is in every result that a recipe made, so it stays what it is while the recipe means the same.
 

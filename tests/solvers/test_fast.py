@@ -694,7 +694,10 @@ def test_stages_go_from_coarse_to_fine(stride: int, n_stages: int) -> None:
 
 def test_levels_need_a_convolution_and_room() -> None:
     operator, y, model = small_problem("blur", NCPR)
-    assert solve(operator, y, model, FastSettings(levels=3, max_iterations=5)).certificate.n_coarse_iterations == 0
+    settings = FastSettings(levels=3, max_iterations=5)
+    assert solve(Opaque(operator), y, model, settings).certificate.n_coarse_iterations == 0
+    # Super-resolution has no coarser grid, but its image step is in closed form with every second patch, too.
+    assert solve(operator, y, model, settings).certificate.n_coarse_iterations == settings.strided_iterations
     operator, y, model = small_problem("real", NCPR)  # 12 x 16: nothing coarser holds two patches
     assert solve(operator, y, model, FastSettings(levels=6, max_iterations=5)).certificate.n_coarse_iterations == 0
 
