@@ -36,8 +36,8 @@ class FastSettings:
     levels
         Number of resolutions. 1: the full one alone; 3: a quarter, half, and full. More than 1 has an effect where the operator can
         be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation then takes place
-        at the coarsest level alone. For super-resolution more than 1 means every second patch first. Use 3 for undersampled columns of a single coil; use 1 for noise-like aliasing (Poisson disc),
-        for noise, and for several coils.
+        at the coarsest level alone. For super-resolution more than 1 means every second patch first. Use 3 for undersampled columns
+        of a single coil; use 1 for noise-like aliasing (Poisson disc), for noise, and for several coils.
     coarse_iterations
         Iterations of each stage on a coarser grid, after the continuation. They do not count towards ``max_iterations``.
     strided_iterations
