@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import FAILURE, INTERRUPTED, UsageError, fail, note, result, usage_errors
+from mrisps.cli.common import FAILURE, INTERRUPTED, UsageError, counted, fail, note, result, usage_errors
 from mrisps.cli.files import described, show_plan
 from mrisps.cli.options import IncludeTest, KspaceOptions, ManifestRoot, RunOptions, WriteOptions, option
 from mrisps.cli.recon import slices_state
@@ -100,9 +100,7 @@ def batch(
     run = kspace.run(options)
     with usage_errors("workers"):
         devices, n_threads = devices_of(run.device, workers, options.threads, on_cluster=scheduler is not None)
-    working = (
-        f"{len(devices)} worker{'s' if len(devices) > 1 else ''} of {n_threads} thread{'s' if n_threads > 1 else ''}"
-    )
+    working = f"{counted(len(devices), 'worker')} of {counted(n_threads, 'thread')}"
     if writing.dry_run:
         show_plan(run, [file.path for file in sources], len(devices), working)
         return

@@ -41,6 +41,11 @@ def one_line(error: BaseException) -> str:
     return printable(" ".join(str(error).split())) or type(error).__name__
 
 
+def counted(number: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def note(text: str) -> None:
     """Print a line for people, to stderr."""
     typer.echo(printable(text), err=True)

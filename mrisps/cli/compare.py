@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import FAILURE, UsageError, fail, memory_errors, note, result, usage_errors
+from mrisps.cli.common import FAILURE, UsageError, counted, fail, memory_errors, note, result, usage_errors
 from mrisps.cli.evaluate import CompareOptions
 from mrisps.cli.files import make_folder
 from mrisps.cli.options import (
@@ -103,7 +103,7 @@ def compare(
         candidates = _candidates(recipe_names, options)
     make_folder(output)
     names = ", ".join(candidate.label for candidate in candidates)
-    note(f"{len(sources)} file{'s' if len(sources) != 1 else ''}, recipes {names}, on {settings.device}")
+    note(f"{counted(len(sources), 'file')}, recipes {names}, on {settings.device}")
     with memory_errors(settings.device), Display() as display:
 
         def say(done: int, total: int, line: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, note, result, usage_errors
+from mrisps.cli.common import UsageError, counted, note, result, usage_errors
 from mrisps.cli.files import new_file
 from mrisps.cli.options import ArrayOptions, Overwrite, option
 from mrisps.errors import FileError
@@ -99,7 +99,7 @@ def _convert_kspace(
     for line in lost:
         note(f"not carried over: {line}")
     result(str(destination))
-    note(f"{n_slices} slice{'s' if n_slices > 1 else ''} written")
+    note(f"{counted(n_slices, 'slice')} written")
 
 
 def _convert_images(
@@ -137,7 +137,7 @@ def _convert_images(
         note(f"not carried over: {line}")
     for path in paths:
         result(str(path))
-    note(f"{len(volume.pixels)} slice{'s' if len(volume.pixels) > 1 else ''} written")
+    note(f"{counted(len(volume.pixels), 'slice')} written")
 
 
 def _unknown(destination: Path, to: str | None, what: str, known: Collection[str], others: Collection[str]) -> str:

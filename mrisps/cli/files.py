@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mrisps.cli.common import FAILURE, UsageError, fail, named, note, one_line, result, usage_errors
+from mrisps.cli.common import FAILURE, UsageError, counted, fail, named, note, one_line, result, usage_errors
 from mrisps.errors import FileError, MrispsError
 
 if TYPE_CHECKING:
@@ -92,10 +92,9 @@ def described(run: "Run", n_files: int, workers: str = "") -> str:
     """What a run is made of, and how many files it is for, on one line."""
     import torch
 
-    n_threads = torch.get_num_threads()
-    threads = workers or f"{n_threads} thread{'s' if n_threads > 1 else ''}"
-    files = f"{n_files} file{'s' if n_files != 1 else ''}"
-    return f"{files}, recipe {run.recipe.name}, weights {run.weights.name}, on {run.device} with {threads}"
+    made_of = f"recipe {run.recipe.name}, weights {run.weights.name}"
+    threads = workers or counted(torch.get_num_threads(), "thread")
+    return f"{counted(n_files, 'file')}, {made_of}, on {run.device} with {threads}"
 
 
 def show_plan(run: "Run", sources: Sequence[Path], n_workers: int = 1, workers: str = "") -> None:
@@ -117,7 +116,7 @@ def show_plan(run: "Run", sources: Sequence[Path], n_workers: int = 1, workers: 
             n_failed += 1
             continue
         largest = max(largest, memory.total)
-        of_file = f"{len(slices)} slice{'s' if len(slices) > 1 else ''}, image {' x '.join(map(str, memory.shape))}"
+        of_file = f"{counted(len(slices), 'slice')}, image {' x '.join(map(str, memory.shape))}"
         result(f"{source}: {of_file}, memory {memory}")
     total = largest * min(n_workers, len(sources))
     result(f"memory: about {total / 2**30:.1f} GiB, and 0.4 GiB for each process")

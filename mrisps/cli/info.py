@@ -12,7 +12,7 @@ from mrisps.cli.options import ArrayOptions, option
 from mrisps.errors import FileError
 
 if TYPE_CHECKING:
-    from mrisps.io.acquisition import Acquisition
+    from mrisps.io.acquisition import Acquisition, Geometry
     from mrisps.io.arrays import ArrayLayout
     from mrisps.io.ismrmrd_header import IsmrmrdHeader
     from mrisps.io.result_file import ResultFile
@@ -42,7 +42,8 @@ def info(
     if not path.is_file():
         raise UsageError(f"{path}: is not a regular file")
     layout = arrays.layout()
-    facts: Facts = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path, layout)}
+    described = {"file": str(path), "size": f"{path.stat().st_size} bytes", **_describe(path, layout)}
+    facts = {key: value for key, value in described.items() if value is not None and value not in ({}, [])}
     if as_json:
         typer.echo(json.dumps(facts, indent=2, allow_nan=False, default=str))
         return
@@ -57,7 +58,7 @@ def _print(key: str, value: object) -> None:
         lines = [f"{name}: {inner}" for name, inner in value.items()]
     elif isinstance(value, list):
         lines = [str(inner) for inner in value]
-    elif value is not None:
+    else:
         lines = str(value).splitlines() or [""]
     for index, line in enumerate(lines):
         result(f"{label if index == 0 else ' ' * _LABEL_WIDTH}{line}")
@@ -114,36 +115,30 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
         }
         if not volume:
             record = file.read_slice(file.n_slices // 2)
-            facts |= _sampling(record)
+            place, noise, calibration = record.geometry, record.noise_scan, record.calibration
             counters = [f"{name} {number}" for name, number in record.labels.items() if number]
-            if counters:
-                facts["counters"] = f"slice {record.slice_index} of the file is {', '.join(counters)}"
-            facts["image"] = "real, the file states it" if record.image_is_real else "complex (not stated to be real)"
-            if record.readout_oversampling != 1:
-                facts["oversampling"] = f"{record.readout_oversampling:g} along y"
-            if record.noise_scan is not None:
-                facts["noise_scan"] = f"{record.noise_scan.shape[1]} samples a coil"
-            if record.calibration is not None:
-                n_lines = int(np.count_nonzero(record.calibration.any(axis=(0, 1))))
-                facts["calibration"] = f"{n_lines} lines measured apart from the image"
-            if record.geometry is not None:
-                at, through = record.geometry.position_mm, record.geometry.slice_direction
-                facts["place"] = f"centre {_numbers(at)} mm, slice direction {_numbers(through)} (left, back, head)"
-        if file.contrast is not None:
-            facts["contrast"] = file.contrast
-        if file.header is not None:
-            facts |= _encoding(file.header)
-        if file.recon_shape is not None:
-            facts["crop"] = f"{file.recon_shape[0]} x {file.recon_shape[1]} is what the file asks for"
-        if isinstance(file, FastmriFile):
-            if file.target_name is not None:
-                facts["reference"] = file.target_name
-            facts["data_sets"] = _data_sets(file.layout())
-        if file.attributes:
-            facts["attributes"] = dict(file.attributes)
-        if file.notes:
-            facts["notes"] = list(file.notes)
-    return facts
+            n_lines = 0 if calibration is None else int(np.count_nonzero(calibration.any(axis=(0, 1))))
+            oversampled = record.readout_oversampling != 1
+            facts |= {
+                **_sampling(record),
+                "counters": counters and f"slice {record.slice_index} of the file is {', '.join(counters)}",
+                "image": "real, the file states it" if record.image_is_real else "complex (not stated to be real)",
+                "oversampling": f"{record.readout_oversampling:g} along y" if oversampled else None,
+                "noise_scan": None if noise is None else f"{noise.shape[1]} samples a coil",
+                "calibration": None if calibration is None else f"{n_lines} lines measured apart from the image",
+                "place": place and f"{_place(place)} (left, back, head)",
+            }
+        is_fastmri = isinstance(file, FastmriFile)
+        return {
+            **facts,
+            "contrast": file.contrast,
+            **_encoding(file.header),
+            "crop": file.recon_shape and f"{_by(*file.recon_shape)} is what the file asks for",
+            "reference": file.target_name if is_fastmri else None,
+            "data_sets": _data_sets(file.layout()) if is_fastmri else None,
+            "attributes": dict(file.attributes),
+            "notes": list(file.notes),
+        }
 
 
 def _sampling(record: "Acquisition") -> Facts:
@@ -187,39 +182,47 @@ def _arrays(path: Path) -> Facts:
     return {"content": f"arrays; {hint}", "variables": _data_sets(variables) or "none that is numeric"}
 
 
-def _numbers(values: tuple[float, float, float]) -> str:
-    return "({})".format(", ".join(f"{value:.4g}" for value in values))
+def _by(*sizes: float) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
-def _encoding(header: "IsmrmrdHeader") -> Facts:
-    encoded, recon = header.encoded_matrix, header.recon_matrix
+def _mm(fov: tuple[float, float, float] | None) -> str:
+    return "" if fov is None else f" ({_by(*fov)} mm)"
+
+
+def _place(place: "Geometry") -> str:
+    at, through = (", ".join(f"{v:.4g}" for v in vector) for vector in (place.position_mm, place.slice_direction))
+    return f"centre ({at}) mm, slice direction ({through})"
+
+
+def _encoding(header: "IsmrmrdHeader | None") -> Facts:
+    if header is None:
+        return {}
+    acceleration, field = header.acceleration, header.field_strength_t
     lines = [
         header.trajectory or "unknown trajectory",
-        f"encoded {encoded[0]} x {encoded[1]} x {encoded[2]}{_mm(header.encoded_fov_mm)}",
-        f"reconstructed {recon[0]} x {recon[1]} x {recon[2]}{_mm(header.recon_fov_mm)}",
+        f"encoded {_by(*header.encoded_matrix)}{_mm(header.encoded_fov_mm)}",
+        f"reconstructed {_by(*header.recon_matrix)}{_mm(header.recon_fov_mm)}",
     ]
-    if header.acceleration is not None and header.acceleration != (1, 1):
+    if acceleration not in (None, (1, 1)):
         mode = header.calibration_mode or "unknown"
-        lines.append(f"parallel imaging {header.acceleration[0]} x {header.acceleration[1]}, calibration {mode}")
-    facts: Facts = {"encoding": lines}
-    if header.field_strength_t is not None:
-        facts["field"] = f"{header.field_strength_t:g} T"
-    return facts
+        lines.append(f"parallel imaging {acceleration[0]} x {acceleration[1]}, calibration {mode}")
+    return {"encoding": lines, "field": None if field is None else f"{field:g} T"}
 
 
 def _dicom(path: Path) -> Facts:
     from mrisps.io.dicom import read_dicom_series
 
     volume = read_dicom_series(path)
-    geometry = volume.geometries[0]
-    facts: Facts = {"content": "DICOM image", "shape": f"{volume.pixels.shape[1]} x {volume.pixels.shape[2]} (y, x)"}
-    facts["values"] = f"{volume.pixels.min():.6g} to {volume.pixels.max():.6g}"
-    if geometry is not None:
-        facts["field_of_view"] = _mm(geometry.field_of_view_mm).strip(" ()")
-        facts["place"] = (
-            f"centre {_numbers(geometry.position_mm)} mm, slice direction {_numbers(geometry.slice_direction)}"
-        )
-    return facts | {"attributes": dict(volume.attributes or {})}
+    place = volume.geometries[0]
+    return {
+        "content": "DICOM image",
+        "shape": f"{_by(*volume.pixels.shape[1:])} (y, x)",
+        "values": f"{volume.pixels.min():.6g} to {volume.pixels.max():.6g}",
+        "field_of_view": place and _mm(place.field_of_view_mm).strip(" ()"),
+        "place": place and _place(place),
+        "attributes": dict(volume.attributes or {}),
+    }
 
 
 def _nifti(path: Path) -> Facts:
@@ -228,9 +231,9 @@ def _nifti(path: Path) -> Facts:
     header = nifti_header(path)
     return {
         "content": "NIfTI images",
-        "shape": f"{' x '.join(map(str, header.shape))} voxels",
+        "shape": f"{_by(*header.shape)} voxels",
         "type": header.dtype,
-        "voxels": f"{' x '.join(f'{size:g}' for size in header.voxel_mm)} mm",
+        "voxels": f"{_by(*header.voxel_mm)} mm",
         "affine": header.affine.tolist() if header.affine is not None else "unknown",
     }
 
@@ -243,38 +246,28 @@ def _result(path: Path) -> Facts:
         facts: Facts = {
             "content": "reconstruction in fastMRI's layout",
             "slices": file.n_slices,
-            "matrix": f"{file.shape[0]} x {file.shape[1]} (y, x)",
+            "matrix": f"{_by(*file.shape)} (y, x)",
+            "contrast": file.attributes.get("acquisition"),
+            **_encoding(file.header),
+            "data_sets": _data_sets(file.layout()),
+            "attributes": dict(file.attributes),
         }
-        if "acquisition" in file.attributes:
-            facts["contrast"] = str(file.attributes["acquisition"])
-        if file.header is not None:
-            facts |= _encoding(file.header)
-        facts["data_sets"] = _data_sets(file.layout())
-        if file.attributes:
-            facts["attributes"] = dict(file.attributes)
         damaged: list[str] = []
         for read in (_provenance, _certificate):
             try:
                 facts |= read(file)
             except FileError as error:
                 damaged.append(f"{error.field}: {error.message}")
-        return facts | ({"notes": damaged} if damaged else {})
+        return {**facts, "notes": damaged}
 
 
 def _provenance(file: "ResultFile") -> Facts:
     facts: Facts = {}
-    made = file.provenance or {}
-    for key, names in (
-        ("input", ("name", "sha256")),
-        ("recipe", ("name", "sha256")),
-        ("weights", ("name", "sha256")),
-    ):
-        part = made.get(key)
+    for key in ("input", "recipe", "weights", "software"):
+        part = (file.provenance or {}).get(key)
         if isinstance(part, Mapping):
+            names = part if key == "software" else ("name", "sha256")
             facts[key] = ", ".join(f"{name} {part[name]}" for name in names if name in part)
-    software = made.get("software")
-    if isinstance(software, Mapping):
-        facts["software"] = ", ".join(f"{name} {version}" for name, version in software.items())
     return facts
 
 
@@ -293,29 +286,20 @@ def _certificate(file: "ResultFile") -> Facts:
     return {"certificate": lines, "verdict": verdicts} if lines else {}
 
 
-def _mm(fov: tuple[float, float, float] | None) -> str:
-    return "" if fov is None else " ({:g} x {:g} x {:g} mm)".format(*fov)
-
-
 def _weights(path: Path) -> Facts:
     from mrisps.model import SmoothPlusSparse
 
     model = SmoothPlusSparse.load(path)
     config = model.config
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    groups, exponent = f"groups of {config.group_size} x {config.group_size}", f"exponent {config.exponent:g}"
     return {
         "content": "weights of the smooth-plus-sparse model",
-        "regulariser": f"{config.regulariser}, "
-        + (
-            f"exponent {config.exponent:g}"
-            if config.regulariser == "NCPR"
-            else f"groups of {config.group_size} x {config.group_size}"
-        ),
+        "regulariser": f"{config.regulariser}, {exponent if config.regulariser == 'NCPR' else groups}",
         "patch": f"{config.patch_size} x {config.patch_size}",
         "atoms": f"{config.n_free_atoms} free, {config.n_synthesis_atoms} synthesis",
         "beta": float(model.beta.detach()),
         "lam": model.lam,
-        "parameters": n_parameters,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sha256": model.fingerprint(),
     }
 

@@ -1,6 +1,7 @@
 """The entry point: what commands there are, with examples. Nothing slow is imported here, so that `--help` is quick."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
@@ -30,115 +31,73 @@ from mrisps.threads import prepare_threads
 
 __all__ = ["app", "main"]
 
-COMMANDS: dict[Callable[..., None], str] = {
-    recon: """
-        mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon
-        mrisps recon data/ --recipe knee_pdfs_acc8 --output recon --report
-        mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12
-        mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon
-    """,
-    batch: """
-        mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8
-        mrisps batch knee.toml --root fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample
-        mrisps batch incoming/ --recipe multicoil --output recon --watch
-        mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786
-    """,
-    verify: """
-        mrisps verify recon/knee.h5
-        mrisps verify recon/knee.h5 --input data/knee.h5
-    """,
-    denoise: """
-        mrisps denoise noisy.png --sigma 0.1 --output clean
-        mrisps denoise images/ --recipe denoise_sigma25 --output clean --format npy --parts
-    """,
-    superres: """
-        mrisps superres small.png --factor 4 --output large
-        mrisps superres small.png --recipe superres_x4 --weights NCPR.pth --output large --format tif
-    """,
-    evaluate: """
-        mrisps evaluate recon/ data/
-        mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json
-        mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40
-    """,
-    compare: """
-        mrisps compare --data val/ --recipe knee_pd_acc8 --output scores
-        mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores
-    """,
-    view: """
-        mrisps view recon/knee.h5 --open
-        mrisps view recon/ --reference data/ --output pages
-        mrisps view a/knee.h5 b/knee.h5 --compare --reference knee.h5 --output pages
-        mrisps view weights/first.csv weights/second.csv --output pages
-    """,
-    info: """
-        mrisps info knee.h5
-        mrisps info NCPR.pth --json
-    """,
-    mask: """
-        mrisps mask --kind equispaced --acceleration 8 --center-fraction 0.04 --shape 640x368
-        mrisps mask --kind poisson --acceleration 6 --center-fraction 0.1 --shape 256x256 --output mask.json
-    """,
-    demo: """
-        mrisps demo
-        mrisps demo --output demo-output --weights NCPR.pth
-    """,
-    train: """
-        mrisps train train_denoise_sigma25_ncpr --data photographs/ --validation others/ --output weights/
-        mrisps train my_recipe.py --data scans/ --start NCPR.safetensors --output weights/ --resume
-        torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda
-    """,
-    tune: """
-        mrisps tune knee_pd_acc8 --data my_knees.toml --output my_knee_acc8.py
-        mrisps tune denoise_sigma25 --data photographs/ --crop 96x96 --output my_denoise.py
-        mrisps tune knee_pd_acc8 --data undersampled/ --criterion held-out --output mine.py
-    """,
-    weights: """
-        mrisps weights
-        mrisps weights denoise_sigma25_ncpr
-    """,
-    atoms: """
-        mrisps atoms denoise_sigma25_ncpr
-        mrisps atoms NCPR.pth --output atoms.png
-    """,
-    convert: """
-        mrisps convert knee.h5 knee.mrd
-        mrisps convert meas.dat meas.h5
-        mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace
-        mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd
-        mrisps convert dicom/ images/ --to png
-    """,
-    to_dicom: """
-        mrisps to-dicom recon/knee.h5 dicom/
-        mrisps to-dicom recon/knee.h5 dicom/ --reference scanner/IM0001.dcm
-        mrisps to-dicom images.mrd dicom/ --anonymous --secondary-capture
-    """,
-    serve: """
-        mrisps serve
-        mrisps serve --recipe multicoil --recipe my_brain.py --log mrisps.log
-        mrisps serve --check
-    """,
-    send: """
-        mrisps send scan.h5 --config multicoil --output images.mrd
-        mrisps send scan.h5 --port 9002 --parameter parts=all --parameter pixels=short
-    """,
-    convert_paper_slices: "mrisps convert-paper-slices val/ val-h5/ --acceleration 8",
-    convert_weights: "mrisps convert-weights NCPR.pth NCPR.safetensors",
-}
-RECIPES: dict[Callable[..., None], str] = {
-    show_recipe: "mrisps recipes show knee_pd_acc8 --json",
-    copy_recipe: "mrisps recipes copy knee_pd_acc8 my_recipe.py",
-}
-MANIFEST: dict[Callable[..., None], str] = {
-    make_manifest: """
-        mrisps manifest make fastmri/ --like fastmri_knee --output knee.toml
-        mrisps manifest make raw/ --split train=0.8,val=0.2 --patient 'sub-([0-9]+)' --output raw.toml
-    """,
-    verify_manifest: "mrisps manifest verify knee.toml fastmri/",
-    fetch_manifest: """
-        mrisps manifest fetch paper_mri data/ --split val
-        mrisps manifest fetch knee.toml data/ --mirror /mnt/fastmri
-    """,
-}
+RECONSTRUCTION = recon, batch, verify, denoise, superres, evaluate, compare, view, info, mask, demo
+LEARNING = train, tune, weights, atoms
+FILES = convert, to_dicom, serve, send, convert_paper_slices, convert_weights
+EXAMPLES = """
+mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon
+mrisps recon data/ --recipe knee_pdfs_acc8 --output recon --report
+mrisps recon full.h5 --recipe head_acc8 --output recon --undersample --slices 12
+mrisps recon raw.h5 --recipe my_recipe.py --mask from-zeros --set lam=2e-3 --output recon
+mrisps batch night/ --recipe knee_pd_acc8 --output recon --workers 8
+mrisps batch knee.toml --root fastmri/ --recipe knee_pdfs_acc8 --output recon --undersample
+mrisps batch incoming/ --recipe multicoil --output recon --watch
+mrisps batch night/ --recipe multicoil --output recon --scheduler tcp://head:8786
+mrisps verify recon/knee.h5
+mrisps verify recon/knee.h5 --input data/knee.h5
+mrisps denoise noisy.png --sigma 0.1 --output clean
+mrisps denoise images/ --recipe denoise_sigma25 --output clean --format npy --parts
+mrisps superres small.png --factor 4 --output large
+mrisps superres small.png --recipe superres_x4 --weights NCPR.pth --output large --format tif
+mrisps evaluate recon/ data/
+mrisps evaluate recon/knee.h5 knee.h5 --data-range 1 --crop 320x320 --json scores.json
+mrisps evaluate large/x.png reference/x.png --data-range 1 --border 40
+mrisps compare --data val/ --recipe knee_pd_acc8 --output scores
+mrisps compare --data knee.toml --split val --recipe pd=knee_pd_acc8 --recipe pdfs=knee_pdfs_acc8 --output scores
+mrisps view recon/knee.h5 --open
+mrisps view recon/ --reference data/ --output pages
+mrisps view a/knee.h5 b/knee.h5 --compare --reference knee.h5 --output pages
+mrisps view weights/first.csv weights/second.csv --output pages
+mrisps info knee.h5
+mrisps info NCPR.pth --json
+mrisps mask --kind equispaced --acceleration 8 --center-fraction 0.04 --shape 640x368
+mrisps mask --kind poisson --acceleration 6 --center-fraction 0.1 --shape 256x256 --output mask.json
+mrisps demo
+mrisps demo --output demo-output --weights NCPR.pth
+mrisps train train_denoise_sigma25_ncpr --data photographs/ --validation others/ --output weights/
+mrisps train my_recipe.py --data scans/ --start NCPR.safetensors --output weights/ --resume
+torchrun --nproc-per-node 2 -m mrisps train my_recipe.py --data scans/ --output weights/ --device cuda
+mrisps tune knee_pd_acc8 --data my_knees.toml --output my_knee_acc8.py
+mrisps tune denoise_sigma25 --data photographs/ --crop 96x96 --output my_denoise.py
+mrisps tune knee_pd_acc8 --data undersampled/ --criterion held-out --output mine.py
+mrisps weights
+mrisps weights denoise_sigma25_ncpr
+mrisps atoms denoise_sigma25_ncpr
+mrisps atoms NCPR.pth --output atoms.png
+mrisps convert knee.h5 knee.mrd
+mrisps convert meas.dat meas.h5
+mrisps convert brain.mat brain.cfl --axes y,x,coil --variable kspace
+mrisps convert recon/knee.h5 knee.nii.gz --place-from knee.mrd
+mrisps convert dicom/ images/ --to png
+mrisps to-dicom recon/knee.h5 dicom/
+mrisps to-dicom recon/knee.h5 dicom/ --reference scanner/IM0001.dcm
+mrisps to-dicom images.mrd dicom/ --anonymous --secondary-capture
+mrisps serve
+mrisps serve --recipe multicoil --recipe my_brain.py --log mrisps.log
+mrisps serve --check
+mrisps send scan.h5 --config multicoil --output images.mrd
+mrisps send scan.h5 --port 9002 --parameter parts=all --parameter pixels=short
+mrisps convert-paper-slices val/ val-h5/ --acceleration 8
+mrisps convert-weights NCPR.pth NCPR.safetensors
+mrisps recipes show knee_pd_acc8 --json
+mrisps recipes copy knee_pd_acc8 my_recipe.py
+mrisps manifest make fastmri/ --like fastmri_knee --output knee.toml
+mrisps manifest make raw/ --split train=0.8,val=0.2 --patient 'sub-([0-9]+)' --output raw.toml
+mrisps manifest verify knee.toml fastmri/
+mrisps manifest fetch paper_mri data/ --split val
+mrisps manifest fetch knee.toml data/ --mirror /mnt/fastmri
+mrisps recipes
+"""
 
 
 def _group(name: str) -> typer.Typer:
@@ -151,16 +110,18 @@ def _group(name: str) -> typer.Typer:
     )
 
 
-def _examples(lines: str) -> str:
-    """Epilog of a command: examples whose lines are kept as they are."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line.strip()}" for line in lines.strip().splitlines())
+def _examples(name: str) -> str:
+    """Epilog of a command: its examples, whose lines are kept as they are."""
+    found = re.findall(rf"^(?:.* -m )?mrisps {name}(?: .*)?$", EXAMPLES, flags=re.MULTILINE)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in found)
 
 
-def _add(group: typer.Typer, commands: dict[Callable[..., None], str]) -> None:
-    for command, examples in commands.items():
+def _add(group: typer.Typer, commands: Iterable[Callable[..., None]], prefix: str = "") -> None:
+    """Add commands by the names of their functions, in a group by the first word."""
+    for command in commands:
         words = command.__name__.split("_")
-        name = words[0] if group is not app else "-".join(words)
-        group.command(name, epilog=_examples(examples))(guarded(spread(command)))
+        name = words[0] if prefix else "-".join(words)
+        group.command(name, epilog=_examples(f"{prefix}{name}"))(guarded(spread(command)))
 
 
 def _print_version(wanted: bool) -> None:
@@ -175,14 +136,11 @@ app = _group("mrisps")
 
 
 @app.callback(
-    epilog=_examples(
-        """
-        mrisps demo --output demo-output
-        mrisps info knee.h5
-        mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon
-        mrisps evaluate recon/knee.h5 knee.h5
-        """
-    )
+    epilog="\b\nExamples:\n"
+    "  mrisps demo --output demo-output\n"
+    "  mrisps info knee.h5\n"
+    "  mrisps recon knee.h5 --recipe knee_pd_acc8 --output recon\n"
+    "  mrisps evaluate recon/knee.h5 knee.h5\n"
 )
 def _mrisps(
     version: Annotated[
@@ -200,16 +158,13 @@ def _mrisps(
     prepare_threads()
 
 
-_add(app, COMMANDS)
+_add(app, (*RECONSTRUCTION, *LEARNING, *FILES))
 _recipes = _group("recipes")
-_recipes.callback(
-    invoke_without_command=True,
-    epilog=_examples("mrisps recipes\nmrisps recipes show knee_pd_acc8\nmrisps recipes copy knee_pd_acc8 my_recipe.py"),
-)(guarded(list_recipes))
-_add(_recipes, RECIPES)
+_recipes.callback(invoke_without_command=True, epilog=_examples("recipes"))(guarded(list_recipes))
+_add(_recipes, (show_recipe, copy_recipe), "recipes ")
 app.add_typer(_recipes)
 _manifest = _group("manifest")
-_add(_manifest, MANIFEST)
+_add(_manifest, (make_manifest, verify_manifest, fetch_manifest), "manifest ")
 app.add_typer(_manifest, help="Lists of files with checksums: make, verify, fetch.")
 
 

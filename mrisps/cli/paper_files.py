@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, note, result
+from mrisps.cli.common import UsageError, counted, note, result
 from mrisps.cli.files import new_file
 from mrisps.cli.options import Overwrite, option
 
@@ -40,7 +40,7 @@ def convert_paper_slices(
     written = paper_slices.convert_paper_slices(
         source, destination, acceleration=choices[acceleration], progress=lambda done, total, path: result(str(path))
     )
-    note(f"{len(written)} file{'s' if len(written) > 1 else ''} written")
+    note(f"{counted(len(written), 'file')} written")
 
 
 def convert_weights(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrisps.cli.common import UsageError, memory_errors
+from mrisps.cli.common import UsageError, counted, memory_errors
 from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files, show_plan
 from mrisps.cli.options import (
     ArrayOptions,
@@ -139,4 +139,4 @@ def _summary(done: "FileResult") -> str:
 def slices_state(n_slices: int, n_converged: int) -> str:
     """How many slices there are, and whether they converged."""
     missed = f"NOT CONVERGED: {n_slices - n_converged} of {n_slices}"
-    return f"{n_slices} slice{'s' if n_slices > 1 else ''} {'converged' if n_converged == n_slices else missed}"
+    return f"{counted(n_slices, 'slice')} {'converged' if n_converged == n_slices else missed}"

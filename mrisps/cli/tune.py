@@ -12,6 +12,7 @@ import typer
 from mrisps.cli.common import (
     FAILURE,
     UsageError,
+    counted,
     memory_errors,
     note,
     parse_size,
@@ -209,7 +210,7 @@ def _tuned(
     best, start = tuning.best, tuning.start
     listed = ", ".join(printable(source.path.name) for source in files[:4]) + (", ..." if len(files) > 4 else "")
     shape = "x".join(map(str, cases[0].problem.operator.domain_shape[-2:]))
-    details = [f"{len(files)} file{'s' if len(files) > 1 else ''} ({listed})", f"first image {shape}"]
+    details = [f"{counted(len(files), 'file')} ({listed})", f"first image {shape}"]
     if settings.crop is not None:
         details.append(f"cropped to {settings.crop[0]}x{settings.crop[1]} at most")
     if settings.border:
