@@ -128,14 +128,14 @@ def _kspace(path: Path, layout: "ArrayLayout | None") -> Facts:
                 "calibration": None if calibration is None else f"{n_lines} lines measured apart from the image",
                 "place": place and f"{_place(place)} (left, back, head)",
             }
-        is_fastmri = isinstance(file, FastmriFile)
+        fastmri = file if isinstance(file, FastmriFile) else None
         return {
             **facts,
             "contrast": file.contrast,
             **_encoding(file.header),
             "crop": file.recon_shape and f"{_by(*file.recon_shape)} is what the file asks for",
-            "reference": file.target_name if is_fastmri else None,
-            "data_sets": _data_sets(file.layout()) if is_fastmri else None,
+            "reference": fastmri and fastmri.target_name,
+            "data_sets": fastmri and _data_sets(fastmri.layout()),
             "attributes": dict(file.attributes),
             "notes": list(file.notes),
         }
