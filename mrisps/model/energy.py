@@ -162,8 +162,8 @@ class Energy:
         """a = 0: (rows, y, x, n)."""
         return self.prior.synthesis_atoms.new_zeros(self.n_real_images, *self.grid_shape, self.prior.n_atoms)
 
-    def value(self, image: Tensor, coefficients: Tensor) -> EnergyTerms:
-        """The terms of E(x, a); summed in float64."""
+    def value(self, image: Tensor, coefficients: Tensor, cost_map: Tensor | None = None) -> EnergyTerms:
+        """The terms of E(x, a); summed in float64. Where the cost map of the coefficients is known, R is its sum."""
         data = 0.5 * _sum_per_image(_squared_magnitude(self.operator.forward(image) - self.y), self.y.shape[0])
         analysed = self.prior.transform.forward(to_real_images(image))
         coupling = torch.zeros(self.n_real_images, dtype=torch.float64, device=image.device)
@@ -172,11 +172,12 @@ class Energy:
             a = coefficients[rows, ys].to(analysed.dtype)
             misfit = analysed[rows, ys] - self.prior.predict(a)
             coupling[rows] += 0.5 * self.prior.beta * _sum_per_row(misfit.square())
-            regularisation[rows] += _sum_per_row(self.prior.regulariser.potential(a))
-        per_image = (self.y.shape[0], -1)
-        coupling *= self.prior.stride**2
-        regularisation *= self.prior.stride**2
-        return EnergyTerms(data, coupling.reshape(per_image).sum(1), regularisation.reshape(per_image).sum(1))
+            if cost_map is None:
+                regularisation[rows] += _sum_per_row(self.prior.regulariser.potential(a))
+        coupling, regularisation = (
+            _per_image(self.prior.stride**2 * values, len(data)) for values in (coupling, regularisation)
+        )
+        return EnergyTerms(data, coupling, regularisation if cost_map is None else _sum_per_row(cost_map))
 
     def gradient_image(self, image: Tensor, prediction: Tensor) -> Tensor:
         """dE/dx = A^H (A x - y) + beta sum_k P_k^T B^T (B P_k x - C a_k), for ``prediction`` = C a (rows, y, x, r)."""

@@ -149,5 +149,6 @@ class Watch:
 
 def norms(images: Tensor) -> Tensor:
     """|x| of each image, (batch,) float64."""
-    lengths: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    parts = torch.view_as_real(images) if images.is_complex() else images  # several times quicker than complex moduli
+    lengths: Tensor = torch.linalg.vector_norm(parts.flatten(1), dim=1)
     return lengths.double()

@@ -196,7 +196,8 @@ def certify(
     nonnegative
         Whether the image was kept at 0 and above.
     """
-    terms = energy.value(image, coefficients)
+    cost_map = energy.cost_map(coefficients)
+    terms = energy.value(image, coefficients, cost_map)
     residual_x, residual_a = energy.residuals(image, coefficients, nonnegative)
     smooth = image_step.smooth_image()
     gradient, scale = energy.residual_image(smooth)
@@ -245,7 +246,7 @@ def certify(
         image=image,
         smooth=smooth,
         sparse=image - smooth,
-        cost_map=energy.cost_map(coefficients),
+        cost_map=cost_map,
         coefficients=coefficients.to(energy.prior.basis.dtype) if keep_coefficients else None,
         certificates=tuple(certificates),
     )
