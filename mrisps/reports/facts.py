@@ -97,6 +97,9 @@ def certificate_rows(certificate: Facts) -> list[Row]:
         ("energy", number(get("energy"), 6), _energy_words(certificate)),
         ("seconds", number(get("seconds"), 3), "wall-clock time of the solver"),
     ]
+    gap = measured(certificate, "energy_gap")
+    if gap is not None:
+        rows.append(("energy above its minimum", f"at most {number(100 * gap, 2)} %", "of itself: a proven bound"))
     return rows
 
 

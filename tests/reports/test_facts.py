@@ -57,6 +57,9 @@ def test_certificate_rows_are_complete() -> None:
     assert rows["iterations"] == "7"
     assert rows["stationarity in a"] == "0.0001 (tolerance 0.001)"
     assert all(len(row) == 3 for row in certificate_rows({}))
+    assert "energy above its minimum" not in rows
+    assert certificate_rows({"energy_gap": 0.0123})[-1][:2] == ("energy above its minimum", "at most 1.2 %")
+    assert certificate_rows({"energy_gap": None}) == certificate_rows({"energy_gap": "x"}) == certificate_rows({})
     assert all(len(row) == 2 for row in mask_rows({}))
 
 
