@@ -38,6 +38,7 @@ recipe = Recipe(
         image_tolerance=1e-3,
         image_change=0.05,
         trace_interval=0,
+        stop="image",
     ),
     card=Card(
         score=35.36,

@@ -30,6 +30,7 @@ recipe = Recipe(
         image_tolerance=0.001,
         trace_interval=0,
         image_change=0.05,
+        stop="image",
     ),
     description="multi-coil brain, 8-fold column undersampling",
     card=Card(

@@ -15,7 +15,12 @@ recipe = Recipe(
     weights="denoise_sigma25_ncpr",
     weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     noise_std=0.058823529411764705,
-    solver=FastSettings(tolerance=0.0005, max_iterations=1000),
+    solver=FastSettings(
+        tolerance=0.0005,
+        max_iterations=1000,
+        image_change=0.006,
+        stop="image",
+    ),
     description="denoising of white Gaussian noise, sigma 15 of 255",
     card=Card(
         score=30.425,

@@ -17,7 +17,13 @@ recipe = Recipe(
     weights="denoise_sigma25_ncpr",
     weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     noise_std=25 / 255,
-    solver=FastSettings(tolerance=5e-4, max_iterations=1000, continuation_start=1.0),
+    solver=FastSettings(
+        tolerance=5e-4,
+        max_iterations=1000,
+        continuation_start=1.0,
+        image_change=0.025,
+        stop="image",
+    ),
     card=Card(
         score=29.62,
         metric="PSNR",

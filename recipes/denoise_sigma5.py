@@ -16,7 +16,12 @@ recipe = Recipe(
     weights="denoise_sigma5_ncpr",
     weights_sha256="9cd3d346768f1aaf0869418984e8358bb1359af7c495afb28824219a54af4929",
     noise_std=0.0196078431372549,
-    solver=FastSettings(tolerance=0.0005, max_iterations=1000),
+    solver=FastSettings(
+        tolerance=0.0005,
+        max_iterations=1000,
+        image_change=0.0045,
+        stop="image",
+    ),
     description="denoising of white Gaussian noise, sigma 5 of 255",
     card=Card(
         score=36.675,

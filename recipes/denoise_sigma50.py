@@ -16,7 +16,12 @@ recipe = Recipe(
     weights="denoise_sigma25_ncpr",
     weights_sha256="03347a9b1c373b093bda5e65aeae17c0c7eb5447cb9d5f94eabfb1848c8ec727",
     noise_std=0.19607843137254902,
-    solver=FastSettings(tolerance=0.0005, max_iterations=1000),
+    solver=FastSettings(
+        tolerance=0.0005,
+        max_iterations=1000,
+        image_change=0.01,
+        stop="image",
+    ),
     description="denoising of white Gaussian noise, sigma 50 of 255",
     card=Card(
         score=24.455,

@@ -20,5 +20,11 @@ recipe = Recipe(
     scale=ScaleRule(percentile=99.9, reference=0.46),
     mask=MaskRule(kind="poisson", acceleration=8, center_fraction=0.08, seed=0),  # used with --undersample only
     nonnegative=True,
-    solver=FastSettings(tolerance=1e-3, max_iterations=1000, continuation_start=32.0, continuation_decay=0.95),
+    solver=FastSettings(
+        tolerance=1e-3,
+        max_iterations=1000,
+        continuation_start=32.0,
+        continuation_decay=0.95,
+        stop="image",
+    ),
 )

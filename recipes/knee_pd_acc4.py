@@ -20,7 +20,13 @@ recipe = Recipe(
     scale=ScaleRule(percentile=99.9, reference=0.6057),
     mask=MaskRule(kind="random", acceleration=4.0, center_fraction=0.08),
     nonnegative=True,
-    solver=FastSettings(tolerance=0.0005, continuation_start=32.0, image_change=0.05, levels=3),
+    solver=FastSettings(
+        tolerance=0.0005,
+        continuation_start=32.0,
+        image_change=0.025,
+        levels=3,
+        stop="image",
+    ),
     description="single-coil knee PD, 4-fold column undersampling",
     card=Card(
         score=33.72,

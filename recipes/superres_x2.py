@@ -18,7 +18,7 @@ recipe = Recipe(
     blur=BlurRule(kernel_size=8, sigma=1.0, stride=2),
     noise_std=0.01,
     nonnegative=True,
-    solver=FastSettings(tolerance=0.001, continuation_start=32.0, continuation_decay=0.92, levels=2),
+    solver=FastSettings(tolerance=0.001, continuation_start=32.0, continuation_decay=0.92, levels=2, stop="image"),
     description="super-resolution x2 of a blurred, downsampled image",
     card=Card(
         score=36.096,

@@ -21,7 +21,12 @@ recipe = Recipe(
     noise_std=0.01,
     nonnegative=True,  # once, at the end (the authors: in every step)
     solver=FastSettings(
-        tolerance=1e-3, max_iterations=2000, continuation_start=32.0, continuation_decay=0.92, levels=2
+        tolerance=1e-3,
+        max_iterations=2000,
+        continuation_start=32.0,
+        continuation_decay=0.92,
+        levels=2,
+        stop="image",
     ),
     card=Card(
         score=31.002,

@@ -149,7 +149,8 @@ class Entry:
     seconds, finished
         From the beginning of the work on the file to its end, by a clock that is never set; date and time, for people.
     n_slices, n_converged, verdict
-        Of the output; the verdict is the gravest of its slices, see :mod:`mrisps.reconstruction.verdict`.
+        Of the output: slices, those with which the solver was done (converged or settled), and the gravest verdict, see
+        :mod:`mrisps.reconstruction.verdict`.
     summary
         Iterations and the like, for people.
     memory_bytes

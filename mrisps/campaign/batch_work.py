@@ -25,6 +25,7 @@ from mrisps.io.open import open_kspace
 from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.verdict import gravest, verdict_of
 from mrisps.reports.results import write_pages
+from mrisps.status import finished
 
 __all__ = ["Tell", "log_file", "peak_memory", "reconstruct_item"]
 
@@ -99,7 +100,7 @@ def _reconstruct(item: Item, log: Log, tell: Tell | None) -> Entry:
         made_with=job.key(sha256),
         output_bytes=output.stat().st_size,
         n_slices=len(record.certificates),
-        n_converged=sum(certificate.get("status") == "converged" for certificate in record.certificates),
+        n_converged=sum(finished(certificate.get("status")) for certificate in record.certificates),
         verdict=gravest([verdict_of(certificate) for certificate in record.certificates]).level,
         summary=f"{few} iterations" if few == many else f"{few} to {many} iterations",
         reused=reused,

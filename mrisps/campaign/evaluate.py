@@ -217,7 +217,7 @@ class _Evaluation:
                 self.say(f"FAILED: {self.plans.failures[-1]}")
             elif record is not None:
                 score = from_plain(SliceScore, record)
-                mark = " NOT CONVERGED" if score.status not in ("", "converged") else ""
+                mark = " NOT CONVERGED" if score.failed_to_converge else ""
                 self.say(f"{task.name}: {score.psnr:.2f} dB{mark}")
 
         end = loop([task for task, _ in tasks], self.journal, Here(), finished=finished)

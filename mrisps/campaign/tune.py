@@ -22,6 +22,7 @@ from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, solve_problem
 from mrisps.settings import settings
+from mrisps.status import FINISHED
 
 __all__ = ["Trial", "Tuning", "measure", "open_journal", "tune"]
 
@@ -47,8 +48,8 @@ class Trial:
         The candidate.
     scores
         dB of each case; None where the solver met NaN or infinity.
-    n_converged
-        Cases whose solve converged.
+    n_finished
+        Cases with which the solver was done: converged or settled.
     n_iterations
         Of the full problems, in all.
     seconds
@@ -58,7 +59,7 @@ class Trial:
     beta: float
     lam: float
     scores: tuple[float | None, ...]
-    n_converged: int
+    n_finished: int
     n_iterations: int
     seconds: float
 
@@ -69,9 +70,9 @@ class Trial:
         return sum(known) / len(known) if len(known) == len(self.scores) else -math.inf
 
     @property
-    def converged(self) -> bool:
+    def finished(self) -> bool:
         """Whether every case did."""
-        return self.n_converged == len(self.scores)
+        return self.n_finished == len(self.scores)
 
 
 def measure(
@@ -126,7 +127,7 @@ def measure(
         recipe.beta,
         recipe.lam,
         tuple(record.score for record in records),
-        sum(record.status == "converged" for record in records),
+        sum(record.status in FINISHED for record in records),
         sum(record.n_iterations for record in records),
         math.fsum(record.seconds for record in records),
     )

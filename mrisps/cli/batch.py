@@ -82,7 +82,7 @@ def batch(
 
     Ctrl-C: the files in work are finished, no others are begun; again: they are given up.
 
-    Exit code 0: every slice converged, none is unusable. 1: a file failed, a slice did not converge or is unusable, or the disk is
+    Exit code 0: every slice is finished, none unusable. 1: a file failed, a slice did not converge or is unusable, or the disk is
     full. 2: the command is wrong, nothing was done. 130: interrupted.
     """
     from mrisps.campaign.batch import open_ledger, remove_partial_files, run_batch
@@ -215,7 +215,9 @@ def entry_line(name: str, entry: "Entry") -> str:
     """What became of a file of a batch, on one line."""
     if entry.state != "done":
         return f"{name}: FAILED: {entry.error}"
-    state = f"{entry.verdict.upper()}: {slices_state(entry.n_slices, entry.n_converged)}"
+    n_missed = entry.n_slices - entry.n_converged
+    done = f"NOT CONVERGED: {n_missed} of {entry.n_slices}" if n_missed else "finished"
+    state = f"{entry.verdict.upper()}: {slices_state(entry.n_slices, done)}"
     return (
         f"{name}: {f'was up to date: {state}' if entry.reused else f'{state}, {entry.summary}, {entry.seconds:.1f} s'}"
     )

@@ -9,6 +9,7 @@ from mrisps.cli.common import result
 from mrisps.cli.files import make_folder
 from mrisps.cli.options import WeightsOptions, option
 from mrisps.cli.terminal import print_table, steps
+from mrisps.status import in_words
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.demo import DemoResult
@@ -52,7 +53,7 @@ def demo(
         for method in done.methods
     ]
     print_table(["method", "PSNR (dB)", "SSIM", "NMSE", "seconds"], rows)
-    state = "converged" if done.certificate["status"] == "converged" else "NOT CONVERGED"
+    state = in_words([done.certificate["status"]])
     result(f"solver: {state} after {done.certificate['n_iterations']} iterations")
     result(f"report: {output / 'report.html'}")
 

@@ -80,11 +80,11 @@ def output_files(inputs: Sequence[Path], outputs: Sequence[Sequence[Path]], over
 
 @dataclass(frozen=True)
 class Done:
-    """What came of one file: the line that says it, its verdict, whether all of it converged, and what a user should know."""
+    """What came of one file: a line for people, its verdict, whether the solver was done, and what a user should know."""
 
     line: str
     verdict: "Verdict"
-    converged: bool
+    finished: bool
     notes: Sequence[str] = ()
 
 
@@ -147,7 +147,7 @@ def do_each(run: "Run", sources: Sequence[Path], do: Callable[[Path], Done], acc
             note(f"note: {source.name}: {line}")
         for line in done.verdict.reasons:
             note(f"{done.verdict.level}: {source.name}: {line}")
-        n_unconverged += not done.converged
+        n_unconverged += not done.finished
         n_unusable += done.verdict.level == "unusable"
         result(done.line)
     if len(sources) > 1:

@@ -12,6 +12,7 @@ from mrisps.cli.common import UsageError, memory_errors, usage_errors
 from mrisps.cli.files import Done, do_each, input_files, make_folder, output_files, show_plan
 from mrisps.cli.options import RunOptions, WriteOptions, option
 from mrisps.cli.terminal import SolverProgress
+from mrisps.status import in_words
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
@@ -81,7 +82,7 @@ def denoise(
     by 255, 16-bit ones by 65535, floating-point files are taken as they are. Every image becomes DIR/NAME in the same format,
     with provenance and certificate in DIR/NAME.json.
 
-    Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
+    Exit code 0: every image is finished. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
     """
     recipe, scale = None, None
     if options.recipe_name is None:
@@ -117,7 +118,7 @@ def superres(
     numbers from 0 (black) to 1 (white): 8-bit files are divided by 255, 16-bit ones by 65535, floating-point files are
     taken as they are. Every image becomes DIR/NAME in the same format, with provenance and certificate in DIR/NAME.json.
 
-    Exit code 0: every image converged. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
+    Exit code 0: every image is finished. 1: an image failed or did not converge. 2: the command is wrong, nothing was done.
     """
     recipe = None
     if (factor is None) == (options.recipe_name is None):
@@ -180,9 +181,9 @@ def _write(run: "Run", source: Path, paths: Sequence[Path], bits: int, keep: boo
     text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_together({**contents, sidecar: text.encode()})
     low, high = (" x ".join(map(str, shape)) for shape in (made.problem.y.shape[-2:], made.image.shape))
-    state = "converged" if made.converged else "NOT CONVERGED"
+    state = in_words([made.certificate["status"]])
     line = (
         f"{destination}: {made.verdict.level.upper()}: {high if low == high else f'{low} -> {high}'}, {state}, "
         f"{made.certificate['n_iterations']} iterations, {float(str(made.certificate['seconds'])):.1f} s"
     )
-    return Done(line, made.verdict, made.converged)
+    return Done(line, made.verdict, made.finished)

@@ -274,14 +274,15 @@ def _provenance(file: "ResultFile") -> Facts:
 def _certificate(file: "ResultFile") -> Facts:
     """Of each slice: how the solve ended, with which beta and lam (a recipe may have a rule for them), and the verdict."""
     from mrisps.reconstruction.verdict import verdict_of
+    from mrisps.reports.facts import status_words
 
     lines, verdicts = [], []
     for index, entry in enumerate(file.certificates):
-        status, ratio = str(entry.get("status")), entry.get("misfit_ratio")
-        shown = status if status in ("converged", "settled") else f"NOT CONVERGED ({status})"
+        ratio = entry.get("misfit_ratio")
         misfit = f", misfit over noise {ratio:.3g}" if isinstance(ratio, float) else ""
         used = [f", {name} {value:.4g}" for name in ("beta", "lam") if isinstance(value := entry.get(name), float)]
-        lines.append(f"slice {index}: {shown}, {entry.get('n_iterations')} iterations{misfit}{''.join(used)}")
+        facts = f"{entry.get('n_iterations')} iterations{misfit}{''.join(used)}"
+        lines.append(f"slice {index}: {status_words(entry)}; {facts}")
         verdicts.append(f"slice {index}: {verdict_of(entry)}")
     return {"certificate": lines, "verdict": verdicts} if lines else {}
 

@@ -214,6 +214,13 @@ class RunOptions(ModelOptions):
             "Input units that are 1 in units of beta and lam, about the image maximum. Default: the recipe's rule.",
         ),
     ] = None
+    certify: Annotated[
+        bool,
+        option(
+            "--certify",
+            "Go on to a minimiser of the energy. Default: until the image has settled, in half of the time.",
+        ),
+    ] = False
 
     def run(
         self, task: str, recipe: str | None, *, noise_std: float | None = None, scale: float | None = None
@@ -225,10 +232,13 @@ class RunOptions(ModelOptions):
         UsageError
             Names the option that is wrong.
         """
+        from mrisps.reconstruction.recipe import certified
         from mrisps.reconstruction.run import Run
 
         name = self.recipe_name or str(recipe)
         chosen, device = self.recipe(name, task), self.checked_device()
+        if self.certify:
+            chosen = certified(chosen)
         with usage_errors("scale", "noise_std"):
             size = scale if self.scale is None else self.scale
             return Run(chosen, self.weights_of(chosen, name), scale=size, noise_std=noise_std, device=device)

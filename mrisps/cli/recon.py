@@ -20,6 +20,7 @@ from mrisps.cli.options import (
 )
 from mrisps.cli.terminal import SolverProgress
 from mrisps.cli.to_dicom import IdentityOptions, write_dicom
+from mrisps.status import in_words
 
 if TYPE_CHECKING:
     from mrisps.reconstruction.run import Run
@@ -64,7 +65,7 @@ def recon(
     The verdict says whether an image can be right: `good`, `check` or `unusable`, with reasons. An unusable image is not
     written unless --keep is given.
 
-    Exit code 0: every slice converged, none is unusable. 1: a file failed, a slice did not converge, or is unusable. 2: the
+    Exit code 0: every slice is finished, none is unusable. 1: a file failed, a slice did not converge, or is unusable. 2: the
     command is wrong, nothing was done.
     """
     from mrisps.campaign.sources import KSPACE_SUFFIXES
@@ -92,7 +93,7 @@ def recon(
         if dicom is not None:
             write_dicom(done.path, dicom / source.stem, identity, writing.keep, overwrite=writing.overwrite)
         line = _summary(done) + (f"; report {page}" if page else "")
-        return Done(line, done.verdict, done.n_converged == len(done.certificates), done.notes)
+        return Done(line, done.verdict, done.n_finished == len(done.certificates), done.notes)
 
     do_each(run, files, do, writing.accept_unconverged)
 
@@ -132,11 +133,10 @@ def _summary(done: "FileResult") -> str:
     if isinstance(facts, Mapping):
         acceleration = facts["realised_acceleration"]
         sampling = ", fully sampled" if acceleration == 1 else f", acceleration {acceleration:.2f}"
-    state = slices_state(n_slices, done.n_converged)
+    state = slices_state(n_slices, in_words([certificate.get("status") for certificate in done.certificates]))
     return f"{done.path}: {done.verdict.level.upper()}: {state}, {span} iterations, {seconds:.1f} s{sampling}"
 
 
-def slices_state(n_slices: int, n_converged: int) -> str:
-    """How many slices there are, and whether they converged."""
-    missed = f"NOT CONVERGED: {n_slices - n_converged} of {n_slices}"
-    return f"{counted(n_slices, 'slice')} {'converged' if n_converged == n_slices else missed}"
+def slices_state(n_slices: int, state: str) -> str:
+    """How many slices there are, and what became of them."""
+    return f"{counted(n_slices, 'slice')} {state}"

@@ -129,7 +129,7 @@ def tune(
             n_seen += 1
             progress.say(
                 f"{n_seen}: beta {trial.beta:.4g}, lam {trial.lam:.4g}: {trial.score:.3f} dB, "
-                f"{trial.n_converged} of {len(cases)} converged, {trial.n_iterations} iterations, {trial.seconds:.1f} s"
+                f"{trial.n_finished} of {len(cases)} finished, {trial.n_iterations} iterations, {trial.seconds:.1f} s"
             )
 
         if resume:
@@ -156,8 +156,8 @@ def tune(
         f"{output}: beta {best.beta:g}, lam {best.lam:g}: {best.score:.3f} dB ({start.score:.3f} dB before), "
         f"{tuning.n_solves} solves"
     )
-    if not best.converged:
-        note(f"{len(cases) - best.n_converged} of {len(cases)} solves with these values did NOT CONVERGE")
+    if not best.finished:
+        note(f"{len(cases) - best.n_finished} of {len(cases)} solves with these values did NOT CONVERGE")
         if not accept_unconverged:
             raise typer.Exit(FAILURE)
 
@@ -185,14 +185,14 @@ def _print(tuning: "Tuning", n_cases: int) -> None:
             f"{trial.lam:.6g}",
             f"{trial.score:.3f}",
             f"{trial.score - tuning.best.score:+.3f}",
-            f"{trial.n_converged}/{n_cases}",
+            f"{trial.n_finished}/{n_cases}",
             str(trial.n_iterations),
             f"{trial.seconds:.1f}",
             " ".join(word for word, which in (("start", tuning.start), ("best", tuning.best)) if trial is which),
         ]
         for trial in sorted(tuning.trials, key=lambda trial: -trial.score)
     ]
-    columns = ["beta", "lam", "score (dB)", "to the best", "converged", "iterations", "seconds", ""]
+    columns = ["beta", "lam", "score (dB)", "to the best", "finished", "iterations", "seconds", ""]
     print_table(columns, rows, n_text_columns=0)
 
 
@@ -220,8 +220,8 @@ def _tuned(
         details.append(f"{settings.held_out_fraction:g} of the lines outside the centre held out")
     else:
         details.append("data range: " + ("maximum of each reference" if recipe.task == "mri" else "1"))
-    missed = len(cases) - best.n_converged
-    state = f"{missed} of {len(cases)} did not converge" if missed else "all converged"
+    missed = len(cases) - best.n_finished
+    state = f"{missed} of {len(cases)} did not converge" if missed else "all finished"
     before = f"beta {start.beta:g}, lam {start.lam:g} ({start.score:.2f} dB)"
     card = Card(
         score=round(best.score, 3),

@@ -310,6 +310,10 @@ class GroupSoftThreshold(Regulariser):
         cost: Tensor = (shares * self.thresholds).sum(dim=-1)  # (..., y / size, 1, x / size, 1)
         return cost.expand(groups.shape[:-1]).reshape(a.shape[:-1])
 
+    def dual_norm(self, v: Tensor) -> Tensor:
+        """Of each row, (rows, y, x, n) -> (rows,): the largest |v_group| / lam_i; <v, a> <= dual_norm(v) R(a) for all a."""
+        return (self._norms(self._grouped(v)) / self.thresholds).flatten(1).amax(dim=1)
+
     def _grouped(self, v: Tensor) -> Tensor:
         """(..., y, x, n) -> (..., y / size, size, x / size, size, n)."""
         *batch, height, width, n = v.shape

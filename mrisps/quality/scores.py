@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrisps.settings import Count, Index, NonNegative, Number, Positive, settings
+from mrisps.status import finished
 
 __all__ = [
     "METRICS",
@@ -109,8 +110,8 @@ class SliceScore:
 
     @property
     def failed_to_converge(self) -> bool:
-        """Whether a solver said that it had not converged."""
-        return self.status not in ("", "converged")
+        """Whether a solver said that it had stopped before it was done."""
+        return bool(self.status) and not finished(self.status)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class SettingScore:
     Parameters
     ----------
     n_unconverged
-        Slices whose solver said that it had not converged.
+        Slices whose solver said that it had stopped before it was done.
     mean, interval
         By the names in `METRICS`; no interval with one patient.
     gain, gain_interval

@@ -16,7 +16,7 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice, usable_device
-from mrisps.reconstruction.recipe import Recipe, load_recipe, with_overrides
+from mrisps.reconstruction.recipe import Recipe, certified, load_recipe, with_overrides
 from mrisps.reconstruction.result import Result
 from mrisps.reconstruction.run import GreyImage, Progress, Run
 from mrisps.reconstruction.weights import find_weights
@@ -48,6 +48,7 @@ def recon(
     crop: bool = True,
     slices: str | SliceChoice | None = None,
     axes: str | ArrayLayout | None = None,
+    certify: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     **overrides: Setting,
@@ -79,6 +80,8 @@ def recon(
         ``"3"``, ``"0:10"``; None: all.
     axes
         Axes of an array file, such as ``"coil,y,x"``.
+    certify
+        Go on to a minimiser of the energy. False: until the image has settled, where the recipe says so (``solver.stop``).
     device
         Where to compute; None: that of ``source`` if it is a tensor, else the CPU.
     progress
@@ -123,6 +126,7 @@ def recon(
         layout=ArrayLayout.parse(axes) if isinstance(axes, str) else axes,
         device=default_device(source) if device is None else str(device),
         overrides=overrides,
+        certify=certify,
     )
     if isinstance(source, str | Path):
         for name, given in (("maps", maps), ("noise", noise)):
@@ -146,6 +150,7 @@ def denoise(
     *,
     recipe: str | Path | Recipe | None = None,
     weights: str | Path | SmoothPlusSparse | None = None,
+    certify: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     **overrides: Setting,
@@ -161,7 +166,7 @@ def denoise(
     recipe
         None: the shipped recipe whose noise level (5, 15, 25 or 50 over 255) is nearest to ``sigma``; the image is scaled so
         that its noise is at that level.
-    weights, device, progress, overrides
+    weights, certify, device, progress, overrides
         As for :func:`recon`.
 
     Raises
@@ -178,6 +183,7 @@ def denoise(
         scale=scale if recipe is None else None,
         device=default_device(image) if device is None else str(device),
         overrides=overrides,
+        certify=certify,
     )
     return _image_result(run, image, progress)
 
@@ -202,6 +208,7 @@ def superres(
     *,
     recipe: str | Path | Recipe | None = None,
     weights: str | Path | SmoothPlusSparse | None = None,
+    certify: bool = False,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     **overrides: Setting,
@@ -216,7 +223,7 @@ def superres(
         2 or 4: how many times more pixels along each side, about.
     recipe
         None: the shipped recipe for this factor; it states the blur.
-    weights, device, progress, overrides
+    weights, certify, device, progress, overrides
         As for :func:`recon`.
 
     Raises
@@ -230,6 +237,7 @@ def superres(
         weights=weights,
         device=default_device(image) if device is None else str(device),
         overrides=overrides,
+        certify=certify,
     )
     if run.recipe.blur is None or run.recipe.blur.stride != factor:
         raise ValueError(
@@ -257,6 +265,7 @@ def run_of(
     crop: bool = True,
     slices: SliceChoice | None = None,
     layout: ArrayLayout | None = None,
+    certify: bool = False,
     device: str = "cpu",
 ) -> Run:
     """A run of a recipe by name, file or value; parameters as for :class:`Run`.
@@ -272,6 +281,8 @@ def run_of(
     if loaded.task != task:
         raise MrispsError(f"recipe: {loaded.name} is for the task {loaded.task!r}, not for {task!r}")
     loaded = with_overrides(loaded, dict(_flat(overrides or {})))
+    if certify:
+        loaded = certified(loaded)
     name = loaded.name if isinstance(recipe, Recipe) else recipe
     return Run(
         recipe=loaded,

@@ -24,6 +24,7 @@ from mrisps.reports import figures
 from mrisps.reports.facts import LEVELS, certificate_rows
 from mrisps.reports.plot import panels_of
 from mrisps.reports.results import write_pages
+from mrisps.status import in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,8 +111,13 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether the solver met its test in every slice."""
-        return all(each.converged for each in self.slices)
+        """Whether the solver found a minimiser in every slice: never with ``solver.stop="image"``."""
+        return all(each.certificate["status"] == "converged" for each in self.slices)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the solver was done with every slice: converged or settled."""
+        return all(each.finished for each in self.slices)
 
     def _stack(self, parts: Sequence[Pixels]) -> Pixels:
         return stacked(parts) if self.stacked else parts[0]
@@ -120,8 +126,7 @@ class Result:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image.shape))
-        missed = sum(not each.converged for each in self.slices)
-        state = "converged" if not missed else f"NOT CONVERGED ({missed} of {len(self.slices)})"
+        state = in_words([certificate["status"] for certificate in self.certificates])
         seconds = sum(float(str(certificate["seconds"])) for certificate in self.certificates)
         return f"Result({self.name}: {shape} {self.image.dtype}, {self.verdict.level}, {state}, {seconds:.1f} s)"
 

@@ -14,6 +14,7 @@ from mrisps.io.json_text import JsonValue
 from mrisps.operators import Sense
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.verdict import Verdict, gravest, verdict_of
+from mrisps.status import finished
 
 __all__ = ["FileResult", "SliceResult"]
 
@@ -57,9 +58,9 @@ class SliceResult:
     crop: tuple[int, int] | None = None
 
     @property
-    def converged(self) -> bool:
-        """Whether the solver met its test."""
-        return self.certificate["status"] == "converged"
+    def finished(self) -> bool:
+        """Whether the solver was done: converged or settled."""
+        return finished(self.certificate["status"])
 
     @property
     def verdict(self) -> Verdict:
@@ -126,6 +127,6 @@ class FileResult:
         return gravest([verdict_of(certificate) for certificate in self.certificates])
 
     @property
-    def n_converged(self) -> int:
-        """Slices that converged."""
-        return sum(certificate["status"] == "converged" for certificate in self.certificates)
+    def n_finished(self) -> int:
+        """Slices with which the solver was done: converged or settled."""
+        return sum(finished(certificate["status"]) for certificate in self.certificates)

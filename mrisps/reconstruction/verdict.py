@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mrisps.status import finished
+
 __all__ = ["LIMITS", "Level", "Limit", "Verdict", "gravest", "judge", "verdict_of"]
 
 Level = Literal["good", "check", "unusable"]
@@ -135,7 +137,7 @@ def judge(facts: Mapping[str, float | None], *, status: str = "converged") -> Ve
     facts
         Name -> number; None where a fact is unknown. The names of :data:`LIMITS` are looked at, others are kept.
     status
-        Of the solver's certificate; anything but ``"converged"`` is a reason to check.
+        Of the solver's certificate; anything but ``"converged"`` and ``"settled"`` is a reason to check.
     """
     known = {name: value for name, value in facts.items() if value is not None}
     found: list[tuple[Level, str]] = []
@@ -147,8 +149,8 @@ def judge(facts: Mapping[str, float | None], *, status: str = "converged") -> Ve
             found.append(("unusable", limit.words.format(value=value)))
         elif value >= limit.check:
             found.append(("check", limit.words.format(value=value)))
-    if status != "converged":
-        found.append(("check", "the solver stopped before it converged"))
+    if not finished(status):
+        found.append(("check", "the solver stopped before it was done"))
     found.sort(key=lambda reason: -_ORDER.index(reason[0]))
     return Verdict(found[0][0] if found else "good", tuple(words for _, words in found), known)
 

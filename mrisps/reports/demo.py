@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrisps.reports import figures
-from mrisps.reports.facts import FINE, Facts, certificate_rows, energy_trace, flat_rows, inner, mask_rows, status_words
+from mrisps.reports.facts import Facts, certificate_rows, energy_trace, flat_rows, inner, mask_rows, status_words
 from mrisps.reports.figures import Image, Panel
 from mrisps.reports.html import Picture, Report, Section, Table
 from mrisps.reports.viewer import FINE_LEVELS, Pane, Viewer, panes_of
+from mrisps.status import finished
 
 __all__ = ["DemoContent", "TimedMethod", "demo_png", "demo_report"]
 
@@ -125,7 +126,7 @@ def demo_report(content: DemoContent) -> Report:
             f"{acceleration:.1f}-fold undersampled: the smooth-plus-sparse model reaches PSNR {ours.psnr:.2f} dB and SSIM "
             f"{ours.ssim:.3f}, {compared}. Solver: {status_words(content.certificate)}."
         ),
-        level="good" if content.certificate.get("status") in FINE and gain >= 0 else "check",
+        level="good" if finished(content.certificate.get("status")) and gain >= 0 else "check",
         notes=(f"Weights: {content.weights}",),
         sections=(
             Section("", viewer=_viewer(content)),

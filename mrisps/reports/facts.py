@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "FINE",
     "LEVELS",
     "Facts",
     "Row",
@@ -28,11 +27,8 @@ Row = tuple[str, ...]
 LEVELS = ("", "good", "check", "unusable")
 """Of verdicts, the gravest last; empty where none was recorded."""
 
-FINE = ("converged", "settled")
-"""What a solver says that has done its work."""
-
 _STATUS = {
-    "converged": "converged",
+    "converged": "converged: small changes of the image do not lower the energy, though a minimum elsewhere may be lower",
     "settled": "settled: the image no longer changes",
     "max_iter": "NOT CONVERGED: the cap on iterations came first",
     "diverging": "UNUSABLE: the image grew beyond all bounds",
@@ -67,7 +63,9 @@ def verdict_of(certificate: Facts) -> tuple[str, tuple[str, ...]]:
 
 def status_words(certificate: Facts) -> str:
     """What the solver says of its result."""
-    status = certificate.get("status")
+    status, gap = certificate.get("status"), certificate.get("energy_gap")
+    if status == "converged" and isinstance(gap, float):
+        return f"converged: the energy is proven to be at most {number(100 * gap, 2)} % above the lowest there is"
     return _STATUS.get(status, f"unknown status: {status}") if isinstance(status, str) else "unknown status"
 
 

@@ -10,8 +10,9 @@ from typing import Annotated
 import numpy as np
 
 from mrisps.errors import FileError, SettingsError
-from mrisps.reports.facts import FINE, Facts, inner, measured, number, status_words, verdict_of
+from mrisps.reports.facts import Facts, inner, measured, number, status_words, verdict_of
 from mrisps.settings import NonNegative, Number, Range, from_plain, settings
+from mrisps.status import finished
 
 __all__ = ["KINDS", "Flag", "RunFile", "Thresholds", "flags_of"]
 
@@ -181,7 +182,7 @@ def _slice_flags(
     level, reasons = verdict_of(certificate)
     if level in ("check", "unusable"):
         yield "unusable" if level == "unusable" else "to be checked", "; ".join(reasons), "good"
-    if certificate.get("status") not in FINE:
+    if not finished(certificate.get("status")):
         yield "not converged", status_words(certificate), "converged"
     image = inner(certificate, "image")
     misfit, cost, edge = (

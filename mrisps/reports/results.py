@@ -15,7 +15,6 @@ from mrisps.errors import FileError
 from mrisps.io.result_file import ResultFile
 from mrisps.reports import figures
 from mrisps.reports.facts import (
-    FINE,
     LEVELS,
     Facts,
     certificate_rows,
@@ -30,6 +29,7 @@ from mrisps.reports.facts import (
 from mrisps.reports.html import Cell, Picture, Report, Section, Table, render
 from mrisps.reports.result_images import Quality, ResultImages
 from mrisps.reports.viewer import FINE_LEVELS, Pane, Viewer, panes_of
+from mrisps.status import finished, in_words
 
 __all__ = ["write_comparison", "write_pages"]
 
@@ -152,9 +152,11 @@ def _texts(value: object) -> list[str]:
 
 
 def _converged(certificates: Sequence[Facts]) -> str:
-    n, n_slices = sum(c.get("status") in FINE for c in certificates), len(certificates)
+    statuses = [c.get("status") for c in certificates]
+    n, n_slices = sum(map(finished, statuses)), len(certificates)
     if n == n_slices:
-        return "The slice converged" if n == 1 else f"All {n_slices} slices converged"
+        done = in_words(statuses)
+        return f"The slice {done}" if n == 1 else f"All {n_slices} slices {done}"
     if n_slices == 1:
         return "The slice did NOT CONVERGE"
     return f"NOT CONVERGED: {n_slices - n} of {n_slices} slices"

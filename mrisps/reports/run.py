@@ -10,10 +10,11 @@ from urllib.parse import quote
 import numpy as np
 
 from mrisps.io.result_file import ResultFile
-from mrisps.reports.facts import FINE, LEVELS, Facts, flat_rows, inner, measured, number, plural, verdict_of
+from mrisps.reports.facts import LEVELS, Facts, flat_rows, inner, measured, number, plural, verdict_of
 from mrisps.reports.figures import limits_of
 from mrisps.reports.flags import KINDS, Flag, RunFile, Thresholds, flags_of
 from mrisps.reports.html import Cell, Report, Section, Table
+from mrisps.status import finished
 
 __all__ = ["run_report"]
 
@@ -58,7 +59,7 @@ def run_report(
         f"{plural(len(files), 'file')} with {plural(n_slices, 'slice')}",
         f"{len(failures)} failed" if failures else "none failed",
         *(f"{name}: {plural(counts[kind], 'slice')}" for kind, name in _ALARMS.items() if counts[kind]),
-        *([] if counts["not converged"] else ["all slices converged"]),
+        *([] if counts["not converged"] else ["all slices finished"]),
         plural(n_flagged, "slice is flagged", "slices are flagged") if n_flagged else "no slice is flagged",
     ]
     limits = tuple(
@@ -107,7 +108,7 @@ def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], 
             words + of.format(", ".join(numbers[:5]) + (" …" if len(numbers) > 5 else ""))
             for words, numbers in where.items()
         ]
-        n_converged = sum(certificate.get("status") in FINE for certificate in certificates)
+        n_finished = sum(finished(certificate.get("status")) for certificate in certificates)
         medians = [
             _median([inner(c, part) if part else c for c in certificates], key) for part, key in _COLUMNS.values()
         ]
@@ -119,13 +120,13 @@ def _files_table(files: Sequence[RunFile], failures: Sequence[tuple[str, str]], 
             "; ".join(reasons),
             *medians,
             Cell(f"{file.seconds:.1f}", value=file.seconds),
-            f"{n_converged}/{len(certificates)}",
+            f"{n_finished}/{len(certificates)}",
             acceleration,
         ]
         rows.append((level or "no verdict", len(found), cells))
     order = ["failed", "unusable", "check"]
     rows.sort(key=lambda row: (order.index(row[0]) if row[0] in order else len(order), -row[1]))
-    columns = ("", "file", "verdict", "reasons", *_COLUMNS, "seconds", "converged", "R")
+    columns = ("", "file", "verdict", "reasons", *_COLUMNS, "seconds", "finished", "R")
     return Table(
         columns,
         [row[2] for row in rows],

@@ -91,8 +91,11 @@ class Minimum:
         |a - T(a - grad f(a))| / |a| at the last look, (batch,) float64.
     image_change
         Estimate of the change still to come as a fraction of the image's norm, (batch,).
-    converged, diverged, broken
-        (batch,) bool: every test was met; the image grew without bound; it did, or NaN or infinity appeared.
+    energy_gap
+        Of a convex problem that is finished with ``stop="stationary"``: a bound on its energy above the minimum, as a share of the
+        energy, (batch,).
+    finished, diverged, broken
+        (batch,) bool: what ``stop`` asks for was met; the image grew without bound; it did, or NaN or infinity appeared.
     n_iterations, n_coarse_iterations
         Iterations on the full problem, and of the stages before it.
     at_target
@@ -106,7 +109,8 @@ class Minimum:
     image_step: ImageStep
     residual: Tensor
     image_change: Tensor
-    converged: Tensor
+    energy_gap: Tensor | None
+    finished: Tensor
     diverged: Tensor
     broken: Tensor
     n_iterations: int
@@ -187,7 +191,8 @@ def solve(
         minimum.image,
         minimum.coefficients,
         algorithm="fast",
-        converged=minimum.converged,
+        finished=minimum.finished,
+        stop=settings.stop,
         n_iterations=torch.full((y.shape[0],), minimum.n_iterations),
         tolerance=settings.tolerance,
         energy_trace=minimum.energy_trace,
@@ -198,6 +203,7 @@ def solve(
         residual_a_limit=10 * settings.tolerance,
         n_coarse_iterations=minimum.n_coarse_iterations,
         image_change=minimum.image_change,
+        gap=minimum.energy_gap,
         broken=minimum.broken,
         diverged=minimum.diverged,
     )
@@ -296,7 +302,8 @@ def minimise(
         image_step=image_step,
         residual=residual,
         image_change=watch.remaining,
-        converged=watch.passed,
+        energy_gap=watch.gap,
+        finished=watch.passed,
         diverged=watch.diverged,
         broken=broken,
         n_iterations=k,

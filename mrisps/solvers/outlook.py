@@ -3,11 +3,15 @@
 A look costs one transfer from the device, whatever the number of images. All that is decided, is decided on the host.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy
 from mrisps.solvers.descent import Descent
+from mrisps.solvers.duality import energy_gap
+from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.settings import FastSettings
 
 __all__ = ["PASSES", "Watch"]
@@ -18,15 +22,16 @@ PASSES = 2
 DIVERGED = 10.0
 """An image is suspected of growing without bound when its norm is more than this many times that of the smooth image."""
 
-SLOWEST_RATE = 0.95
-"""The image's steps are taken to shrink by at least 5 % from one look to the next when what remains is estimated."""
+SLOWEST_RATE, FASTEST_RATE = 0.95, 6 / 7
+"""When what remains is estimated, the image's steps are taken to shrink by at least 5 % and at most 14 % from one look to the next.
+So what remains is at least 6 times the last step: an image that fills in slowly may seem to slow down faster for a while."""
+
+BOUND_SPACING = 1.5
+"""Where the energy of a convex problem is not proven to be near its minimum, the next bound is computed after this many times the
+iterations so far: a bound takes the time of some 20 iterations."""
 
 EXACT_BELOW = 30.0
 """A look measures the residual itself where that of the look before was below this many tolerances; elsewhere a bound will do."""
-
-ENERGY_CHANGE = 1e-3
-"""A convex problem is solved when the energy is estimated to fall by no more than this share of itself. The stationarity residual
-alone does not tell: it is small along combinations of atoms that hardly change the image, and there the energy falls slowly."""
 
 
 class Watch:
@@ -42,7 +47,11 @@ class Watch:
     diverged
         (batch,) bool: the image grew without bound.
     passed
-        (batch,) bool: every test was met in two looks in a row.
+        (batch,) bool: what ``settings.stop`` asks for was met in two looks in a row.
+    gap
+        Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, (batch,)
+        (:func:`mrisps.solvers.duality.energy_gap`). The stationarity residual alone does not tell: it is small along combinations
+        of atoms that hardly change the image, and there the energy falls slowly.
     safe
         The last good image of each, (batch, set, y, x).
     worst
@@ -65,7 +74,8 @@ class Watch:
         self._bound = DIVERGED * torch.stack([norms(smooth), norms(path.image)]).amax(dim=0).cpu()
         self._image: Tensor | None = None
         self._step: Tensor | None = None
-        self._last_energy: tuple[int, Tensor] | None = None
+        self.gap: Tensor | None = None
+        self._next_bound = 0
 
     def look(self, path: Descent, in_time: bool) -> bool:
         """Whether it is over: every image passed all tests, or is lost.
@@ -103,24 +113,21 @@ class Watch:
             return False
         self._estimate(step, lengths)
         self._image = image
-        passed = (
-            path.n_at_target > 0
-            and self.worst <= self._settings.tolerance
-            and float(self.remaining[good].max()) <= self._settings.image_change
-        )
-        if passed and path.stage.prior.regulariser.is_norm and not self._is_flat(path):
-            self._n_passed = 0  # this look is the first of the next two
-        self._n_passed = self._n_passed + 1 if passed else 0
-        if self._n_passed == PASSES:
-            self.passed = good & (self.residual <= self._settings.tolerance)
-        return self._n_passed == PASSES
+        settled = path.n_at_target > 0 and float(self.remaining[good].max()) <= self._settings.image_change
+        stationary = self.worst <= self._settings.tolerance
+        only_image = self._settings.stop == "image"
+        self._n_passed = self._n_passed + 1 if settled and (only_image or stationary) else 0
+        if self._n_passed < PASSES or not (only_image or self._is_low(path, good)):
+            return False
+        self.passed = good
+        return True
 
     def _estimate(self, step: Tensor, lengths: Tensor) -> None:
         """``remaining`` from the norms of the step since the last look and of the image, (batch,)."""
         if self._image is None:
             return
         if self._step is not None:
-            rate = (step / self._step.clamp(min=1e-300)).clamp(max=SLOWEST_RATE)
+            rate = (step / self._step.clamp(min=1e-300)).clamp(FASTEST_RATE, SLOWEST_RATE)
             # An image that does not move at all, a zero one too, has nothing left to change.
             self.remaining = torch.where(step > 0, step * rate / (1 - rate) / lengths.clamp(min=1e-300), 0.0)
             self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
@@ -132,19 +139,20 @@ class Watch:
         risen = self._energy.value(path.final_image(), path.coefficients).total
         return (risen > self._energy.value(self._smooth, nothing).total).cpu()
 
-    def _is_flat(self, path: Descent) -> bool:
-        """Whether the energy of a convex problem can still fall by little only, for every image.
-
-        Near the minimum the rest is about proportional to 1 / sqrt(k) after k iterations (measured with redundant dictionaries), so
-        it is 2 k times the fall of one iteration. At the first look, which tells no slope, it is taken to be flat.
-        """
-        k, total = path.n_at_target, self._energy.value(path.final_image(), path.coefficients).total.cpu()
-        before, self._last_energy = self._last_energy, (k, total)
-        if before is None:
+    def _is_low(self, path: Descent, good: Tensor) -> bool:
+        """Whether the energy of a convex problem is proven to be near its minimum, for every good image; of others True."""
+        if not path.stage.prior.regulariser.is_norm:
             return True
-        rest = 2 * k * (before[1] - total).abs() / (k - before[0])
-        lost = ~total.isfinite()
-        return bool(((rest <= ENERGY_CHANGE * total) | lost).all())
+        k, most = path.n_at_target, self._settings.energy_gap
+        if k < self._next_bound:
+            return False
+        assert isinstance(path.stage.image_step, ImageStep)  # that of the problem itself
+        gap = energy_gap(self._energy, path.stage.image_step, path.final_image(), path.coefficients, enough=most)
+        self._next_bound = math.ceil(BOUND_SPACING * k)
+        if gap is None or not bool((gap[good] <= most).all()):
+            return False
+        self.gap = gap
+        return True
 
 
 def norms(images: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def solve_paper(
         torch.cat([image for image, *_ in results]),
         torch.cat([coefficients for _, coefficients, *_ in results]),
         algorithm="paper",
-        converged=torch.tensor([converged for _, _, converged, _, _ in results]),
+        finished=torch.tensor([converged for _, _, converged, _, _ in results]),
         n_iterations=torch.tensor([n for _, _, _, n, _ in results]),
         tolerance=settings.tolerance,
         energy_trace=[(k, torch.cat([trace.get(k, nan).cpu() for trace in traces])) for k in steps],

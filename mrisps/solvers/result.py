@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from mrisps.model import Energy
+from mrisps.solvers.duality import energy_gap
 from mrisps.solvers.image_step import ImageStep
+from mrisps.status import Status, finished
 
-__all__ = ["Certificate", "Reconstruction", "Status", "certify"]
+__all__ = ["Certificate", "Reconstruction", "certify"]
 
-Status = Literal["converged", "max_iter", "diverging", "nonfinite"]
+ROUGHLY = 0.9
+"""Where nobody asked for a minimiser, the first bound on the energy that says anything is enough."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Certificate:
     algorithm
         ``"fast"`` or ``"paper"``.
     status
-        ``"converged"``: the algorithm's own test was met; ``"max_iter"``: the cap came first; ``"diverging"``: the image grew
-        beyond all bounds; ``"nonfinite"``: NaN or infinity appeared. In the last two cases the image is the last good one, of
-        unknown quality.
+        ``"converged"``: the algorithm's own test was met, at a minimiser; ``"settled"``: the image had stopped changing, which is
+        all that was asked for; ``"max_iter"``: the cap came first; ``"diverging"``: the image grew beyond all bounds;
+        ``"nonfinite"``: NaN or infinity appeared. In the last two cases the image is the last good one, of unknown quality.
     n_iterations
         Iterations done.
     tolerance
@@ -57,6 +60,9 @@ class Certificate:
         Of the patches in E, see :class:`mrisps.model.PriorUse`.
     nonnegative
         Whether the algorithm keeps x >= 0, as the paper's does; ``residual_x`` is then that of the constrained problem.
+    energy_gap
+        The energy is above its minimum by at most this share of itself: a proven bound (:mod:`mrisps.solvers.duality`), for CPR
+        without x >= 0. None: unknown, as always for NCPR, whose minimum nobody knows.
     """
 
     algorithm: str
@@ -78,6 +84,7 @@ class Certificate:
     image_change: float | None = None
     stride: int = 1
     nonnegative: bool = False
+    energy_gap: float | None = None
 
     @property
     def misfit_ratio(self) -> float | None:
@@ -91,8 +98,9 @@ class Certificate:
     def __str__(self) -> str:
         ratio = "" if self.misfit_ratio is None else f", misfit/noise {self.misfit_ratio:.3g}"
         change = "" if self.image_change is None else f", change to come {self.image_change:.1e}"
+        gap = "" if self.energy_gap is None else f", at most {self.energy_gap:.1e} above the minimum"
         return (
-            f"{self.status} after {self.n_iterations} iterations ({self.seconds:.1f} s): energy {self.energy:.6g}, "
+            f"{self.status} after {self.n_iterations} iterations ({self.seconds:.1f} s): energy {self.energy:.6g}{gap}, "
             f"stationarity {self.residual_x:.1e} (x) {self.residual_a:.1e} (a){change}{ratio}"
         )
 
@@ -147,6 +155,11 @@ class Reconstruction:
         """Whether every image of the batch converged."""
         return all(certificate.status == "converged" for certificate in self.certificates)
 
+    @property
+    def finished(self) -> bool:
+        """Whether the solver was done with every image of the batch: converged or settled."""
+        return all(finished(certificate.status) for certificate in self.certificates)
+
 
 def certify(
     energy: Energy,
@@ -155,7 +168,7 @@ def certify(
     coefficients: Tensor,
     *,
     algorithm: str,
-    converged: Tensor,
+    finished: Tensor,
     n_iterations: Tensor,
     tolerance: float,
     energy_trace: list[tuple[int, Tensor]],
@@ -169,13 +182,15 @@ def certify(
     broken: Tensor | None = None,
     diverged: Tensor | None = None,
     nonnegative: bool = False,
+    stop: Literal["stationary", "image"] = "stationary",
+    gap: Tensor | None = None,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
     Parameters
     ----------
-    converged, n_iterations
-        (batch,) bool and int.
+    finished, n_iterations
+        (batch,) bool and int: whether the algorithm's own test was met, and after how many iterations.
     energy_trace
         (iteration, (batch,) energies).
     noise_std
@@ -184,7 +199,7 @@ def certify(
         A result whose image, or whose smooth image, is further than this from stationary has not converged, whatever the
         algorithm's own test says.
     residual_a_limit
-        The same for its coefficients.
+        The same for its coefficients, with ``stop="stationary"``.
     n_coarse_iterations
         Iterations on coarser problems beforehand.
     image_change
@@ -195,7 +210,13 @@ def certify(
         (batch,) bool: which of the broken ones did not meet NaN or infinity.
     nonnegative
         Whether the image was kept at 0 and above.
+    stop
+        What the algorithm's test is about.
+    gap
+        (batch,) bounds on the energy above its minimum, where they are known already.
     """
+    if gap is None and not nonnegative:
+        gap = energy_gap(energy, image_step, image, coefficients, enough=ROUGHLY)
     cost_map = energy.cost_map(coefficients)
     terms = energy.value(image, coefficients, cost_map)
     residual_x, residual_a = energy.residuals(image, coefficients, nonnegative)
@@ -212,12 +233,15 @@ def certify(
         lost = broken is not None and bool(broken[i])
         finite = not lost and math.isfinite(total) and finite_image == 1 and math.isfinite(of_a)
         # False where one is NaN
-        stationary = of_x <= residual_x_limit and of_smooth <= residual_x_limit and of_a <= residual_a_limit
-        status: Status = "converged" if bool(converged[i]) and stationary else "max_iter"
+        fits = of_x <= residual_x_limit and of_smooth <= residual_x_limit
+        status: Status = "max_iter"
+        if bool(finished[i]) and fits and (stop == "image" or of_a <= residual_a_limit):
+            status = "settled" if stop == "image" else "converged"
         if not finite:
             status = "diverging" if diverged is not None and bool(diverged[i]) else "nonfinite"
         steps = int(n_iterations[i])
         change = None if image_change is None else float(image_change[i])
+        above = math.inf if gap is None else float(gap[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
         certificates.append(
             Certificate(
@@ -240,6 +264,7 @@ def certify(
                 image_change=None if change is None or not math.isfinite(change) else change,
                 stride=energy.prior.stride,
                 nonnegative=nonnegative,
+                energy_gap=above if finite and math.isfinite(above) else None,
             )
         )
     return Reconstruction(

@@ -1,9 +1,9 @@
 """Settings of the solvers."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
-from mrisps.settings import Count, Index, NonNegative, Number, Positive, Range, settings
+from mrisps.settings import LATER, Count, Index, NonNegative, Number, Positive, Range, settings
 
 __all__ = ["FastSettings", "PaperSettings"]
 
@@ -16,9 +16,9 @@ class FastSettings:
     Parameters
     ----------
     tolerance
-        The solver stops when the stationarity residual |a - T(a - grad f(a))| / |a| of every image is below this in two looks in a
-        row, five iterations apart. The image is eliminated exactly, so its own residual is then at rounding level: a result counts
-        as converged only if it is at most 10 ``image_tolerance``.
+        With ``stop="stationary"`` the solver goes on until the stationarity residual |a - T(a - grad f(a))| / |a| of every image is
+        below this in two looks in a row, five iterations apart. The image is eliminated exactly, so its own residual is then at
+        rounding level: a result counts as converged only if it is at most 10 ``image_tolerance``.
     max_iterations
         Largest number of iterations. A result that reaches it has the status ``max_iter``, never ``converged``. The continuation
         takes log(continuation_start) / -log(continuation_decay) of these iterations, before the tolerance is looked at.
@@ -31,8 +31,9 @@ class FastSettings:
     trace_interval
         Iterations between two entries of the energy trace. 0: the last entry alone.
     image_change
-        A result counts as converged only if the image would change by at most this fraction of its norm in further iterations. The
-        estimate continues the last steps of the image as a geometric series.
+        The solver goes on while the image would change by more than this fraction of its norm in further iterations. The estimate
+        continues the last steps of the image as a geometric series. It is looked at every five iterations, and has to be met in
+        two looks in a row.
     levels
         Number of resolutions. 1: the full one alone; 3: a quarter, half, and full. More than 1 has an effect where the operator can
         be restricted to a coarser grid (Cartesian MRI, denoising) and the image is large enough; the continuation then takes place
@@ -45,6 +46,14 @@ class FastSettings:
         the time. There are none where the prior has a stride, or where ``levels`` is 1.
     half_storage
         True keeps the coefficients in float16. This takes two thirds of the memory; the residual stays above about 3e-4.
+    energy_gap
+        A result of a convex prior (CPR) counts as converged only if its energy is proven to be above the minimum by at most this
+        share of itself (:mod:`mrisps.solvers.duality`). The bound is 2 to 50 times the true share, so 1 % is strict. Where the
+        energy of knees is within 1 % of that of the minimiser, the image is as good (docs/lab/solver.md).
+    stop
+        ``"stationary"``: at a minimiser, with ``tolerance``, ``image_change`` and ``energy_gap``; the status is then
+        ``converged``. ``"image"``: as soon as ``image_change`` is met, whatever the coefficients still do; the status is then
+        ``settled``.
     """
 
     GONE: ClassVar = {"greedy_start": False}
@@ -60,6 +69,8 @@ class FastSettings:
     coarse_iterations: Count = 20
     strided_iterations: Count = 20
     half_storage: bool = False
+    energy_gap: Positive = field(default=1e-2, metadata=LATER)
+    stop: Literal["stationary", "image"] = field(default="stationary", metadata=LATER)
 
 
 @settings

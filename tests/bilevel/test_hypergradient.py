@@ -86,7 +86,7 @@ def test_finite_differences(kind: str, use: PriorUse | None, config: ModelConfig
     operator, y, model = tiny_problem(kind, config, use)
     gradients, reports = gradients_of(operator, y, model, use)
     minimum, report = reports[0]
-    assert bool(minimum.converged.all())
+    assert bool(minimum.finished.all())
     assert report.good
     n_active = int((minimum.coefficients.abs() > 1e-3).sum())
     assert 5 < n_active < minimum.coefficients.numel() or config is TINY_NCPR  # something is sparse, and not everything

@@ -339,10 +339,10 @@ def test_measure(cases: list[Case], model: SmoothPlusSparse, denoising: Recipe, 
     assert trial.n_iterations == len(seen)
     solved = [reconstruct(case.problem, model, denoising) for case in cases]
     assert trial.scores == tuple(case.judge(one.image) for case, one in zip(cases, solved, strict=True))
-    assert trial.n_converged == sum(one.converged for one in solved)
+    assert trial.n_finished == sum(one.finished for one in solved)
     hasty = replace(denoising, solver=replace(SOLVER, max_iterations=3))
     capped = measure(cases, model, hasty, journal)
-    assert (capped.n_converged, capped.converged, capped.n_iterations) == (0, False, 6)
+    assert (capped.n_finished, capped.finished, capped.n_iterations) == (0, False, 6)
 
 
 def test_what_is_known_is_not_solved_again(

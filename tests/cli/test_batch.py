@@ -46,12 +46,12 @@ def test_batch(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Path) 
     names = {"v00.h5", "v00.json", "v01.h5", "v01.json", "v00.html", "v01.html", "report.html", "_batch"}
     assert {path.name for path in out.iterdir()} == names
     lines = cli.stdout.splitlines()
-    assert lines[0].startswith("[1/2] v00.h5: CHECK: 1 slice converged, ")
+    assert lines[0].startswith("[1/2] v00.h5: CHECK: 1 slice finished, ")
     assert lines[0].endswith(" left")
-    assert lines[1].startswith("[2/2] v01.h5: CHECK: 1 slice converged, ")
+    assert lines[1].startswith("[2/2] v01.h5: CHECK: 1 slice finished, ")
     assert "2 files reconstructed, 0 were up to date; 0 failed" in cli.stderr
     page = (out / "report.html").read_text()
-    assert "2 files with 2 slices; none failed; to be checked: 2 slices; all slices converged" in page
+    assert "2 files with 2 slices; none failed; to be checked: 2 slices; all slices finished" in page
     assert page.count('<a href="./v0') == 2  # to the pages of the files
     assert (out / "v00.html").is_file()
     assert cli(*arguments, "--resume") == 0
@@ -71,7 +71,7 @@ def test_same_as_recon(
     # and what recon has made is taken for what it is
     changed = [tmp_path / "recon" if argument == tmp_path / "out" else argument for argument in arguments]
     assert cli(*changed) == 0
-    assert "[1/2] v00.h5: was up to date: CHECK: 1 slice converged" in cli.stdout
+    assert "[1/2] v00.h5: was up to date: CHECK: 1 slice finished" in cli.stdout
 
 
 def test_failures_and_their_reasons(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_manifest(cli: Cli, arguments: list[object], inputs: Path, tmp_path: Pat
     assert cli("manifest", "make", inputs, "--output", manifest, "--split", "val=1") == 0
     write_input(inputs / "v01.h5", 8)
     assert cli("batch", manifest, "--root", inputs, *arguments[2:]) == 1
-    assert "v00.h5: CHECK: 1 slice converged" in cli.stdout
+    assert "v00.h5: CHECK: 1 slice finished" in cli.stdout
     assert "the manifest says" in cli.stdout
     assert "--watch: is for folders" in (cli("batch", manifest, "--watch", *arguments[2:]), cli.error())[1]
 
@@ -213,7 +213,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert progress.left().endswith("s left")
     shown = screen.getvalue()
     assert "slice 3/30  iteration 17" in shown
-    assert "[1/2] [red]a.h5: CHECK: 30 slices converged, 9 iterations" in shown
+    assert "[1/2] [red]a.h5: CHECK: 30 slices finished, 9 iterations" in shown
     assert "slice 1/3  iteration 1" in shown
 
 
@@ -231,10 +231,10 @@ def test_watch_ends_with_ctrl_c(tmp_path: Path, recipe: Path, weights: Path, inp
     )
     try:
         assert process.stdout is not None
-        assert "v00.h5: CHECK: 1 slice converged" in process.stdout.readline()
-        assert "v01.h5: CHECK: 1 slice converged" in process.stdout.readline()
+        assert "v00.h5: CHECK: 1 slice finished" in process.stdout.readline()
+        assert "v01.h5: CHECK: 1 slice finished" in process.stdout.readline()
         write_input(inputs / "v02.h5", 2)
-        assert "v02.h5: CHECK: 1 slice converged" in process.stdout.readline()
+        assert "v02.h5: CHECK: 1 slice finished" in process.stdout.readline()
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         _, messages = process.communicate(timeout=60)

@@ -46,7 +46,7 @@ def test_our_output(cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path:
     assert cli("info", path) == 0
     assert "reconstruction in fastMRI's layout" in cli.stdout
     assert "recipe        name small_mri, sha256 " in cli.stdout
-    assert "slice 1: NOT CONVERGED (max_iter), 2 iterations, beta 0.02, lam 0.01" in cli.stdout
+    assert "slice 1: NOT CONVERGED: the cap on iterations came first; 2 iterations, beta 0.02, lam 0.01" in cli.stdout
     assert "verdict       slice 0: check: the noise is unknown" in cli.stdout
     with h5py.File(path, "r+") as file:  # a damaged one says less, but does not fail
         file.attrs["certificate"] = "[[["

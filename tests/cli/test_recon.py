@@ -52,6 +52,18 @@ def test_files_and_folders(cli: Cli, knee: Path, full_file: Path, recipe: Path, 
     assert [certificate["status"] for certificate in certificates(output / "knee.h5")] == ["converged"] * 2
 
 
+def test_settled_unless_certified(cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path: Path) -> None:
+    quick = ("--recipe", recipe, "--weights", weights, "--set", "solver.stop=image", "--output")
+    assert cli("recon", knee, *quick, tmp_path / "settled") == 0
+    assert "2 slices settled" in cli.stdout
+    assert [one["status"] for one in certificates(tmp_path / "settled" / "knee.h5")] == ["settled"] * 2
+    assert cli("info", tmp_path / "settled" / "knee.h5") == 0
+    assert "settled: the image no longer changes" in cli.stdout
+    assert cli("recon", knee, *quick, tmp_path / "certified", "--certify") == 0
+    assert "2 slices converged" in cli.stdout
+    assert [one["status"] for one in certificates(tmp_path / "certified" / "knee.h5")] == ["converged"] * 2
+
+
 def test_fastmri_evaluate_reads_the_output(cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path: Path) -> None:
     fastmri_evaluate = pytest.importorskip("fastmri.evaluate", reason="the extra fastmri is not installed")
     output = tmp_path / "out"

@@ -527,7 +527,7 @@ def test_a_file(tmp_path: Path, model: SmoothPlusSparse) -> None:
     source = tmp_path / "raw.h5"
     write_kspace(source, acquisition.kspace[None], mask=acquisition.mask, contrast="AXT2")
     done = Run(RECIPE, Weights("test", model), maps_folder=tmp_path / "maps").write(source, tmp_path / "out.h5")
-    assert done.n_converged == 1
+    assert done.n_finished == 1
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["image"].shape == (1, 64, 56)
         assert file["image"].dtype == np.complex64

@@ -23,7 +23,7 @@ from mrisps.reconstruction import reconstruct as reconstruct_module
 from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.choices import ZEROS_NOTE
-from mrisps.reconstruction.recipe import MaskRule, ScaleRule
+from mrisps.reconstruction.recipe import MaskRule, ScaleRule, with_overrides
 from mrisps.reconstruction.reconstruct import UnusableResultError
 from mrisps.reconstruction.verdict import Verdict
 from mrisps.solvers import FastSettings, Reconstruction
@@ -123,6 +123,22 @@ def test_recipe_values_can_be_changed(kspace: NDArray[np.complex64], model: Smoo
     assert "NOT CONVERGED" in repr(result)
     with pytest.raises(SettingsError, match=r"solver\.max_iteration"):
         mrisps.recon(kspace, recipe, weights=model, solver={"max_iteration": 2})
+
+
+def test_settled_or_certified(kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe) -> None:
+    """A recipe may stop where the image has settled; ``certify`` goes on to a minimiser, which takes longer."""
+    quick = with_overrides(recipe, {"solver.stop": "image", "solver.tolerance": "2e-4"})
+    settled = mrisps.recon(kspace, quick, weights=model)
+    certified = mrisps.recon(kspace, quick, weights=model, certify=True)
+    assert (settled.certificate["status"], certified.certificate["status"]) == ("settled", "converged")
+    assert settled.certificate["n_iterations"] < certified.certificate["n_iterations"]
+    assert settled.finished
+    assert not settled.converged
+    assert certified.finished
+    assert certified.converged
+    assert settled.verdict.level == certified.verdict.level
+    assert "settled" in repr(settled)
+    assert np.linalg.norm(settled.image - certified.image) < 0.05 * np.linalg.norm(certified.image)
 
 
 def test_regularisation_is_that_of_the_recipe(

@@ -25,7 +25,7 @@ from mrisps.reconstruction.run import Run
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import FastSettings, Reconstruction, solve
-from mrisps.solvers.result import Status
+from mrisps.status import Status
 
 SHAPE = (24, 20)
 
@@ -300,7 +300,7 @@ def test_file_in_file_out(tmp_path: Path, model: SmoothPlusSparse, recipe: Recip
     seen = []
     run = Run(recipe, Weights("test", model))
     result = run.write(source, destination, progress=lambda *state: seen.append(state[:3]))
-    assert result.n_converged == 2
+    assert result.n_finished == 2
     assert seen[0] == (0, 2, 1)
     assert {state[0] for state in seen} == {0, 1}
     with h5py.File(destination) as file:

@@ -28,13 +28,17 @@ def test_each_fact_counts(limit: object) -> None:
 
 
 def test_a_solver_that_was_stopped_is_checked() -> None:
-    assert judge(GOOD, status="max_iter").reasons == ("the solver stopped before it converged",)
+    assert judge(GOOD, status="max_iter").reasons == ("the solver stopped before it was done",)
+
+
+def test_settled_is_as_good_as_converged() -> None:
+    assert judge(GOOD, status="settled") == judge(GOOD, status="converged") == Verdict("good", (), GOOD)
 
 
 def test_the_gravest_reason_comes_first() -> None:
     verdict = judge({**GOOD, LIMITS[0].fact: 1e6}, status="max_iter")
     assert verdict.level == "unusable"
-    assert verdict.reasons[-1] == "the solver stopped before it converged"
+    assert verdict.reasons[-1] == "the solver stopped before it was done"
     assert gravest([judge(GOOD), verdict, judge(GOOD, status="max_iter")]) is verdict
     assert gravest([]).level == "good"
 

@@ -28,7 +28,10 @@ def test_number(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ("converged", "converged"),
+        (
+            "converged",
+            "converged: small changes of the image do not lower the energy, though a minimum elsewhere may be lower",
+        ),
         ("settled", "settled: the image no longer changes"),
         ("max_iter", "NOT CONVERGED: the cap on iterations came first"),
         ("diverging", "UNUSABLE: the image grew beyond all bounds"),
@@ -40,6 +43,14 @@ def test_number(value: object, text: str) -> None:
 )
 def test_status(status: object, words: str) -> None:
     assert status_words({"status": status}) == words
+
+
+@pytest.mark.parametrize("gap", [0.0034, 0.0])
+def test_a_bound_on_the_energy_is_said(gap: float) -> None:
+    words = status_words({"status": "converged", "energy_gap": gap})
+    assert words == f"converged: the energy is proven to be at most {100 * gap:.2g} % above the lowest there is"
+    assert status_words({"status": "settled", "energy_gap": gap}) == "settled: the image no longer changes"
+    assert status_words({"status": "converged", "energy_gap": "x"}).startswith("converged: small changes")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_verdict_comes_first(tmp_path: Path) -> None:
     good = {"verdict": {"level": "good", "reasons": []}}
     files = [run_file(tmp_path, "a", good, {}), run_file(tmp_path, "b", good, bad)]
     page = render(run_report(files, [], "r", Thresholds()))
-    assert "none failed; UNUSABLE: 1 slice; all slices converged; 1 slice is flagged." in page
+    assert "none failed; UNUSABLE: 1 slice; all slices finished; 1 slice is flagged." in page
     assert "the misfit is 12 times the noise; &lt;b&gt; (slice 6)</td>" in page
     rows = page.partition("<tbody>")[2].split("<tr")[1:3]
     assert ['data-level="unusable"' in rows[0], "<td>b</td>" in rows[0], "<td>a</td>" in rows[1]] == [True] * 3
@@ -134,7 +134,7 @@ def test_wrong_thresholds_are_named(tmp_path: Path, text: str, message: str) -> 
 def test_page_of_a_good_run(tmp_path: Path) -> None:
     files = [run_file(tmp_path, f"v{index}", {}, {"cost_mean": 2.0 + index / 10}) for index in range(30)]
     page = render(run_report(files, [], "knee", Thresholds()))
-    assert "30 files with 60 slices; none failed; all slices converged; no slice is flagged." in page
+    assert "30 files with 60 slices; none failed; all slices finished; no slice is flagged." in page
     assert page.count("data:image/webp;base64,") == 30
     assert page.count('data-chart=""') == 5
     assert "256 MiB" in page

@@ -26,14 +26,14 @@ DENOISED_QUICKLY = [
     ("denoising", "sigma_5_CPR"),
     ("denoising", "sigma_25_NCPR"),
 ]  # their energies above were computed once
-QUICK = [("denoising", "sigma_25_NCPR"), ("mri", "sigma_25_CPR")]
+QUICK = [("denoising", "sigma_25_NCPR"), ("denoising", "sigma_5_CPR")]
 
 
 def run_fast(task: str, reference: Reference) -> Reconstruction:
     if task == "mri":
-        settings = FastSettings(tolerance=2e-5, continuation_start=4)
+        settings = FastSettings(tolerance=2e-5, continuation_start=4, energy_gap=1e-3)
         return solve(reference.mri_operator, reference.mri_y, reference.mri_model, settings)
-    settings = FastSettings(tolerance=2e-5)
+    settings = FastSettings(tolerance=2e-5, energy_gap=1e-3)
     return solve(reference.denoising_operator, reference.noisy, reference.model, settings)
 
 
@@ -42,6 +42,13 @@ def check_fast(task: str, name: str, result: Reconstruction, reference: Referenc
     assert result.certificate.energy <= 1.001 * paper_energy
     assert result.certificate.residual_x < 1e-4
     assert result.certificate.residual_a < 3e-5
+    gap = result.certificate.energy_gap
+    if name.endswith("_CPR"):  # proven: the paper solver cannot be more than 0.1 % below, and is not below the bound
+        assert gap is not None
+        assert 0 <= gap <= 1e-3
+        assert (1 - gap) * result.certificate.energy <= 1.000001 * paper_energy
+    else:
+        assert gap is None
     if task == "mri":
         assert reference.psnr(result.image) > reference.psnr(reference.mri_image("1e-05")) - 0.15
     else:
