@@ -255,13 +255,16 @@ def write_comparison(results: Sequence[Path], page: Path, *, reference: Path | N
         As for :func:`write_pages`.
     """
     with contextlib.ExitStack() as stack:
-        sources = [ResultImages(stack.enter_context(ResultFile(path)), reference) for path in results]
-        shapes = {(source.file.n_slices, *source.file.shape) for source in sources}
-        if len(sources) < 2 or len(shapes) > 1:
+        files = [stack.enter_context(ResultFile(path)) for path in results]
+        shapes = {(file.n_slices, *file.shape) for file in files}
+        if len(files) < 2 or len(shapes) > 1:
             raise ValueError(
                 f"results: expected two or more of the same slices and size, got (slice, y, x) = {sorted(shapes)}"
             )
-        names = [path.stem if len({each.stem for each in results}) == len(results) else str(path) for path in results]
+        if reference is None:  # what one of them holds is for all
+            reference = next((file.path for file in files if "reference" in file.layout()), None)
+        sources = [ResultImages(file, reference) for file in files]
+        names = _names(results)
         keys = [f"result {k + 1}" for k in range(len(names))]
         panes = [
             Pane(key, name, f"{name}: reconstruction", "image", levels=FINE_LEVELS, shown=True)
@@ -328,3 +331,11 @@ def write_comparison(results: Sequence[Path], page: Path, *, reference: Path | N
         )
         write_text(page, render(report))
     return page
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest names that tell files apart."""
+    for names in ([path.stem for path in paths], [f"{path.parent.name}/{path.stem}" for path in paths]):
+        if len({*names}) == len(names):
+            return names
+    return [str(path) for path in paths]

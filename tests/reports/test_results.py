@@ -223,6 +223,11 @@ def test_comparison(result: Path, tmp_path: Path, images: NDArray[np.complex64])
     assert [pane["title"] for pane in facts["panes"]] == titles
     assert facts["pair"] == ["result 1", "result 2"]
     assert text.count('<td data-level="check">check</td>') == 1
+    assert text.count(" dB</td>") == 2  # the reference of the first is for both
+    (tmp_path / "new").mkdir()
+    write_result(tmp_path / "new" / "knee.h5", images, certificates=[certificate()] * 3)
+    facts = facts_of(write_comparison([result, tmp_path / "new" / "knee.h5"], tmp_path / "d.html"))
+    assert facts["panes"][2]["title"] == "new/knee"
     write_result(tmp_path / "small.h5", images[:2])
     with pytest.raises(ValueError, match="of the same slices and size"):
         write_comparison([result, tmp_path / "small.h5"], tmp_path / "d.html")
