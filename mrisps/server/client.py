@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from ismrmrd import Acquisition, Image
+from ismrmrd.hdf5 import image_header_dtype
+from ismrmrd.serialization import ConfigFile, ProtocolDeserializer, ProtocolSerializer
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError, MrispsError
@@ -18,9 +20,6 @@ from mrisps.io.hdf5 import Hdf5Reader
 from mrisps.io.ismrmrd import ismrmrd_groups
 from mrisps.io.ismrmrd_images import write_mrd_images
 from mrisps.server.messages import Kind, Limits, MessageReader, StreamError, message, text_message
-
-if TYPE_CHECKING:
-    from ismrmrd import Image
 
 __all__ = ["Received", "send_file"]
 
@@ -43,7 +42,7 @@ class Received:
         Why the answer ended early; empty if it did not.
     """
 
-    images: "list[Image]" = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     header_xml: bytes = b""
     broken: str = ""
@@ -61,9 +60,8 @@ class Received:
         FileError
             There are none, or the file cannot be written.
         """
-        from ismrmrd.hdf5 import image_header_dtype
 
-        def parts(image: "Image") -> tuple[NDArray[np.void], NDArray[np.generic], bytes]:
+        def parts(image: Image) -> tuple[NDArray[np.void], NDArray[np.generic], bytes]:
             head = np.frombuffer(bytes(image.getHead()), image_header_dtype)[0]
             return head, np.asarray(image.data), image.attribute_string.encode()
 
@@ -136,9 +134,6 @@ def _send(
     config: str,
     parameters: Mapping[str, str | float | bool] | None,
 ) -> None:
-    from ismrmrd import Acquisition
-    from ismrmrd.serialization import ConfigFile, ProtocolSerializer
-
     with connection.makefile("wb", buffering=1 << 20) as stream:
         serializer = ProtocolSerializer(stream)
         serializer.serialize(ConfigFile(config))
@@ -163,8 +158,6 @@ def _send(
 
 def _receive(connection: socket.socket, received: Received, say: Callable[[str], None] | None) -> None:
     """Read until the server closes."""
-    from ismrmrd.serialization import ProtocolDeserializer
-
     limits = Limits(measurement_bytes=1 << 40, message_bytes=1 << 30)
     reader = MessageReader(connection.makefile("rb"), limits, (Kind.TEXT, Kind.IMAGE, Kind.CLOSE))
     try:

@@ -7,9 +7,11 @@ Source: ISMRMRD, ``doc/mrd_image_data.md``. Names in the Meta that the documenta
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from ismrmrd import Image, Meta
+from ismrmrd.hdf5 import image_header_dtype
 from numpy.typing import NDArray
 
 from mrisps.io.burn_in import burn_in
@@ -19,9 +21,6 @@ from mrisps.io.ismrmrd_images import COUNTERS
 from mrisps.io.json_text import JsonValue, to_json
 from mrisps.reconstruction.export import CERTIFICATE, PART, PROVENANCE
 from mrisps.reconstruction.slice_result import SliceResult
-
-if TYPE_CHECKING:
-    from ismrmrd import Image
 
 __all__ = ["ImageMaker", "Pixels"]
 
@@ -68,7 +67,7 @@ class ImageMaker:
         self._scale: dict[str, float] = {}
         self._window: dict[str, float] = {}
 
-    def images(self, made: SliceResult, position: int, acquisition: NDArray[np.void]) -> "Iterator[Image]":
+    def images(self, made: SliceResult, position: int, acquisition: NDArray[np.void]) -> Iterator[Image]:
         """The images of a slice.
 
         Parameters
@@ -93,10 +92,7 @@ class ImageMaker:
         pixels: NDArray[np.float32],
         made: SliceResult,
         acquisition: NDArray[np.void],
-    ) -> "Image":
-        from ismrmrd import Image, Meta
-        from ismrmrd.hdf5 import image_header_dtype
-
+    ) -> Image:
         signed = bool((pixels < 0).any()) and kind == "sparse"
         top = float(np.abs(pixels).max()) or 1.0
         scale = self._scale.setdefault(kind, _SHORT_TOP / top if self.pixels == "short" else 1.0)

@@ -16,15 +16,15 @@ import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
+
+from ismrmrd import Image
+from ismrmrd.serialization import ProtocolSerializer
 
 from mrisps.errors import FileError, MrispsError
 from mrisps.server.measurement import WELCOME, receive
-from mrisps.server.messages import Kind, MessageReader, StreamError, message, text_message
+from mrisps.server.messages import Kind, Limits, MessageReader, StreamError, message, text_message
 from mrisps.server.session import Site, StoppedError, serve_measurement
-
-if TYPE_CHECKING:
-    from ismrmrd import Image
 
 __all__ = ["EventLog", "MrdServer", "Times", "check_server"]
 
@@ -117,9 +117,7 @@ class _Connection:
     def send_text(self, text: str) -> None:
         self._send(text_message(Kind.TEXT, text.encode()))
 
-    def send_image(self, image: "Image") -> None:
-        from ismrmrd.serialization import ProtocolSerializer
-
+    def send_image(self, image: Image) -> None:
         with io.BytesIO() as content:
             ProtocolSerializer(content).serialize(image)
             self._send(content.getvalue())
@@ -284,8 +282,6 @@ def check_server(host: str, port: int, seconds: float = 5.0) -> str:
     MrispsError
         It does not.
     """
-    from mrisps.server.messages import Limits
-
     try:
         with socket.create_connection((host, port), timeout=seconds) as client:
             client.sendall(message(Kind.CLOSE))

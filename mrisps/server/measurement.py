@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from ismrmrd.hdf5 import acquisition_header_dtype
 from numpy.typing import NDArray
 
 from mrisps.errors import FileError
@@ -89,8 +90,6 @@ def receive(reader: MessageReader) -> Measurement | None:
     StreamError
         The messages break the protocol or a limit, or the JSON of the parameters is wrong.
     """
-    from ismrmrd.hdf5 import acquisition_header_dtype
-
     kind, content = reader.next()
     if kind == Kind.CLOSE:
         return None

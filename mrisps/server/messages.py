@@ -14,6 +14,11 @@ from enum import IntEnum
 from typing import BinaryIO
 
 import numpy as np
+from ismrmrd.hdf5 import (  # here, because two threads that import it at once fail
+    acquisition_header_dtype,
+    image_header_dtype,
+)
+from ismrmrd.image import dtype_mapping
 
 from mrisps.errors import MrispsError
 
@@ -116,8 +121,6 @@ class MessageReader:
             n = struct.unpack("<I", self._read(4))[0]
             return self._read(self._check(f"the text of message {kind}", n, self._limits.text_bytes))
         if kind == Kind.ACQUISITION:
-            from ismrmrd.hdf5 import acquisition_header_dtype
-
             head = self._read(acquisition_header_dtype.itemsize)
             fields = np.frombuffer(head, acquisition_header_dtype)[0]
             n_samples, n_coils = int(fields["number_of_samples"]), int(fields["active_channels"])
@@ -131,9 +134,6 @@ class MessageReader:
         return self._image()
 
     def _image(self) -> bytes:
-        from ismrmrd.hdf5 import image_header_dtype
-        from ismrmrd.image import dtype_mapping
-
         head = self._read(image_header_dtype.itemsize)
         fields = np.frombuffer(head, image_header_dtype)[0]
         kind = dtype_mapping.get(int(fields["data_type"]))

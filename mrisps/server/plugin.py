@@ -6,16 +6,15 @@ parameters, by default ``multicoil``; ``parts``, ``pixels``, ``lam`` and ``beta`
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from ismrmrd import Acquisition, Image
+from ismrmrd.hdf5 import acquisition_header_dtype
 
 from mrisps.errors import MrispsError
 from mrisps.server.measurement import Measurement, parameters_of
 from mrisps.server.session import Site, serve_measurement
-
-if TYPE_CHECKING:
-    from ismrmrd import Image
 
 __all__ = ["process"]
 
@@ -33,7 +32,7 @@ class _Peer:
     def __init__(self, connection: _Server) -> None:
         self._connection = connection
 
-    def send_image(self, image: "Image") -> None:
+    def send_image(self, image: Image) -> None:
         self._connection.send_image(image)
 
     def send_text(self, text: str) -> None:
@@ -61,9 +60,6 @@ def process(connection: _Server, config: object, header: object) -> None:
     header
         Header of the measurement: an object of ``ismrmrd.xsd``, or XML.
     """
-    from ismrmrd import Acquisition
-    from ismrmrd.hdf5 import acquisition_header_dtype
-
     try:
         heads, samples, n_bytes = bytearray(), [], 0
         for item in connection:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from ismrmrd import Image
 
 from mrisps.errors import MrispsError, SettingsError
 from mrisps.io.dicom_writer import Mark
@@ -17,9 +19,6 @@ from mrisps.reconstruction.slice_result import SliceResult
 from mrisps.server.images import ImageMaker, Pixels
 from mrisps.server.measurement import Measurement, Parameters
 from mrisps.server.messages import Limits, StreamError
-
-if TYPE_CHECKING:
-    from ismrmrd import Image
 
 __all__ = ["DEFAULT_NAMES", "Peer", "Site", "StoppedError", "Wishes", "serve_measurement"]
 
@@ -36,7 +35,7 @@ class StoppedError(MrispsError):
 class Peer(Protocol):
     """Who gets the images."""
 
-    def send_image(self, image: "Image") -> None:
+    def send_image(self, image: Image) -> None:
         """Send an image."""
 
     def send_text(self, text: str) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -425,3 +427,17 @@ def test_plugin(scan: Path, site: Site, monkeypatch: pytest.MonkeyPatch, run_ser
     plugin.process(broken, "mrisps.server.plugin", "no XML")  # type: ignore[arg-type]
     assert (broken.images, broken.n_closed) == ([], 1)
     assert broken.texts[0].startswith("ERROR    mrisps: stream: header: is no valid XML")
+
+
+def test_nothing_of_ismrmrd_is_imported_by_two_threads_at_once() -> None:
+    """The package imports itself in a circle: it has to be there before the first connection."""
+    program = "import sys; import mrisps.server.NAME; print('ismrmrd.serialization' in sys.modules)"
+    for name in ("listen", "client"):
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("NAME", name)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert done.stdout == "True\n"
