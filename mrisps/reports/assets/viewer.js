@@ -100,7 +100,7 @@ class Viewer {
 
   build() {
     const n = this.facts.slices.length;
-    const bar = make("div", { className: "bar" });
+    const bar = make("div", { className: "bar slices" });
     this.slider = make("input", { type: "range", min: 0, max: n - 1, value: 0, "aria-label": "slice" });
     this.slider.oninput = () => this.go(Number(this.slider.value));
     this.place = make("output", { className: "place" });
@@ -317,6 +317,7 @@ class Viewer {
     this.place.textContent = `${slice.label}${this.facts.slices.length > 1 ? ` (${this.index + 1} of ${this.facts.slices.length})` : ""}`;
     this.verdict.textContent = [slice.level.toUpperCase(), slice.reasons].filter(Boolean).join(": ");
     this.verdict.dataset.level = slice.level;
+    this.verdict.title = this.verdict.textContent;
     this.root.dataset.slice = String(this.index);
     return this.refresh();
   }
@@ -430,7 +431,8 @@ class Viewer {
     for (let columns = 1; columns <= panes.length; columns++) {
       const rows = Math.ceil(panes.length / columns);
       const side = Math.min(width / columns - gap, ((room / rows - caption) * nx) / ny);
-      if (side > best[0]) best = [side, columns];
+      const fewer = rows < Math.ceil(panes.length / best[1]); // rows, if the panes are nearly as large
+      if (side > best[0] || (fewer && side > best[0] * 0.88)) best = [side, columns];
     }
     const side = Math.floor(Math.max(best[0], Math.min(200, width - gap)));
     this.grid.style.gridTemplateColumns = `repeat(${best[1]}, ${side}px)`;
