@@ -157,7 +157,7 @@ def ours(task: Task, batch: Batch, model: SmoothPlusSparse) -> Step:
         step = Step(
             middle - started,
             ended - middle,
-            minimum.n_iterations,
+            int(minimum.n_iterations.max()),
             gradient.report.n_iterations,
             minimum.image,
             minimum.coefficients,

@@ -299,7 +299,7 @@ def _step(
         step=state.step + 1,
         loss=float(means[0]),
         psnr=float(means[1]),
-        iterations=minimum.n_iterations,
+        iterations=int(minimum.n_iterations.max()),
         residual=float(minimum.residual.max()),
         adjoint_iterations=gradient.report.n_iterations,
         adjoint_residual=residual,

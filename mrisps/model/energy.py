@@ -133,6 +133,10 @@ class Energy:
     y: Tensor
     prior: Prior
 
+    def take(self, entries: Tensor) -> "Energy":
+        """The energy of these entries of the batch alone."""
+        return Energy(self.operator.take(entries), self.y[entries], self.prior)
+
     @property
     def image_shape(self) -> tuple[int, int]:
         """(y, x) of the image."""

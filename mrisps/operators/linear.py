@@ -140,6 +140,11 @@ class LinearOperator(abc.ABC):
             if found != wanted:
                 raise ValueError(f"{name}: expected {what} {wanted}, got {found}")
 
+    def take(self, entries: torch.Tensor) -> "LinearOperator":
+        """The operator for these entries of a batch, indices: the same one, unless it differs from entry to entry."""
+        del entries
+        return self
+
     @property
     def n_measurements(self) -> int:
         """How many real numbers one measurement vector has: what |A x - y|^2 sums noise over."""

@@ -5,6 +5,8 @@ itself is one small matrix for each set; its inverse is made of their inverses. 
 (..., s^2, y / s, x / s), one for each shift (i, j). Of a real image half of the sets are enough.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,8 @@ class AliasFilter:
     Parameters
     ----------
     matrix
-        (s^2, s^2, y / s, x / s) complex, or (s^2, s^2, set, y / s, x / s); for real images that of a real map, of which half of the
-        columns are enough.
+        (s^2, s^2, y / s, x / s) complex, or with axes (set, ...) or (batch, set, ...) before y; for real images that of a real map,
+        of which half of the columns are enough.
     shape
         (y, x) of the images.
     dtype
@@ -42,6 +44,14 @@ class AliasFilter:
         double = dtype in (torch.float64, torch.complex128)
         self._matrix = matrix.to(torch.complex128 if double else torch.complex64)
         self._stride = round(len(matrix) ** 0.5)
+
+    def take(self, entries: Tensor) -> "AliasFilter":
+        """The filter for these entries of the batch: another one where it has a matrix for each of them."""
+        if self._matrix.ndim < 6:
+            return self
+        taken = copy.copy(self)
+        taken._matrix = self._matrix[:, :, entries]
+        return taken
 
     def __call__(self, image: Tensor) -> Tensor:
         """(batch, set, y, x) -> the same."""
@@ -172,6 +182,11 @@ class SampledInverse:
         self._border = grid, ys, xs
         self._transfer = (transfer / s).to(kind)[:, None, None]
         self._response = (response * s).to(kind)[:, None, None]
+
+    def take(self, entries: Tensor) -> "SampledInverse":
+        """The inverse for these entries of the batch: the same."""
+        del entries
+        return self
 
     def __call__(self, image: Tensor) -> Tensor:
         """(batch, set, y, x) -> the same."""

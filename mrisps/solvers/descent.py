@@ -5,7 +5,8 @@ iteration: :class:`mrisps.solvers.inertial.Inertial` for every R, :class:`mrisps
 """
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -72,6 +73,9 @@ class Descent(abc.ABC):
         former may be an upper bound.
     """
 
+    ROWS: ClassVar[tuple[str, ...]]
+    """Names of the tensors whose first axis are the rows of all images."""
+
     def __init__(self, stage: Stage, options: DescentOptions, factor: float, n_rows: int) -> None:
         self.stage, self.options, self.factor = stage, options, factor
         self.n_at_target = 0
@@ -86,6 +90,38 @@ class Descent(abc.ABC):
         if self.factor <= 1:
             self.n_at_target += 1
         self.factor = max(self.factor * self.options.decay, 1.0)
+
+    def leave_out(self, position: int, order: Tensor) -> Tensor:
+        """Go on without one image of the batch.
+
+        Parameters
+        ----------
+        position
+            Of the image. The last one takes its place.
+        order
+            Which images are left, at their new places.
+
+        Returns
+        -------
+        Tensor
+            The coefficients of the image, (rows, y / stride, x / stride, n). They stay where the memory of all of them is.
+        """
+        n_rows = self.shape[0] // len(self.image)
+        left = self.shape[0] - n_rows
+        here, there = slice(position * n_rows, (position + 1) * n_rows), slice(left, self.shape[0])
+        for name in self.ROWS:
+            tensor = getattr(self, name)
+            if here != there:
+                mine = tensor[here].clone()
+                tensor[here] = tensor[there]
+                tensor[there] = mine
+        taken = self.coefficients[there]
+        for name in self.ROWS:
+            setattr(self, name, getattr(self, name)[:left])
+        self.shape = (left, *self.shape[1:])
+        self.image = self.image[order]
+        self.stage = replace(self.stage, image_step=self.stage.image_step.take(order))
+        return taken
 
     @abc.abstractmethod
     def _advance(self, measure: bool, exactly: bool) -> None:

@@ -62,7 +62,7 @@ class Iterate:
     iteration
         Of this stage, from 1.
     image
-        (batch, set, y, x) on the full grid; coarser stages are interpolated.
+        (images, set, y, x) on the full grid, of those of the batch that are not done; coarser stages are interpolated.
     coefficients
         (rows, y / stride, x / stride, n) in the last stage, else None. Read them before the next iteration. For NCPR the image is
         x(a) for them; for CPR, solved by splitting, it only tends to that.
@@ -93,11 +93,11 @@ class Minimum:
         Estimate of the change still to come as a fraction of the image's norm, (batch,).
     energy_gap
         Of a convex problem that is finished with ``stop="stationary"``: a bound on its energy above the minimum, as a share of the
-        energy, (batch,).
+        energy, (batch,). Infinite where it is not known.
     finished, diverged, broken
         (batch,) bool: what ``stop`` asks for was met; the image grew without bound; it did, or NaN or infinity appeared.
     n_iterations, n_coarse_iterations
-        Iterations on the full problem, and of the stages before it.
+        Iterations on the full problem, (batch,), and of the stages before it. An image that is done does not go on.
     at_target
         The continuation had ended: the thresholds were those of the prior.
     energy_trace
@@ -109,11 +109,11 @@ class Minimum:
     image_step: ImageStep
     residual: Tensor
     image_change: Tensor
-    energy_gap: Tensor | None
+    energy_gap: Tensor
     finished: Tensor
     diverged: Tensor
     broken: Tensor
-    n_iterations: int
+    n_iterations: Tensor
     n_coarse_iterations: int
     at_target: bool
     energy_trace: list[tuple[int, Tensor]]
@@ -193,7 +193,7 @@ def solve(
         algorithm="fast",
         finished=minimum.finished,
         stop=settings.stop,
-        n_iterations=torch.full((y.shape[0],), minimum.n_iterations),
+        n_iterations=minimum.n_iterations,
         tolerance=settings.tolerance,
         energy_trace=minimum.energy_trace,
         noise_std=noise_std,
@@ -273,29 +273,39 @@ def minimise(
         given=start,
     )
     watch = Watch(energy, settings, smooth, path, warm=start is not None)
-    traced: list[int] = []
-    energies: list[Tensor] = []
-    k = 0
+    traced: list[tuple[int, list[int], Tensor]] = []
+    ended: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # image, last good image, coefficients
     for k in range(1, settings.max_iterations + 1):
         last = k == settings.max_iterations
         look = last or k % CHECK_INTERVAL == 0
         path.step(measure=look, exactly=last or (look and watch.near))
         if monitor is not None:
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
-        over = look and watch.look(path, in_time=k % CHECK_INTERVAL == 0)
+        done = watch.look(path, k, in_time=k % CHECK_INTERVAL == 0) if look else []
         if progress is not None:
             progress(k, watch.worst)
-        if over:
+        if last or len(done) == len(watch.at_work):
             break
+        final = path.final_image() if done else None
+        for position in reversed(done):  # what comes after it takes its place
+            assert final is not None
+            entry, found = watch.at_work[position], (final[position], watch.safe[position])
+            ended[entry] = *found, watch.leave_out(path, position)
         if settings.trace_interval and k % settings.trace_interval == 0:
-            traced.append(k)
-            energies.append(energy.value(path.final_image(), path.coefficients).total)
-    image, coefficients, at_target = path.final_image(), path.coefficients, path.n_at_target > 0
-    del path
+            total = watch.energy.value(path.final_image(), path.coefficients).total
+            traced.append((k, watch.at_work, total))
+    image, safe, coefficients, at_target = path.final_image(), watch.safe, path.coefficients, path.n_at_target > 0
+    if ended:
+        rows = coefficients.chunk(len(image))
+        ended |= {entry: (image[i], safe[i], rows[i]) for i, entry in enumerate(watch.at_work)}
+        parts = [ended[entry] for entry in sorted(ended)]
+        image, safe = (torch.stack([part[index] for part in parts]) for index in (0, 1))
+        coefficients = torch.cat([part[2] for part in parts])
+    del path, ended
     residual = watch.residual
     broken = watch.diverged | ~(residual.isfinite() & image.isfinite().flatten(1).all(dim=1).cpu())
     if bool(broken.any()):
-        image, coefficients = _rescue(prior, image, coefficients, watch.safe, broken.to(image.device))
+        image, coefficients = _rescue(prior, image, coefficients, safe, broken.to(image.device))
     return Minimum(
         image=image,
         coefficients=coefficients,
@@ -306,11 +316,22 @@ def minimise(
         finished=watch.passed,
         diverged=watch.diverged,
         broken=broken,
-        n_iterations=k,
+        n_iterations=watch.n_iterations,
         n_coarse_iterations=n_coarse,
         at_target=at_target,
-        energy_trace=list(zip(traced, torch.stack(energies).cpu(), strict=True)) if traced else [],
+        energy_trace=_trace(traced, len(image)),
     )
+
+
+def _trace(traced: list[tuple[int, list[int], Tensor]], batch: int) -> list[tuple[int, Tensor]]:
+    """(iteration, (batch,) energies on the host), NaN for images that were done before."""
+    found: list[tuple[int, Tensor]] = []
+    totals = torch.cat([total for _, _, total in traced]).cpu() if traced else torch.empty(0)
+    for k, at_work, total in traced:
+        row = torch.full((batch,), torch.nan, dtype=torch.float64)
+        row[at_work], totals = totals[: len(total)], totals[len(total) :]
+        found.append((k, row))
+    return found
 
 
 def _rescue(prior: Prior, image: Tensor, coefficients: Tensor, safe: Tensor, broken: Tensor) -> tuple[Tensor, Tensor]:

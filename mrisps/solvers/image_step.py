@@ -8,6 +8,8 @@ in the Fourier domain; if it keeps samples of one on a coarser grid, a small sys
 by conjugate gradients, preconditioned by the circulant nearest to the system.
 """
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,13 @@ class ConvolutionStep:
     def plan(self, n_steps: Tensor, residual: Tensor) -> None:
         """Nothing: there are no iterations."""
 
+    def take(self, entries: Tensor) -> "ConvolutionStep":
+        """The image step of these entries of the batch alone."""
+        taken = copy.copy(self)
+        taken.adjoint_y = self.adjoint_y[entries]
+        taken._inverse = self._inverse.take(entries)
+        return taken
+
     def smooth_image(self) -> Tensor:
         """x for a = 0, (batch, set, y, x)."""
         return self.invert(self.adjoint_y)
@@ -134,7 +143,8 @@ class ImageStep:
         dtype = torch.promote_types(self.adjoint_y.dtype, torch.complex64)
         self._patches = AliasFilter(patches, energy.image_shape, dtype)
         self._preconditioner = AliasFilter(inverse_matrix, energy.image_shape, dtype)
-        self._circulant = by_alias(circulant, self._transform.stride).to(dtype.to_real())
+        planes = by_alias(circulant, self._transform.stride).to(dtype.to_real())  # (s^2, set, y / s, x / s)
+        self._circulant = planes if planes.ndim < 5 else planes.movedim(0, 1)  # one for each image: (batch, s^2, set, ...)
 
     @property
     def in_closed_form(self) -> bool:
@@ -168,6 +178,19 @@ class ImageStep:
             image, result = self._iterate(right_side, start, self._planned, look_every=0)
             self.effort = torch.stack([result.n_steps, result.relative_residual])
         return image
+
+    def take(self, entries: Tensor) -> "ImageStep":
+        """The image step of these entries of the batch alone."""
+        taken = copy.copy(self)
+        taken.energy, taken.adjoint_y, taken.effort = self.energy.take(entries), self.adjoint_y[entries], None
+        taken._smooth = None if self._smooth is None else self._smooth[entries]
+        if self._closed_form is not None:
+            taken._closed_form = self._closed_form.take(entries)
+        else:
+            taken._last = None
+            taken._preconditioner = self._preconditioner.take(entries)
+            taken._circulant = self._circulant if self._circulant.ndim < 5 else self._circulant[entries]
+        return taken
 
     def plan(self, n_steps: Tensor, residual: Tensor) -> None:
         """How many iterations the next solves do, from ``effort``: the most steps and the largest residual, on the host."""
@@ -297,6 +320,14 @@ class _Filter:
         self._real = not dtype.is_complex
         transfer = transfer.to(torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32)
         self._transfer = transfer[..., : transfer.shape[-1] // 2 + 1] if self._real else transfer
+
+    def take(self, entries: Tensor) -> "_Filter":
+        """The filter for these entries of the batch; with a transfer function for each, (batch, set, y, x), another one."""
+        if self._transfer.ndim < 4:
+            return self
+        taken = copy.copy(self)
+        taken._transfer = self._transfer[entries]
+        return taken
 
     def __call__(self, image: Tensor) -> Tensor:
         if self._real:

@@ -31,6 +31,8 @@ class Inertial(Descent):
     Beck and Teboulle, SIAM J. Imaging Sci. 2 (2009) 183-202.
     """
 
+    ROWS = ("coefficients", "_previous", "_misfit", "_previous_misfit", "moved", "size")
+
     def __init__(
         self,
         stage: Stage,

@@ -35,124 +35,150 @@ EXACT_BELOW = 30.0
 
 
 class Watch:
-    """The looks at the last stage.
+    """The looks at the last stage. An image that is done leaves the others.
+
+    What is kept of an image is (batch,) on the host, in the order of the whole batch.
 
     Attributes
     ----------
+    energy
+        Of the images at work.
+    at_work
+        Which images of the batch are at work, in the order in which the path has them.
+    n_iterations
+        Iterations of each so far.
     residual
-        |a - T(a - grad f(a))| / |a| at the last look, (batch,) float64 on the host; infinite before the first.
+        |a - T(a - grad f(a))| / |a| at the last look, float64; infinite before the first.
     remaining
-        How much the image can still change, over its norm, (batch,): its steps between looks, continued as a geometric series of
-        their own rate. Infinite before the third look.
+        How much the image can still change, over its norm: its steps between looks, continued as a geometric series of their own
+        rate. Infinite before the third look.
     diverged
-        (batch,) bool: the image grew without bound.
+        The image grew without bound.
     passed
-        (batch,) bool: what ``settings.stop`` asks for was met in two looks in a row.
+        What ``settings.stop`` asks for was met in two looks in a row.
     gap
-        Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, (batch,)
+        Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, else infinite
         (:func:`mrisps.solvers.duality.energy_gap`). The stationarity residual alone does not tell: it is small along combinations
         of atoms that hardly change the image, and there the energy falls slowly.
     safe
-        The last good image of each, (batch, set, y, x).
+        The last good image of those at work, (images, set, y, x).
     worst
-        The largest residual of the images that are good.
+        The largest residual of the images at work that are good.
     near
         Whether the next look is to measure the residual itself.
     """
 
     def __init__(self, energy: Energy, settings: FastSettings, smooth: Tensor, path: Descent, warm: bool) -> None:
         batch = len(smooth)
-        self._energy, self._settings, self._smooth = energy, settings, smooth
+        self.energy, self._settings, self._smooth = energy, settings, smooth
+        self.at_work = list(range(batch))
+        self.n_iterations = torch.zeros(batch, dtype=torch.long)
         self.residual = torch.full((batch,), torch.inf, dtype=torch.float64)
-        self.remaining = self.residual.clone()
+        self.remaining, self.gap = self.residual.clone(), self.residual.clone()
         self.diverged = torch.zeros(batch, dtype=torch.bool)
         self.passed = torch.zeros(batch, dtype=torch.bool)
-        self._n_passed = 0
         self.worst = torch.inf
         self.near = warm
         self.safe = smooth
         self._bound = DIVERGED * torch.stack([norms(smooth), norms(path.image)]).amax(dim=0).cpu()
         self._image: Tensor | None = None
         self._step: Tensor | None = None
-        self.gap: Tensor | None = None
-        self._next_bound = 0
+        self._n_passed = torch.zeros(batch, dtype=torch.long)
+        self._next_bound = torch.zeros(batch, dtype=torch.long)
 
-    def look(self, path: Descent, in_time: bool) -> bool:
-        """Whether it is over: every image passed all tests, or is lost.
+    def look(self, path: Descent, k: int, in_time: bool) -> list[int]:
+        """Which images are done, passed or lost, as positions in the path.
 
         Parameters
         ----------
         path
             After a step that was measured.
+        k
+            Iterations so far.
         in_time
             Whether the look is one of the regular ones. Another tells no rate and passes no test.
         """
-        image, batch = path.image, len(path.image)
-        seen = [path.moved.view(batch, -1).sum(dim=1), path.size.view(batch, -1).sum(dim=1), norms(image)]
+        image, n_images, now = path.image, len(path.image), torch.tensor(self.at_work)
+        seen = [path.moved.view(n_images, -1).sum(dim=1), path.size.view(n_images, -1).sum(dim=1), norms(image)]
         seen.append(norms(image - self._image) if self._image is not None else torch.zeros_like(seen[0]))
         image_step = path.stage.image_step
         effort = () if image_step.effort is None else image_step.effort
         moved, size, lengths, step, *effort_seen = torch.stack([*seen, *effort]).cpu()  # the one transfer
         if effort_seen:
             image_step.plan(*(values.max() for values in effort_seen))
-        self.residual = (moved / size.clamp(min=1e-30)).sqrt()
-        finite = self.residual.isfinite() & lengths.isfinite()
-        suspects = finite & ~self.diverged & (lengths > self._bound)
+        self.n_iterations[now] = k
+        residual = (moved / size.clamp(min=1e-30)).sqrt()
+        self.residual[now] = residual
+        good = residual.isfinite() & lengths.isfinite()
+        suspects = good & (lengths > self._bound[now])
         if bool(suspects.any()):
-            self.diverged |= suspects & self._has_risen(path)
-        good = finite & ~self.diverged  # the others of the batch go on
-        near = (self.residual <= EXACT_BELOW * self._settings.tolerance) | (size == 0)
-        self.near = bool((near | ~good).all())  # what is lost is not waited for
+            risen = suspects & self._has_risen(path)
+            self.diverged[now] = risen
+            good &= ~risen
+        near = (residual <= EXACT_BELOW * self._settings.tolerance) | (size == 0)
+        self.near = bool((near & good).any())
         self.safe = (
             image if bool(good.all()) else torch.where(good.to(image.device).view(-1, 1, 1, 1), image, self.safe)
         )
-        if not bool(good.any()):
-            return True
-        self.worst = float(self.residual[good].max())
-        if not in_time:
-            return False
-        self._estimate(step, lengths)
-        self._image = image
-        settled = path.n_at_target > 0 and float(self.remaining[good].max()) <= self._settings.image_change
-        stationary = self.worst <= self._settings.tolerance
-        only_image = self._settings.stop == "image"
-        self._n_passed = self._n_passed + 1 if settled and (only_image or stationary) else 0
-        if self._n_passed < PASSES or not (only_image or self._is_low(path, good)):
-            return False
-        self.passed = good
-        return True
+        self.worst = float(residual[good].max()) if bool(good.any()) else self.worst
+        if in_time and bool(good.any()):
+            self._estimate(step, lengths, now)
+            self._image = image
+            met = (self.remaining[now] <= self._settings.image_change) & (path.n_at_target > 0)
+            if self._settings.stop == "stationary":
+                met &= residual <= self._settings.tolerance
+            self._n_passed[now] = torch.where(met, self._n_passed[now] + 1, 0)
+            passed = good & (self._n_passed[now] >= PASSES)
+            if self._settings.stop == "stationary" and bool(passed.any()):
+                passed &= self._is_low(path, k, now, passed)
+            self.passed[now] = passed
+        return [position for position in range(n_images) if not good[position] or self.passed[now[position]]]
 
-    def _estimate(self, step: Tensor, lengths: Tensor) -> None:
-        """``remaining`` from the norms of the step since the last look and of the image, (batch,)."""
+    def leave_out(self, path: Descent, position: int) -> Tensor:
+        """Go on without the image at this position of the path, whose last image takes the place; the coefficients that it had."""
+        order = list(range(len(self.at_work) - 1))
+        if position < len(order):
+            order[position] = len(order)
+        index = torch.tensor(order, device=self.safe.device)
+        self.at_work = [self.at_work[entry] for entry in order]
+        self.energy = self.energy.take(index)
+        self.safe, self._smooth = self.safe[index], self._smooth[index]
+        self._image = None if self._image is None else self._image[index]
+        return path.leave_out(position, index)
+
+    def _estimate(self, step: Tensor, lengths: Tensor, now: Tensor) -> None:
+        """``remaining`` of the images at work, from the norms of the step since the last look and of the image."""
         if self._image is None:
             return
         if self._step is not None:
-            rate = (step / self._step.clamp(min=1e-300)).clamp(FASTEST_RATE, SLOWEST_RATE)
+            rate = (step / self._step[now].clamp(min=1e-300)).clamp(FASTEST_RATE, SLOWEST_RATE)
             # An image that does not move at all, a zero one too, has nothing left to change.
-            self.remaining = torch.where(step > 0, step * rate / (1 - rate) / lengths.clamp(min=1e-300), 0.0)
-            self.remaining = torch.where(step.isfinite(), self.remaining, torch.inf)
-        self._step = step
+            remaining = torch.where(step > 0, step * rate / (1 - rate) / lengths.clamp(min=1e-300), 0.0)
+            self.remaining[now] = torch.where(step.isfinite(), remaining, torch.inf)
+        self._step = self.residual.clone() if self._step is None else self._step
+        self._step[now] = step
 
     def _has_risen(self, path: Descent) -> Tensor:
-        """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, (batch,) bool."""
+        """Whether the energy is above that of the smooth image with a = 0, where it could have stayed, bool."""
         nothing = path.coefficients.new_zeros(1).expand(path.coefficients.shape)
-        risen = self._energy.value(path.final_image(), path.coefficients).total
-        return (risen > self._energy.value(self._smooth, nothing).total).cpu()
+        risen = self.energy.value(path.final_image(), path.coefficients).total
+        return (risen > self.energy.value(self._smooth, nothing).total).cpu()
 
-    def _is_low(self, path: Descent, good: Tensor) -> bool:
-        """Whether the energy of a convex problem is proven to be near its minimum, for every good image; of others True."""
+    def _is_low(self, path: Descent, k: int, now: Tensor, passed: Tensor) -> Tensor:
+        """Whether the energy of a convex problem is proven to be near its minimum, bool; of other problems True."""
         if not path.stage.prior.regulariser.is_norm:
-            return True
-        k, most = path.n_at_target, self._settings.energy_gap
-        if k < self._next_bound:
-            return False
+            return torch.ones_like(passed)
+        due = passed & (self._next_bound[now] <= k)
+        if not bool(due.any()):
+            return due
         assert isinstance(path.stage.image_step, ImageStep)  # that of the problem itself
-        gap = energy_gap(self._energy, path.stage.image_step, path.final_image(), path.coefficients, enough=most)
-        self._next_bound = math.ceil(BOUND_SPACING * k)
-        if gap is None or not bool((gap[good] <= most).all()):
-            return False
-        self.gap = gap
-        return True
+        most = self._settings.energy_gap
+        gap = energy_gap(self.energy, path.stage.image_step, path.final_image(), path.coefficients, enough=most)
+        assert gap is not None
+        low = due & (gap.cpu() <= most)
+        self.gap[now] = torch.where(low, gap.cpu(), torch.inf)
+        self._next_bound[now] = torch.where(due & ~low, math.ceil(BOUND_SPACING * k), self._next_bound[now])
+        return low
 
 
 def norms(images: Tensor) -> Tensor:

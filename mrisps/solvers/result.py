@@ -213,10 +213,12 @@ def certify(
     stop
         What the algorithm's test is about.
     gap
-        (batch,) bounds on the energy above its minimum, where they are known already.
+        (batch,) bounds on the energy above its minimum, on the host, infinite where they are not known yet.
     """
-    if gap is None and not nonnegative:
-        gap = energy_gap(energy, image_step, image, coefficients, enough=ROUGHLY)
+    known = gap is not None and bool(gap.isfinite().all())
+    rough = None if known or nonnegative else energy_gap(energy, image_step, image, coefficients, enough=ROUGHLY)
+    if rough is not None:
+        gap = rough.cpu() if gap is None else torch.minimum(gap, rough.cpu())
     cost_map = energy.cost_map(coefficients)
     terms = energy.value(image, coefficients, cost_map)
     residual_x, residual_a = energy.residuals(image, coefficients, nonnegative)

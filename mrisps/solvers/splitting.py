@@ -53,6 +53,8 @@ class Splitting(Descent):
     (over-relaxation).
     """
 
+    ROWS = ("coefficients", "_auxiliary", "_misfit", "moved", "size")
+
     def __init__(
         self,
         stage: Stage,
@@ -96,6 +98,11 @@ class Splitting(Descent):
         """The image of v, and its residual in place of the prediction."""
         self.image = self._joint_step.solve(prediction)
         self._misfit = self._transform.residual_(to_real_images(self.image), prediction)
+
+    def leave_out(self, position: int, order: Tensor) -> Tensor:
+        """As of every algorithm; the image step of its own, too."""
+        self._joint_step = self._joint_step.take(order)
+        return super().leave_out(position, order)
 
     def _advance(self, measure: bool, exactly: bool) -> None:
         prior, n = self.stage.prior, self.stage.prior.n_atoms

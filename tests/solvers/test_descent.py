@@ -213,3 +213,26 @@ def test_pieces_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         measured.append(torch.stack([path.moved, path.size]))
     torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-12)
     torch.testing.assert_close(measured[0], measured[1])
+
+
+@pytest.mark.parametrize("half_storage", [False, True])
+@pytest.mark.parametrize(("kind", "config"), [("complex", NCPR), ("real", CPR), ("blur", NCPR)])
+def test_the_others_go_on_as_before(kind: str, config: ModelConfig, half_storage: bool) -> None:
+    """One image of three leaves; what it had stays, and the others end where they would have ended with it."""
+    energy, stage = problem(kind, config, batch=3, double=not half_storage)
+    options = dataclasses.replace(OPTIONS, half_storage=half_storage)
+    together, fewer = start(energy, stage, options), start(energy, stage, options)
+    for _ in range(6):
+        together.step(measure=True)
+        fewer.step(measure=True)
+    expected = together.coefficients.chunk(3)[0].clone()
+    taken = fewer.leave_out(0, torch.tensor([2, 1]))
+    assert torch.equal(taken, expected)
+    for _ in range(7):
+        together.step(measure=True, exactly=True)
+        fewer.step(measure=True, exactly=True)
+    assert torch.equal(taken, expected)
+    chunks = together.coefficients.chunk(3)
+    torch.testing.assert_close(fewer.coefficients, torch.cat([chunks[2], chunks[1]]))
+    torch.testing.assert_close(fewer.final_image(), together.final_image()[[2, 1]])
+    torch.testing.assert_close(fewer.moved.view(2, -1), together.moved.view(3, -1)[[2, 1]])
