@@ -20,7 +20,8 @@ from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.journal import Journal
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, solve_problem
+from mrisps.reconstruction.reconstruct import reconstruct_together
+from mrisps.reconstruction.together import UnusableResultError, solve_problems
 from mrisps.settings import settings
 from mrisps.status import FINISHED
 
@@ -158,7 +159,8 @@ def _solve(case: Case, model: SmoothPlusSparse, recipe: Recipe, report: Callable
     started = perf_counter()
     score, status, n_iterations = math.nan, "nonfinite", 0
     try:
-        solved = (solve_problem if case.by_prediction else reconstruct)(case.problem, model, recipe, progress=report)
+        solver = solve_problems if case.by_prediction else reconstruct_together
+        (solved,) = solver([case.problem], model, recipe, progress=report)
     except UnusableResultError:  # a bad candidate, not a failed search
         pass
     else:

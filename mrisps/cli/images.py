@@ -159,7 +159,7 @@ def _write(run: "Run", source: Path, paths: Sequence[Path], bits: int, keep: boo
 
     from mrisps.atomic import write_together
     from mrisps.io.images import image_bytes
-    from mrisps.reconstruction.reconstruct import UnusableResultError
+    from mrisps.reconstruction.together import UnusableResultError
 
     destination, sidecar, *parts = paths
     with (

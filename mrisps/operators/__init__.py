@@ -27,6 +27,7 @@ from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.identity import Identity
 from mrisps.operators.linear import LinearOperator
+from mrisps.operators.per_entry import PerEntry
 from mrisps.operators.sampled import SampledConvolution
 from mrisps.operators.sense import Sense, SensitivityMaps
 
@@ -36,6 +37,7 @@ __all__ = [
     "FourierSubsampling",
     "Identity",
     "LinearOperator",
+    "PerEntry",
     "SampledConvolution",
     "Sense",
     "SensitivityMaps",

@@ -50,6 +50,7 @@ def recon(
     axes: str | ArrayLayout | None = None,
     certify: bool = False,
     device: torch.device | str | None = None,
+    slices_together: int | None = None,
     progress: Progress | None = None,
     **overrides: Setting,
 ) -> Result:
@@ -84,6 +85,8 @@ def recon(
         Go on to a minimiser of the energy. False: until the image has settled, where the recipe says so (``solver.stop``).
     device
         Where to compute; None: that of ``source`` if it is a tensor, else the CPU.
+    slices_together
+        Slices in one solve; None: one on a CPU, as many as the memory holds elsewhere.
     progress
         Called with (position of the slice, number of slices, iteration, residual).
     overrides
@@ -125,6 +128,7 @@ def recon(
         else SliceChoice.parse(slices),
         layout=ArrayLayout.parse(axes) if isinstance(axes, str) else axes,
         device=default_device(source) if device is None else str(device),
+        slices_together=slices_together,
         overrides=overrides,
         certify=certify,
     )
@@ -267,6 +271,7 @@ def run_of(
     layout: ArrayLayout | None = None,
     certify: bool = False,
     device: str = "cpu",
+    slices_together: int | None = None,
 ) -> Run:
     """A run of a recipe by name, file or value; parameters as for :class:`Run`.
 
@@ -294,6 +299,7 @@ def run_of(
         slices=SliceChoice() if slices is None else slices,
         layout=layout,
         device=usable_device(device),
+        slices_together=slices_together,
     )
 
 

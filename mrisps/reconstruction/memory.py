@@ -23,7 +23,8 @@ __all__ = ["MemoryEstimate", "NotEnoughMemoryError", "available_memory", "check_
 
 COEFFICIENT_ARRAYS = 2
 PATCH_ARRAYS = 3
-"""Arrays that the solver holds of the coefficients (n numbers a patch), and of what the filters say of the patches (r numbers)."""
+"""Arrays that the solver holds of the coefficients (n numbers a patch), and of what the filters say of the patches (r numbers).
+Several slices in one solve take one more of the former: their coefficients are put in order at the end."""
 
 IMAGE_ARRAYS = 8
 ALIAS_ARRAYS = 1
@@ -111,7 +112,7 @@ def estimate(
     rank = model.patch_size**2 - 1 - model.n_free_atoms
     coil_images = together * n_coils * n_pixels * 8
     return MemoryEstimate(
-        coefficients=COEFFICIENT_ARRAYS
+        coefficients=(COEFFICIENT_ARRAYS + (together > 1))
         * n_patches
         * model.n_synthesis_atoms
         * (2 if recipe.solver.half_storage else 4),

@@ -1,66 +1,48 @@
 """From a problem and a model to an image in input units, and the facts that go with it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from mrisps.errors import MrispsError
 from mrisps.io.json_text import JsonValue
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.problem import Problem, to_array
 from mrisps.reconstruction.recipe import Recipe
+from mrisps.reconstruction.together import Progress, solve_problems
 from mrisps.reconstruction.verdict import judge
-from mrisps.solvers import Reconstruction, solve
+from mrisps.solvers import Reconstruction
 
 __all__ = [
-    "UnusableResultError",
     "image_facts",
     "reconstruct",
+    "reconstruct_together",
     "slice_certificate",
-    "solve_problem",
     "verdict_facts",
 ]
 
-Progress = Callable[[int, float], None]
-"""Called with (iteration, residual)."""
-
-
-class UnusableResultError(MrispsError):
-    """The solver ended with NaN or infinity: there is no image to write."""
-
 
 def reconstruct(
-    problem: Problem,
-    model: SmoothPlusSparse,
-    recipe: Recipe,
-    *,
-    progress: Progress | None = None,
+    problem: Problem, model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
 ) -> Reconstruction:
-    """Solve a problem with a recipe's regularisation and return the images in input units.
+    """One problem alone; see :func:`reconstruct_together`."""
+    return reconstruct_together([problem], model, recipe, progress=progress)[0]
 
-    The certificate refers to the scaled problem, and to the image before the recipe's ``nonnegative`` clips it.
 
-    Parameters
-    ----------
-    problem, model, recipe
-        What is solved, with which prior, and how.
-    progress
-        See :func:`mrisps.solvers.solve`.
+def reconstruct_together(
+    problems: Sequence[Problem], model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
+) -> list[Reconstruction]:
+    """Solve problems with a recipe's regularisation and return the images in input units, one result a problem.
 
-    Returns
-    -------
-    Reconstruction
-        Images (1, 1, y, x) in input units; several sets of maps are combined by :meth:`Problem.combined`.
-
-    Raises
-    ------
-    UnusableResultError
-        The solver met NaN or infinity, or diverged.
-    ValueError
-        Model and image do not fit together, for example an odd image size and CPR's 2 x 2 groups.
+    A certificate refers to the scaled problem, and to the image before the recipe's ``nonnegative`` clips it. Images are
+    (1, 1, y, x); several sets of maps are combined by :meth:`Problem.combined`. Parameters and errors are those of
+    :func:`mrisps.reconstruction.together.solve_problems`.
     """
-    result = solve_problem(problem, model, recipe, progress=progress)
+    results = solve_problems(problems, model, recipe, progress=progress)
+    return [_in_input_units(*pair, recipe) for pair in zip(problems, results, strict=True)]
+
+
+def _in_input_units(problem: Problem, result: Reconstruction, recipe: Recipe) -> Reconstruction:
     image, smooth = result.image, result.smooth
     if recipe.nonnegative and not image.is_complex():
         image = image.clamp(min=0)
@@ -71,37 +53,6 @@ def reconstruct(
         smooth=smooth * problem.scale,
         sparse=(image - smooth) * problem.scale,
     )
-
-
-def solve_problem(
-    problem: Problem, model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
-) -> Reconstruction:
-    """Solve a problem with a recipe's regularisation; images (1, set, y, x) in scaled units, as the solver returns them.
-
-    Raises
-    ------
-    UnusableResultError
-        The solver met NaN or infinity, or diverged.
-    ValueError
-        As :func:`reconstruct`.
-    """
-    beta, lam = recipe.regularisation_for(problem.noise_std)
-    result = solve(
-        problem.operator,
-        problem.y,
-        model.with_regularisation(beta=beta, lam=lam),
-        recipe.solver,
-        use=recipe.prior_for(problem.operator.domain_shape[-2:], model.config.group_size),
-        noise_std=problem.noise_std,
-        progress=progress,
-    )
-    for certificate in result.certificates:
-        if certificate.status in ("nonfinite", "diverging"):
-            what = "met NaN or infinity" if certificate.status == "nonfinite" else "diverged"
-            raise UnusableResultError(
-                f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
-            )
-    return result
 
 
 def slice_certificate(problem: Problem, result: Reconstruction, recipe: Recipe) -> dict[str, JsonValue]:

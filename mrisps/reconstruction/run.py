@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -34,19 +34,27 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_kspace
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
-from mrisps.reconstruction.memory import MemoryEstimate, check_memory, estimate, of_problem
+from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, estimate, of_problem
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct, slice_certificate
+from mrisps.reconstruction.reconstruct import reconstruct_together, slice_certificate
 from mrisps.reconstruction.slice_result import FileResult, SliceResult
+from mrisps.reconstruction.together import UnusableResultError, space_of
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, read_mask
+from mrisps.solvers import Reconstruction
 from mrisps.threads import processor_name
 
 __all__ = ["GreyImage", "Progress", "Run", "Source", "software"]
 
+MOST_TOGETHER = 32
+"""Slices in one solve at most, where memory decides: beyond, an accelerator gains nothing."""
+
+Posed = tuple[int, Problem, Acquisition | None]
+"""Number of a slice, its problem, and what it comes from."""
+
 Progress = Callable[[int, int, int, float], None]
-"""Called with (position of the slice, number of slices, iteration, residual)."""
+"""Called with (position of the slice, the first of those in one solve; number of slices; iteration; residual)."""
 
 Real = NDArray[np.float32]
 
@@ -106,6 +114,9 @@ class Run:
         Where to compute, for example ``"cpu"`` or ``"cuda:0"``.
     maps_folder
         Where estimated coil maps are kept for the next time; None keeps none.
+    slices_together
+        Slices in one solve, each with its own maps, mask and end; only slices of the same shapes go together. None: one on a CPU,
+        where more gain little, and as many as the memory holds elsewhere. Results agree to the solver's tolerance.
     """
 
     recipe: Recipe
@@ -120,12 +131,15 @@ class Run:
     colour_to_grey: bool = False
     device: str = "cpu"
     maps_folder: Path | None = None
+    slices_together: int | None = None
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 0 < self.scale < float("inf"):
             raise ValueError(f"scale: expected a number > 0, got {self.scale}")
         if self.noise_std is not None and not 0 <= self.noise_std < float("inf"):
             raise ValueError(f"noise_std: expected a number >= 0, got {self.noise_std}")
+        if self.slices_together is not None and not self.slices_together >= 1:
+            raise ValueError(f"slices_together: expected a number >= 1, got {self.slices_together}")
         if self.undersample and self.recipe.mask is None:
             raise MrispsError(f"undersample: recipe {self.recipe.name} has no mask rule")
         if self.undersample and self.mask is not None:
@@ -239,7 +253,7 @@ class Run:
         )
 
     def results(self, source: Source, *, progress: Progress | None = None) -> Iterator[SliceResult]:
-        """Reconstruct the slices of an open source, one at a time: each is read, prepared and solved once.
+        """Reconstruct the slices of an open source, in order: each is read, prepared and solved once.
 
         Parameters
         ----------
@@ -258,21 +272,48 @@ class Run:
         chosen = self.chosen(source)
         given = self.resolved(source).mask
         mask = given if isinstance(given, SamplingMask) else None
-        for position, index in enumerate(chosen):
+        crop = source.recon_shape if self.crop and isinstance(source, KspaceFile) else None
+        n_done = 0
+        for group in self._groups(source, chosen, mask):
 
-            def report(iteration: int, residual: float, position: int = position) -> None:
+            def report(iteration: int, residual: float, position: int = n_done) -> None:
                 if progress is not None:
                     progress(position, len(chosen), iteration, residual)
 
-            if isinstance(source, GreyImage):
-                yield self.solve(self.problem(source.pixels), index, progress=report)
-                continue
+            yield from self.solve(group, crop, progress=report)
+            n_done += len(group)
+
+    def _groups(self, source: Source, chosen: range, mask: SamplingMask | None) -> Iterator[list[Posed]]:
+        """The chosen slices, read and prepared, in order; those that go into one solve side by side."""
+        if isinstance(source, GreyImage):
+            yield [(0, self.problem(source.pixels), None)]
+            return
+        group: list[Posed] = []
+        for index in chosen:
             acquisition = source.read_slice(index)
-            crop = source.recon_shape if self.crop else None
             problem = self.problem(acquisition, mask)
             if self.mask == FROM_ZEROS and problem.mask is not None and not problem.mask.is_fully_sampled:
                 problem = replace(problem, notes=(ZEROS_NOTE, *problem.notes))
-            yield self.solve(problem, index, acquisition, crop, progress=report)
+            space = space_of(problem)
+            if group and space != space_of(group[0][1]):
+                yield group
+                group = []
+            group.append((index, problem, acquisition))
+            if space is None or len(group) >= self._at_once(problem):
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _at_once(self, problem: Problem) -> int:
+        """How many slices like this one go into one solve."""
+        if self.slices_together is not None:
+            return self.slices_together
+        if torch.device(self.device).type == "cpu":
+            return 1
+        available = available_memory(self.device)
+        alone = of_problem(problem, self.weights.model.config, self.recipe, together=1).total
+        return 1 if available is None else max(1, min(MOST_TOGETHER, int(SAFETY * available / alone)))
 
     def problem(self, given: Acquisition | Real, mask: SamplingMask | None = None) -> Problem:
         """The problem of one slice, or of one image.
@@ -298,16 +339,27 @@ class Run:
 
     def solve(
         self,
-        problem: Problem,
-        index: int = 0,
-        acquisition: Acquisition | None = None,
+        posed: Sequence[Posed],
         crop: tuple[int, int] | None = None,
         *,
         progress: Callable[[int, float], None] | None = None,
+    ) -> Iterator[SliceResult]:
+        """Solve problems of one space together; (y, x) of ``crop`` is what is kept of the images."""
+        model, problems = self.weights.model, [problem for _, problem, _ in posed]
+        check_memory(of_problem(problems[0], model.config, self.recipe, len(problems)), self.recipe, self.device)
+        solved = reconstruct_together(problems, model, self.recipe, progress=progress)
+        for one, found in zip(posed, solved, strict=True):
+            yield self._slice_result(*one, found, crop)
+
+    def _slice_result(
+        self,
+        index: int,
+        problem: Problem,
+        acquisition: Acquisition | None,
+        solved: Reconstruction,
+        crop: tuple[int, int] | None,
     ) -> SliceResult:
-        """Solve one problem; ``acquisition`` gives its reference image and its place in the patient."""
-        check_memory(of_problem(problem, self.weights.model.config, self.recipe), self.recipe, self.device)
-        solved = reconstruct(problem, self.weights.model, self.recipe, progress=progress)
+        """In arrays; ``acquisition`` gives the reference image and the place in the patient."""
         image = to_array(solved.image, crop)
         whole = (int(solved.image.shape[-2]), int(solved.image.shape[-1]))
         target = None if acquisition is None else acquisition.target

@@ -36,7 +36,8 @@ class ConvolutionStep:
     adjoint_y
         A^H y, (batch, set, y, x).
     transfer
-        Transfer function of A^H A, (y, x), DC at [0, 0], the same for the image of every set; or the inverse of the system.
+        Transfer function of A^H A, (y, x) or (batch, 1, y, x), DC at [0, 0], the same for the image of every set; or the inverse
+        of the system.
     prior, transform
         The prior, and which of its patches count.
     """
@@ -77,7 +78,7 @@ class ConvolutionStep:
     def take(self, entries: Tensor) -> "ConvolutionStep":
         """The image step of these entries of the batch alone."""
         taken = copy.copy(self)
-        taken.adjoint_y = self.adjoint_y[entries]
+        taken.adjoint_y, taken.transfer = self.adjoint_y[entries], _transfer_of(self.transfer, entries)
         taken._inverse = self._inverse.take(entries)
         return taken
 
@@ -144,7 +145,9 @@ class ImageStep:
         self._patches = AliasFilter(patches, energy.image_shape, dtype)
         self._preconditioner = AliasFilter(inverse_matrix, energy.image_shape, dtype)
         planes = by_alias(circulant, self._transform.stride).to(dtype.to_real())  # (s^2, set, y / s, x / s)
-        self._circulant = planes if planes.ndim < 5 else planes.movedim(0, 1)  # one for each image: (batch, s^2, set, ...)
+        self._circulant = (
+            planes if planes.ndim < 5 else planes.movedim(0, 1)
+        )  # one for each image: (batch, s^2, set, ...)
 
     @property
     def in_closed_form(self) -> bool:
@@ -183,6 +186,7 @@ class ImageStep:
         """The image step of these entries of the batch alone."""
         taken = copy.copy(self)
         taken.energy, taken.adjoint_y, taken.effort = self.energy.take(entries), self.adjoint_y[entries], None
+        taken.transfer = _transfer_of(self.transfer, entries)
         taken._smooth = None if self._smooth is None else self._smooth[entries]
         if self._closed_form is not None:
             taken._closed_form = self._closed_form.take(entries)
@@ -302,6 +306,11 @@ def _matrices(
         return patches[None, None], _inverse(circulant.double() + patches, patches)[None, None]
     patches = weight * transform.alias_transfer(shape).permute(2, 3, 0, 1)  # (s^2, s^2, y / s, x / s)
     return patches, alias_inverse(patches, by_alias(circulant, transform.stride))
+
+
+def _transfer_of(transfer: Tensor | None, entries: Tensor) -> Tensor | None:
+    """Of these entries of the batch, where it has an axis for them."""
+    return transfer if transfer is None or transfer.ndim < 4 else transfer[entries]
 
 
 def _sampled_inverse(operator: LinearOperator, transform: PatchTransform, weight: float) -> SampledInverse | None:

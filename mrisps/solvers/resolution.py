@@ -25,8 +25,8 @@ def restrict(image: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def restrict_transfer(transfer: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The same of a transfer function, (y, x), DC at [0, 0]."""
-    return _transplant(transfer, transfer.new_zeros(shape))
+    """The same of a transfer function, (..., y, x), DC at [0, 0]."""
+    return _transplant(transfer, transfer.new_zeros(*transfer.shape[:-2], *shape))
 
 
 def lift(coarse: Tensor, fine: Tensor) -> Tensor:

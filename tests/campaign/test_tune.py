@@ -23,7 +23,8 @@ from mrisps.kspace.preparation import CoilMaps, Preparation
 from mrisps.model import ModelConfig, SmoothPlusSparse
 from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import reconstruct, solve_problem
+from mrisps.reconstruction.reconstruct import reconstruct
+from mrisps.reconstruction.together import solve_problems
 from mrisps.solvers import FastSettings
 
 SHAPE = (32, 24)
@@ -238,7 +239,7 @@ def test_several_coils(tmp_path: Path, image: NDArray[np.float32], model: Smooth
             torch.ones(1, 1, *SHAPE).to(torch.complex64),
         )
         if criterion == "held-out":
-            solved = solve_problem(case.problem, model, recipe).image
+            solved = solve_problems([case.problem], model, recipe)[0].image
             assert solved.shape == (1, 2, *SHAPE)
             assert case.judge(solved) > 1
             assert case.judge(torch.zeros_like(solved)) == pytest.approx(0, abs=1e-6)

@@ -24,7 +24,7 @@ from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.choices import ZEROS_NOTE
 from mrisps.reconstruction.recipe import MaskRule, ScaleRule, with_overrides
-from mrisps.reconstruction.reconstruct import UnusableResultError
+from mrisps.reconstruction.together import UnusableResultError
 from mrisps.reconstruction.verdict import Verdict
 from mrisps.solvers import FastSettings, Reconstruction
 
@@ -389,12 +389,12 @@ def test_parts_that_are_not_finite_are_no_result(
     kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the parts nobody looked at the numbers."""
-    reconstruct = reconstruct_module.reconstruct
+    reconstruct_together = reconstruct_module.reconstruct_together
 
-    def broken(*arguments: Any, **options: Any) -> Reconstruction:
-        made = reconstruct(*arguments, **options)
-        return replace(made, smooth=made.smooth * float("nan"))
+    def broken(*arguments: Any, **options: Any) -> list[Reconstruction]:
+        made = reconstruct_together(*arguments, **options)
+        return [replace(one, smooth=one.smooth * float("nan")) for one in made]
 
-    monkeypatch.setattr(run_module, "reconstruct", broken)
+    monkeypatch.setattr(run_module, "reconstruct_together", broken)
     with pytest.raises(UnusableResultError, match="slice 0: smooth is not finite"):
         mrisps.recon(kspace, recipe, weights=model)

@@ -20,8 +20,9 @@ from mrisps.reconstruction import reconstruct as module
 from mrisps.reconstruction.choices import SliceChoice
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem
 from mrisps.reconstruction.recipe import BlurRule, MaskRule, Recipe, ScaleRule
-from mrisps.reconstruction.reconstruct import UnusableResultError, reconstruct
+from mrisps.reconstruction.reconstruct import reconstruct
 from mrisps.reconstruction.run import Run
+from mrisps.reconstruction.together import UnusableResultError
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import FastSettings, Reconstruction, solve
@@ -265,7 +266,7 @@ def test_unusable_result_raises(
         result: Reconstruction = solve(*arguments, **settings)  # type: ignore[arg-type]  # wrong on purpose
         return replace(result, certificates=(replace(result.certificate, status=status),))
 
-    monkeypatch.setattr(module, "solve", broken)
+    monkeypatch.setattr("mrisps.reconstruction.together.solve", broken)
     with pytest.raises(UnusableResultError, match=message):
         reconstruct(mri_problem(acquisition(columns()), recipe), model, recipe)
     source = tmp_path / "in.h5"

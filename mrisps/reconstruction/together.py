@@ -1,0 +1,129 @@
+"""Several problems in one solve: slices of a volume, each with its own maps, mask, phase, noise and end.
+
+One prior serves all, although beta and lam may follow from the noise of each slice. For slice i with beta_i and lam_i put
+c = sqrt(beta / beta_i) and s = lam_i / lam. The energy of the operator c A_i and the measurements y_i / s, with beta and lam, is
+1 / s^2 times that of the slice, at x / (c s) and a / s: D is scaled by 1 / sqrt(beta), and for both regularisers
+R_lam(a) = s^2 R_(lam / s)(a / s). So every slice is brought into the units of the first, and its result is brought back.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+import torch
+
+from mrisps.errors import MrispsError
+from mrisps.model import SmoothPlusSparse
+from mrisps.operators import FourierSubsampling, LinearOperator, PerEntry, Sense
+from mrisps.reconstruction.problem import Problem
+from mrisps.reconstruction.recipe import Recipe
+from mrisps.solvers import Certificate, Reconstruction, solve
+
+__all__ = ["UnusableResultError", "solve_problems", "space_of"]
+
+Progress = Callable[[int, float], None]
+"""Called with (iteration, residual)."""
+
+
+class UnusableResultError(MrispsError):
+    """The solver ended with NaN or infinity: there is no image to write."""
+
+
+def space_of(problem: Problem) -> Hashable:
+    """Problems with the same one go together; two problems of which one has None never do.
+
+    Coils after compression and sets of maps may differ from slice to slice: then shapes do not agree.
+    """
+    operator = problem.operator
+    if not isinstance(operator, Sense | FourierSubsampling):
+        return None
+    return type(operator), operator.domain_shape, operator.range_shape, operator.domain_dtype, operator.device
+
+
+def solve_problems(
+    problems: Sequence[Problem], model: SmoothPlusSparse, recipe: Recipe, *, progress: Progress | None = None
+) -> list[Reconstruction]:
+    """Solve problems of one space (:func:`space_of`) together, with a recipe's regularisation.
+
+    Parameters
+    ----------
+    problems
+        One, or several of the same space.
+    model, recipe
+        With which prior, and how.
+    progress
+        Called with (iteration, largest residual of those that are not done).
+
+    Returns
+    -------
+    list of Reconstruction
+        One a problem: images (1, set, y, x) in scaled units, as the solver returns them. ``seconds`` of a certificate is a share of
+        the time that all took.
+
+    Raises
+    ------
+    UnusableResultError
+        The solver met NaN or infinity, or diverged.
+    ValueError
+        Model and image do not fit together, for example an odd image size and CPR's 2 x 2 groups.
+    """
+    weights = [recipe.regularisation_for(problem.noise_std) for problem in problems]
+    beta, lam = weights[0]
+    couplings = [math.sqrt(beta / own) for own, _ in weights]
+    scales = [own / lam for _, own in weights]
+    operator = _joined([problem.operator for problem in problems], couplings)
+    result = solve(
+        operator,
+        torch.cat([problem.y / scale for problem, scale in zip(problems, scales, strict=True)]),
+        model.with_regularisation(beta=beta, lam=lam),
+        recipe.solver,
+        use=recipe.prior_for(operator.domain_shape[-2:], model.config.group_size),
+        progress=progress,
+    )
+    found = []
+    for i, (problem, coupling, scale) in enumerate(zip(problems, couplings, scales, strict=True)):
+        certificate = _own(result.certificates[i], problem, scale, len(problems))
+        if certificate.status in ("nonfinite", "diverging"):
+            what = "met NaN or infinity" if certificate.status == "nonfinite" else "diverged"
+            raise UnusableResultError(
+                f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
+            )
+        entry = slice(i, i + 1)
+        found.append(
+            Reconstruction(
+                image=result.image[entry] * (coupling * scale),
+                smooth=result.smooth[entry] * (coupling * scale),
+                sparse=result.sparse[entry] * (coupling * scale),
+                cost_map=result.cost_map[entry] * scale**2,
+                coefficients=None,
+                certificates=(certificate,),
+            )
+        )
+    return found
+
+
+def _joined(operators: Sequence[LinearOperator], weights: Sequence[float]) -> LinearOperator:
+    """One operator for all: the first, where they are the same, else each for its entry."""
+    first = operators[0]
+    same = all(one is first or _same_sampling(one, first) for one in operators)
+    return first if same and len(set(weights)) == 1 else PerEntry(operators, weights)
+
+
+def _same_sampling(one: LinearOperator, other: LinearOperator) -> bool:
+    if isinstance(one, FourierSubsampling) and isinstance(other, FourierSubsampling):
+        return torch.equal(one.mask, other.mask)
+    return False
+
+
+def _own(certificate: Certificate, problem: Problem, scale: float, together: int) -> Certificate:
+    """The certificate in the units of the problem itself."""
+    energies = ("energy", "energy_data", "energy_coupling", "energy_regularisation")
+    expected = None if problem.noise_std is None else problem.noise_std * problem.operator.n_measurements**0.5
+    return replace(
+        certificate,
+        **{name: getattr(certificate, name) * scale**2 for name in energies},
+        energy_trace=tuple((k, energy * scale**2) for k, energy in certificate.energy_trace),
+        data_misfit=certificate.data_misfit * scale,
+        expected_misfit=expected,
+        seconds=certificate.seconds / together,
+    )
