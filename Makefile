@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-browser lint bench bench-solver bench-train bench-battery bench-threads slow clean help
+.PHONY: demo test test-browser lint bench bench-solver bench-train bench-battery bench-threads bench-gpu slow clean help
 
 help:            ## what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -57,6 +57,10 @@ bench-battery: $(STAMP)  ## many simulated acquisitions against SigPy and BART (
 
 bench-threads: $(STAMP)  ## a multi-coil slice on an idle and on a busy machine, by how threads wait: five minutes
 	$(BIN)/python benchmarks/threads.py
+
+GPU_OPTIONS ?=
+bench-gpu: $(STAMP)  ## solver, calibration, slices together and a training step on a CUDA device, else on the CPU (GPU_OPTIONS='--size 256')
+	$(BIN)/python benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:           ## remove the environment and what the demo wrote
 	rm -rf $(VENV) demo-output
