@@ -207,7 +207,7 @@ class ImageStep:
         if self._closed_form is not None:
             return self._closed_form.smooth_image()
         if self._smooth is None:  # once, and from afar
-            self._smooth = self._iterate(self.adjoint_y, None, 20 * self.max_iterations, look_every=5)[0]
+            self._smooth = self._iterate(self.adjoint_y, None, 20 * self.max_iterations)[0]
         return self._smooth
 
     def invert(self, right_side: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class ImageStep:
         return self._iterate(right_side, None, self.max_iterations)[0]
 
     def _iterate(
-        self, right_side: Tensor, start: Tensor | None, max_iterations: int, look_every: int = 1
+        self, right_side: Tensor, start: Tensor | None, max_iterations: int, look_every: int = 5
     ) -> tuple[Tensor, CGResult]:
         """Conjugate gradients on spectra by alias, where the patch term and the preconditioner are small matrices.
 

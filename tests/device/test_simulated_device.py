@@ -107,6 +107,11 @@ def test_solve(kind: str, config: ModelConfig, stride: int, settings: str) -> No
     compare(kind, config, PriorUse(stride, modulus), SETTINGS_OF[settings])
 
 
+@pytest.mark.parametrize(("kind", "config"), [("real", CPR), pytest.param("sense1", NCPR, marks=pytest.mark.slow)])
+def test_a_batch_whose_images_end_one_by_one(kind: str, config: ModelConfig) -> None:
+    compare(kind, config, PriorUse(2), SETTINGS_OF["plain"], batch=3)
+
+
 def test_one_transfer_in_five_iterations() -> None:
     """Twice the iterations: one more transfer for every five more."""
     for kind, config in (("sense1", NCPR), ("real", CPR)):
@@ -175,6 +180,8 @@ def test_a_file_of_several_coils(coil_file: Path, model: SmoothPlusSparse) -> No
     assert np.linalg.norm(found.image - expected.image) < 1e-3 * np.linalg.norm(expected.image)
     assert found.verdict.level == expected.verdict.level
     found.report(coil_file.with_suffix(".html"))
+    together = mrisps.recon(coil_file, recipe, weights=model, device=DEVICE, slices_together=2)
+    assert np.linalg.norm(together.image - expected.image) < 1e-3 * np.linalg.norm(expected.image)
 
 
 def test_the_command(coil_file: Path, model: SmoothPlusSparse, tmp_path: Path) -> None:
