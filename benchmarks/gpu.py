@@ -46,20 +46,23 @@ def phantom(size: int, n_coils: int, n_slices: int) -> NDArray[np.complex64]:
     return np.stack(found).astype(np.complex64)
 
 
-def timed(device: torch.device, work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median of the seconds, and GiB on the device."""
-    seconds = []
+def timed(device: torch.device, work: Callable[[], object], repeats: int) -> str:
+    """Median of the seconds, with the memory on the device, or on a CPU with the seconds of the processor."""
+    seconds, busy = [], []
     work()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     for _ in range(repeats):
         wait_for(device)
-        started = time.perf_counter()
+        started, started_busy = time.perf_counter(), time.process_time()
         work()
         wait_for(device)
         seconds.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else float("nan")
-    return statistics.median(seconds), peak
+        busy.append(time.process_time() - started_busy)
+    more = f"processor {statistics.median(busy):.3g} s"
+    if device.type == "cuda":
+        more = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    return f"{statistics.median(seconds):.3g} s ({more})"
 
 
 def wait_for(device: torch.device) -> None:
@@ -141,6 +144,7 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=8)
     parser.add_argument("--slices", type=int, default=8, help="of the volume")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains this")
     parser.add_argument("--without-cpu", action="store_true", help="leave out the column of the CPU")
     parser.add_argument("--output", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
@@ -154,9 +158,9 @@ def main() -> None:
             training_case(arguments.size // 4, device),
         ]
         for name, work in cases:
-            seconds, peak = timed(device, work, arguments.repeats)
-            memory = "" if np.isnan(peak) else f" ({peak:.2f} GiB)"
-            rows.setdefault(name, []).append(f"{seconds:.3g} s{memory}")
+            if arguments.only not in name:
+                continue
+            rows.setdefault(name, []).append(timed(device, work, arguments.repeats))
             print(f"{device}: {name}: {rows[name][-1]}", flush=True)
     names = [
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -61,7 +61,7 @@ print(json.dumps([used, of_problem(made.problem, run.weights.model.config, run.r
 @pytest.mark.parametrize(
     ("recipe", "size", "coils", "stride"),
     [
-        ("denoise_sigma25", 224, 0, 1),
+        ("denoise_sigma25", 288, 0, 1),
         pytest.param("denoise_sigma25", 800, 0, 2, marks=pytest.mark.slow),
         pytest.param("multicoil", 400, 8, 2, marks=pytest.mark.slow),
         pytest.param("multicoil", 320, 8, 1, marks=pytest.mark.slow),
@@ -83,7 +83,7 @@ def test_the_estimate_is_right_to_a_quarter(recipe: str, size: int, coils: int, 
 def test_what_it_grows_with() -> None:
     recipe = load_recipe("multicoil")
     one = estimate(recipe, CONFIG, (256, 256), n_coils=8)
-    assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).coefficients == 3 * one.coefficients
+    assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).patches == 3 * one.patches
     assert estimate(recipe, CONFIG, (255, 255), n_coils=8).coefficients > 3.9 * one.coefficients  # no stride there
     halved = replace(recipe, solver=replace(recipe.solver, half_storage=True))
     assert estimate(halved, CONFIG, (256, 256), n_coils=8).coefficients == one.coefficients // 2
