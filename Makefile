@@ -43,8 +43,10 @@ bench: $(STAMP)  ## fast solver against the paper solver, side by side: about te
 
 DATA ?= data/paper_mri_val
 CHECKPOINTS ?= data/paper_checkpoints
-bench-solver: $(STAMP)  ## time to the right image, on the paper's slices (DATA=..., CHECKPOINTS=...): about five minutes
+ROOT ?= data
+bench-solver: $(STAMP)  ## time to the right image on the paper's slices (DATA, CHECKPOINTS), then beside BART and BM3D (ROOT, BATTERY): ten minutes
 	$(BIN)/python benchmarks/solver_bench.py --data $(DATA) --checkpoints $(CHECKPOINTS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/targets.py --data $(ROOT) --battery $(BATTERY)
 
 WEIGHTS ?= train-output/denoise_sigma25_ncpr_first.safetensors
 bench-train: $(STAMP)  ## a training step against backpropagation and the authors' recipe (DATA=image folder, WEIGHTS=...): five minutes

@@ -36,7 +36,7 @@ recipe = Recipe(
         continuation_start=32.0,
         continuation_decay=0.88,
         image_tolerance=1e-3,
-        image_change=0.05,
+        image_change=0.025,
         trace_interval=0,
         stop="image",
     ),

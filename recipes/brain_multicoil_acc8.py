@@ -29,7 +29,7 @@ recipe = Recipe(
         continuation_decay=0.88,
         image_tolerance=0.001,
         trace_interval=0,
-        image_change=0.05,
+        image_change=0.025,
         stop="image",
     ),
     description="multi-coil brain, 8-fold column undersampling",

