@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError, SettingsError
-from mrisps.model import SmoothPlusSparse
+from mrisps.model import Attention, SmoothPlusSparse
 from mrisps.settings import Number, Range, from_plain, settings
 
 __all__ = ["TrainingState", "load_state", "save_state"]
@@ -90,6 +90,7 @@ class TrainingState:
             parameters["log_thresholds"],
             parameters["beta"],
             model.lam,
+            model.attention and Attention(parameters["attention.weight"], parameters["attention.bias"]),
         )
 
 

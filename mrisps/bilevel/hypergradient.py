@@ -120,6 +120,9 @@ class Hypergradient:
     ----------
     raw_free_atoms, raw_synthesis_atoms, log_thresholds, beta
         Of the shape and dtype of the model's parameters.
+    thresholds
+        dL/dlam, of the shape of the prior's thresholds: (n,), or (rows, y / stride, x / stride, n). With a map of thresholds,
+        ``log_thresholds`` is the gradient where each is a multiple of the threshold of its atom, and the multiples are held.
     measurements
         dL/dy, of the shape of y; for complex y, dL/d(real part) + i dL/d(imaginary part).
     report
@@ -132,6 +135,7 @@ class Hypergradient:
     raw_synthesis_atoms: Tensor
     log_thresholds: Tensor
     beta: Tensor
+    thresholds: Tensor
     measurements: Tensor
     report: AdjointReport
     adjoint: Tensor
@@ -187,7 +191,14 @@ def hypergradient(
         q = system.root(solved.solution)  # (rows, y, x, n)
         w = image_step.invert(image_gradient + system.synthesise(prior.predict(q)))
         u = q + prior.beta * (system.misfit_of(w, prior.predict(q)) @ prior.factors)
-        tau = (u * prior.regulariser.threshold_derivative(system.v)).flatten(0, -2).sum(0, dtype=torch.float64)
+        by_place = u * prior.regulariser.threshold_derivative(system.v)
+        thresholds = prior.regulariser.thresholds
+        if thresholds.ndim == 4:  # multiples of those of the atoms, and the multiples are held
+            own = (model.lam * model.log_thresholds.double().exp()).to(thresholds)
+            tau = (by_place * (thresholds / own)).flatten(0, -2).sum(0, dtype=torch.float64)
+        else:
+            by_place = by_place.flatten(0, -2).sum(0, dtype=torch.float64)
+            tau = by_place
         products = moments(prior, to_real_images(system.image), to_real_images(w), coefficients, q)
         measurements = energy.operator.forward(w)
     gradients = _pull_back(model, *(prior.stride**2 * value for value in (*products, tau)))
@@ -199,7 +210,9 @@ def hypergradient(
     if settings.on_failure == "raise" and not report.good:
         raise AdjointError(_what_to_try(report, settings))
     free, atoms, log_thresholds, beta = gradients
-    return Hypergradient(free, atoms, log_thresholds, beta, measurements, report, solved.solution)
+    return Hypergradient(
+        free, atoms, log_thresholds, beta, prior.stride**2 * by_place, measurements, report, solved.solution
+    )
 
 
 def _what_to_try(report: AdjointReport, settings: AdjointSettings) -> str:
@@ -276,7 +289,11 @@ def solve_with_gradient(
     ------
     AdjointError
         In the backward pass; see :class:`AdjointSettings`. In the forward pass if NaN or infinity appeared.
+    ValueError
+        The model has an attention: the trainer differentiates that.
     """
+    if model.attention is not None:
+        raise ValueError("model: has an attention; expected one without, model.with_attention(None)")
     image: Tensor = _Implicit.apply(  # type: ignore[no-untyped-call]  # torch: untyped
         y,
         model.raw_free_atoms,

@@ -81,6 +81,9 @@ class TrainSettings:
     warm_iterations
         Largest number of iterations of the solver where it starts from what was kept. ``start_accuracy`` and ``end_accuracy`` hold
         where nothing was kept.
+    learn
+        ``"prior"``: atoms, thresholds and beta. ``"attention"``: the attention of the model, and nothing else; a batch is first
+        solved without it, to ``start_accuracy`` or ``end_accuracy``, and then with it, in ``warm_iterations``.
     fixed
         ``"free_atoms"`` keeps the free atoms Q as they are at the start. None: everything is learned.
     validation_interval
@@ -105,6 +108,7 @@ class TrainSettings:
     prior: PriorUse = field(default_factory=PriorUse, metadata=LATER)
     warm_batches: Index = 0
     warm_iterations: Count = 15
+    learn: Literal["prior", "attention"] = field(default="prior", metadata=LATER)
     fixed: Literal["free_atoms"] | None = None
     validation_interval: Count = 100
     validation_solver: FastSettings = field(default_factory=FastSettings)

@@ -193,9 +193,8 @@ def train(
         raise ValueError(f"batch_size: expected a multiple of the {world.size} processes, got {settings.batch_size}")
     share = settings.batch_size // world.size
     identity = {} if identity is None else identity
-    parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
-    atoms = parameters[1:2] if settings.fixed == "free_atoms" else parameters[:2]
-    optimiser = torch.optim.Adam([{"params": list(part)} for part in (atoms, parameters[2:3], parameters[3:])])
+    parameters = list(model.parameters())
+    optimiser = torch.optim.Adam([{"params": group} for group in _groups(model, settings)])
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity)
     else:
@@ -206,7 +205,7 @@ def train(
     while state.step < settings.n_steps:
         relative = settings.learning_rate_thresholds
         rates = (settings.learning_rate, relative, relative * float(model.beta.detach()))
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        for group, rate in zip(optimiser.param_groups, rates, strict=False):  # of an attention there is one group
             group["lr"] = rate * settings.rate(state.step)
         number = state.step % settings.warm_batches if settings.warm_batches else state.step
         batch = samples.batch(number, world.rank * share, share)
@@ -248,10 +247,20 @@ def _step(
     accuracy = settings.accuracy(state.step)
     if kept is not None and kept.coefficients is not None:
         accuracy = replace(accuracy, iterations=settings.warm_iterations)
-    energy = _energy(model, batch, settings.prior)
-    minimum = minimise(
-        energy, _with_accuracy(settings.solver, accuracy), start=None if kept is None else kept.coefficients
-    )
+    energy, thresholds = _energy(model, batch, settings.prior), None
+    begin = None if kept is None else kept.coefficients
+    if settings.learn == "attention":
+        assert model.attention is not None
+        first = None if kept is None else kept.first
+        if first is None:
+            first = minimise(energy, _with_accuracy(settings.solver, accuracy)).coefficients
+        if kept is not None:
+            kept.first = first.half()
+        thresholds = model.attention.thresholds(first, energy.prior.regulariser)
+        energy = replace(energy, prior=energy.prior.with_thresholds(thresholds.detach()))
+        accuracy = replace(accuracy, iterations=settings.warm_iterations)
+        begin = first if begin is None else begin
+    minimum = minimise(energy, _with_accuracy(settings.solver, accuracy), start=begin)
     if not minimum.at_target:
         raise TrainingError(
             f"the solver's {accuracy.iterations} iterations end before its continuation does, at the wrong problem: allow more "
@@ -279,14 +288,20 @@ def _step(
         else:
             kept.keep(minimum.coefficients, gradient.adjoint)
     if not skipped:
-        gradients = [
-            gradient.raw_free_atoms,
-            gradient.raw_synthesis_atoms,
-            gradient.log_thresholds,
-            gradient.beta,
-        ]
+        parameters: list[torch.nn.Parameter]
+        if thresholds is None:
+            parameters = [model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta]
+            gradients = [
+                gradient.raw_free_atoms,
+                gradient.raw_synthesis_atoms,
+                gradient.log_thresholds,
+                gradient.beta,
+            ]
+        else:
+            assert model.attention is not None
+            parameters = list(model.attention.parameters())
+            gradients = list(torch.autograd.grad(thresholds, parameters, gradient.thresholds))
         world.average_(gradients)
-        parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
         for parameter, value in zip(parameters, gradients, strict=True):
             parameter.grad = value  # what is fixed is not in the optimiser
         optimiser.step()
@@ -308,11 +323,26 @@ def _step(
     )
 
 
+def _groups(model: SmoothPlusSparse, settings: TrainSettings) -> list[list[torch.nn.Parameter]]:
+    """What is learned: atoms, log-thresholds, beta, each with a rate of its own; or the attention."""
+    if settings.learn == "attention":
+        if model.attention is None:
+            raise ValueError("model: expected one with an attention to learn")
+        return [list(model.attention.parameters())]
+    if model.attention is not None:
+        raise ValueError("model: has an attention, which belongs to its prior: learn the attention")
+    atoms = [model.raw_synthesis_atoms]
+    if settings.fixed != "free_atoms":
+        atoms.insert(0, model.raw_free_atoms)
+    return [atoms, [model.log_thresholds], [model.beta]]
+
+
 class _Kept:
     """Where the solvers start from when a batch returns."""
 
     def __init__(self) -> None:
         self.coefficients: Tensor | None = None
+        self.first: Tensor | None = None  # of the energy without attention, which does not change
         self._adjoint: Tensor | None = None
         self._scale = 1.0
 
@@ -345,7 +375,11 @@ def _validate(
         return
     total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
     for batch in validation[world.rank :: world.size]:
-        minimum = minimise(_energy(model, batch, settings.prior), settings.validation_solver)
+        energy = _energy(model, batch, settings.prior)
+        minimum = minimise(energy, settings.validation_solver)
+        if model.attention is not None:
+            second = model.attention.second_energy(energy, minimum.coefficients)
+            minimum = minimise(second, settings.validation_solver, start=minimum.coefficients)
         psnr = torch.where(minimum.broken.to(minimum.image.device), math.nan, _psnr(minimum.image, batch.target))
         total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
     world.average_([total])  # one number for all: they have to agree on whether training goes on

@@ -51,6 +51,7 @@ PARTS = {
     "smooth": "smooth part: the reconstruction without the dictionary",
     "sparse": "sparse part: what the dictionary added",
     "cost_map": "cost map: where the prior is surprised",
+    "attention": "attention: where the thresholds were lowered",
 }
 """Kinds of images, and what they are."""
 

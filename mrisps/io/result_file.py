@@ -28,7 +28,7 @@ from mrisps.io.json_text import JsonValue, from_json, to_json
 
 __all__ = ["DATA_SETS", "ResultFile", "ResultWriter", "read_volume"]
 
-DATA_SETS = ("reconstruction", "image", "smooth", "sparse", "cost_map")
+DATA_SETS = ("reconstruction", "image", "smooth", "sparse", "cost_map", "attention")
 """The data sets of a result, as far as it has them."""
 
 _IMAGES = ("slice", "y", "x")

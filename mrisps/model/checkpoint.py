@@ -1,7 +1,8 @@
 """Weights on disk: our own safetensors format, and the reading of the authors' checkpoints.
 
 Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_atoms`` (n, p, p), ``log_thresholds`` (n,),
-``beta`` (); header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
+``beta`` (); where the weights have an attention (:mod:`mrisps.model.attention`), also ``attention.weight`` (n, n) and
+``attention.bias`` (n,); header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
 :class:`~mrisps.model.config.ModelConfig` and ``lam``), ``source`` (free text).
 """
 
@@ -24,6 +25,7 @@ __all__ = ["StoredWeights", "read_weights", "write_weights"]
 FORMAT = "mrisps-weights"
 VERSION = "1"
 TENSORS = ("raw_free_atoms", "raw_synthesis_atoms", "log_thresholds", "beta")
+ATTENTION = ("attention.weight", "attention.bias")
 MAX_BYTES = 256 * 2**20
 
 
@@ -44,7 +46,7 @@ def write_weights(path: Path, weights: StoredWeights, source: str = "") -> None:
     FileError
         If the file cannot be written; an earlier file of that name is then untouched.
     """
-    tensors = {name: weights.tensors[name].detach().cpu().contiguous() for name in TENSORS}
+    tensors = {name: weights.tensors[name].detach().cpu().contiguous() for name in weights.tensors}
     config = json.dumps({**asdict(weights.config), "lam": weights.lam}, sort_keys=True)
     metadata = {"format": FORMAT, "version": VERSION, "config": config, "source": source}
     write_bytes(path, save(tensors, metadata=metadata))
@@ -82,9 +84,12 @@ def _load_safetensors(path: Path) -> StoredWeights:
                 raise FileError(path, f"expected {FORMAT!r}, got {metadata.get('format')!r}", field="format")
             if metadata.get("version") != VERSION:
                 raise FileError(path, f"expected {VERSION!r}, got {metadata.get('version')!r}", field="version")
-            if names != set(TENSORS):
-                raise FileError(path, f"expected the tensors {sorted(TENSORS)}, got {sorted(names)}")
-            tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in TENSORS}
+            if names not in (set(TENSORS), {*TENSORS, *ATTENTION}):
+                raise FileError(
+                    path,
+                    f"expected the tensors {sorted(TENSORS)}, with {sorted(ATTENTION)} or without, got {sorted(names)}",
+                )
+            tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in sorted(names)}
     except SafetensorError as error:
         raise FileError(path, f"damaged safetensors file: {error}") from error
     try:

@@ -80,6 +80,18 @@ class Prior:
         regulariser = self.regulariser.paired() if use.modulus and complex_image else self.regulariser
         return replace(self, regulariser=regulariser, stride=use.stride)
 
+    def with_thresholds(self, thresholds: Tensor) -> "Prior":
+        """The same prior with other thresholds: (n,), or one for each coefficient, (rows, y / stride, x / stride, n)."""
+        return replace(self, regulariser=replace(self.regulariser, thresholds=thresholds))
+
+    def take(self, entries: Tensor, batch: int) -> "Prior":
+        """The prior of these entries of a batch: another one where each coefficient has a threshold."""
+        thresholds = self.regulariser.thresholds
+        if thresholds.ndim == 1:
+            return self
+        by_entry = thresholds.view(batch, -1, *thresholds.shape[1:])  # (batch, rows of an image, y, x, n)
+        return self.with_thresholds(by_entry[entries].flatten(0, 1))
+
     @property
     def n_atoms(self) -> int:
         """Number n of synthesis atoms."""
@@ -133,9 +145,16 @@ class Energy:
     y: Tensor
     prior: Prior
 
+    def __post_init__(self) -> None:
+        thresholds = self.prior.regulariser.thresholds
+        if thresholds.ndim == 4:
+            expected = (self.n_real_images, *self.grid_shape, self.prior.n_atoms)
+            if thresholds.shape != expected:
+                raise ValueError(f"thresholds: expected (rows, y, x, n) = {expected}, got {tuple(thresholds.shape)}")
+
     def take(self, entries: Tensor) -> "Energy":
         """The energy of these entries of the batch alone."""
-        return Energy(self.operator.take(entries), self.y[entries], self.prior)
+        return Energy(self.operator.take(entries), self.y[entries], self.prior.take(entries, len(self.y)))
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -177,7 +196,7 @@ class Energy:
             misfit = analysed[rows, ys] - self.prior.predict(a)
             coupling[rows] += 0.5 * self.prior.beta * _sum_per_row(misfit.square())
             if cost_map is None:
-                regularisation[rows] += _sum_per_row(self.prior.regulariser.potential(a))
+                regularisation[rows] += _sum_per_row(self.prior.regulariser.at(rows, ys).potential(a))
         coupling, regularisation = (
             _per_image(self.prior.stride**2 * values, len(data)) for values in (coupling, regularisation)
         )
@@ -196,7 +215,9 @@ class Energy:
         for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
             a = coefficients[rows, ys]
             misfit = analysed[rows, ys] - self.prior.predict(a)
-            result[rows, ys] = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
+            result[rows, ys] = self.prior.regulariser.at(rows, ys).prox(
+                a + self.prior.beta * (misfit @ self.prior.factors)
+            )
         return result
 
     def residuals(self, image: Tensor, coefficients: Tensor, nonnegative: bool = False) -> tuple[Tensor, Tensor]:
@@ -214,7 +235,7 @@ class Energy:
             a = coefficients[rows, ys].to(analysed.dtype)
             prediction[rows, ys] = self.prior.predict(a)
             misfit = analysed[rows, ys] - prediction[rows, ys]
-            step = self.prior.regulariser.prox(a + self.prior.beta * (misfit @ self.prior.factors))
+            step = self.prior.regulariser.at(rows, ys).prox(a + self.prior.beta * (misfit @ self.prior.factors))
             moved[rows] += _sum_per_row((a - step).square())
             size[rows] += _sum_per_row(a.square())
         residual_x, scale_x = self.residual_image(image, prediction, nonnegative)
@@ -242,10 +263,21 @@ class Energy:
         real = self.prior.basis.dtype
         cost = torch.empty(coefficients.shape[:-1], dtype=real, device=coefficients.device)
         for rows, ys in self.prior.chunks((self.n_real_images, *self.grid_shape)):
-            cost[rows, ys] = self.prior.regulariser.potential(coefficients[rows, ys].to(real))
-        cost = cost.reshape(self.y.shape[0], -1, *self.grid_shape).sum(dim=1, keepdim=True)
-        stride = self.prior.stride  # a patch that stands for several is shown on all their pixels
-        return cost.repeat_interleave(stride, dim=-2).repeat_interleave(stride, dim=-1) if stride > 1 else cost
+            cost[rows, ys] = self.prior.regulariser.at(rows, ys).potential(coefficients[rows, ys].to(real))
+        return self._on_pixels(cost.reshape(self.y.shape[0], -1, *self.grid_shape).sum(dim=1, keepdim=True))
+
+    def attention_map(self, own: Tensor) -> Tensor:
+        """Where a map of thresholds is below the thresholds (n,) of the atoms: sum over atoms of -log(lam_k(p) / lam_k).
+
+        (batch, 1, y, x), the mean over sets, real and imaginary part. Above 0 the prior is relaxed, below 0 it is tightened.
+        """
+        relaxed = own.log().sum() - self.prior.regulariser.thresholds.log().sum(dim=-1)
+        return self._on_pixels(relaxed.reshape(self.y.shape[0], -1, *self.grid_shape).mean(dim=1, keepdim=True))
+
+    def _on_pixels(self, values: Tensor) -> Tensor:
+        """A patch that stands for several is shown on all their pixels."""
+        stride = self.prior.stride
+        return values.repeat_interleave(stride, dim=-2).repeat_interleave(stride, dim=-1) if stride > 1 else values
 
 
 def _squared_magnitude(z: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Regulariser(abc.ABC):
     Parameters
     ----------
     thresholds
-        (n,) positive: lam_i of each atom, in the units of the coefficients.
+        Positive, in the units of the coefficients: (n,), lam_i of each atom, or (rows, y, x, n), one for each coefficient. For
+        each coefficient in NCPR alone; real and imaginary part of a pair have the same.
     pairs
         Rows 2 i and 2 i + 1 (of the first axis) are real and imaginary part of one image, and their modulus is shrunk.
     """
@@ -44,8 +45,10 @@ class Regulariser(abc.ABC):
     pairs: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.thresholds.ndim != 1 or not bool((self.thresholds > 0).all()):
-            raise ValueError("thresholds: expected (n,) positive numbers")
+        if self.thresholds.ndim not in (1, 4) or not bool((self.thresholds > 0).all()):
+            raise ValueError("thresholds: expected (n,) or (rows, y, x, n) positive numbers")
+        if self.pairs and self.thresholds.ndim == 4 and not torch.equal(*_parts(self.thresholds)):
+            raise ValueError("thresholds: expected the same for real and imaginary part")
 
     @property
     def group_size(self) -> int:
@@ -59,9 +62,24 @@ class Regulariser(abc.ABC):
 
     def scaled(self, factor: float) -> Self:
         """The regulariser whose thresholds are ``factor`` times these."""
-        scaled = copy.copy(self)  # what has been checked already: a check waits for the device
-        object.__setattr__(scaled, "thresholds", self.thresholds * factor)
-        return scaled
+        return self if factor == 1 else self._with(self.thresholds * factor)
+
+    def at(self, rows: slice, ys: slice) -> Self:
+        """The regulariser of a piece of the coefficients, (rows, y, x, n)[rows, ys]."""
+        if self.thresholds.ndim == 1:
+            return self
+        return self._with(self.thresholds[rows, ys])
+
+    def _with(self, thresholds: Tensor) -> Self:
+        """With positive thresholds, unchecked: a check waits for the device."""
+        other = copy.copy(self)
+        object.__setattr__(other, "thresholds", thresholds)
+        return other
+
+    @property
+    def mean_thresholds(self) -> Tensor:
+        """(n,): the thresholds, or their geometric mean over the places."""
+        return self.thresholds if self.thresholds.ndim == 1 else self.thresholds.log().mean(dim=(0, 1, 2)).exp()
 
     def paired(self) -> Self:
         """The same for complex images, with thresholds on the modulus."""
@@ -107,7 +125,7 @@ class SmoothShrinkage(Regulariser):
     Parameters
     ----------
     thresholds
-        (n,) positive.
+        See :class:`Regulariser`.
     exponent
         g >= 1. The paper has 1.8 (sigma 25) and 2 (sigma 5).
 
@@ -203,7 +221,8 @@ class SmoothShrinkage(Regulariser):
         """q / (1 + q) of each pair: half of the logarithms, which are what takes the time."""
         real, imaginary = _parts(v)
         torch.mul(real, real, out=out).addcmul_(imaginary, imaginary)
-        torch.add(self.thresholds.log().mul_(-self.exponent), out.log_(), alpha=self.exponent / 2, out=out)
+        thresholds = self.thresholds if self.thresholds.ndim == 1 else self.thresholds[0::2]
+        torch.add(thresholds.log().mul_(-self.exponent), out.log_(), alpha=self.exponent / 2, out=out)
         return out.sigmoid_()
 
     def _share(self, v: Tensor, out: Tensor | None = None) -> Tensor:
@@ -247,6 +266,8 @@ class GroupSoftThreshold(Regulariser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.thresholds.ndim != 1:
+            raise ValueError(f"thresholds: expected (n,) for groups, got {tuple(self.thresholds.shape)}")
         if self.size < 1:
             raise ValueError(f"size: expected a number of pixels >= 1, got {self.size}")
 

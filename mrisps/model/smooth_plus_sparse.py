@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mrisps.errors import FileError
 from mrisps.model.atoms import constrain_free_atoms, constrain_synthesis_atoms, patch_basis
-from mrisps.model.checkpoint import StoredWeights, read_weights, write_weights
+from mrisps.model.attention import Attention
+from mrisps.model.checkpoint import ATTENTION, StoredWeights, read_weights, write_weights
 from mrisps.model.config import ModelConfig
 from mrisps.model.energy import Prior
 from mrisps.model.shipped import shipped_weights
@@ -50,6 +51,8 @@ class SmoothPlusSparse(nn.Module):
         Coupling weight > 0.
     lam
         Overall threshold > 0, in units where the image maximum is about 1.
+    attention
+        Gives the thresholds of a second reconstruction; None: there is no second one.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class SmoothPlusSparse(nn.Module):
         log_thresholds: Tensor,
         beta: float | Tensor,
         lam: float,
+        attention: Attention | None = None,
     ) -> None:
         super().__init__()
         p = config.patch_size
@@ -85,12 +89,19 @@ class SmoothPlusSparse(nn.Module):
             raise ValueError(f"beta: expected a number > 0, got {float(beta.detach())}")
         if not 0 < lam < float("inf"):
             raise ValueError(f"lam: expected a number > 0, got {lam}")
+        if attention is not None:
+            if attention.n_atoms != config.n_synthesis_atoms:
+                n = config.n_synthesis_atoms
+                raise ValueError(f"attention: expected one for {n} atoms, got one for {attention.n_atoms}")
+            if config.regulariser != "NCPR":
+                raise ValueError(f"attention: is for NCPR, not for {config.regulariser}")
         self.config = config
         self.lam = float(lam)
         self.raw_free_atoms = nn.Parameter(raw_free_atoms.detach().clone())
         self.raw_synthesis_atoms = nn.Parameter(raw_synthesis_atoms.detach().clone())
         self.log_thresholds = nn.Parameter(log_thresholds.detach().clone())
         self.beta = nn.Parameter(beta.detach().clone())
+        self.attention = None if attention is None else Attention(attention.weight, attention.bias)
 
     def with_regularisation(self, *, beta: float | None = None, lam: float | None = None) -> "SmoothPlusSparse":
         """A copy with other regularisation weights; the dictionaries stay (D is scaled anew to the new beta)."""
@@ -101,6 +112,19 @@ class SmoothPlusSparse(nn.Module):
             self.log_thresholds,
             self.beta if beta is None else beta,
             self.lam if lam is None else lam,
+            self.attention,
+        )
+
+    def with_attention(self, attention: Attention | None) -> "SmoothPlusSparse":
+        """A copy with this attention, or without one."""
+        return SmoothPlusSparse(
+            self.config,
+            self.raw_free_atoms,
+            self.raw_synthesis_atoms,
+            self.log_thresholds,
+            self.beta,
+            self.lam,
+            attention,
         )
 
     def with_threshold_unit(self, lam: float) -> "SmoothPlusSparse":
@@ -204,7 +228,10 @@ class SmoothPlusSparse(nn.Module):
             raise FileError(file, f"no such file; the weights that come with the package are {', '.join(shipped)}")
         weights = read_weights(file)
         try:
-            return cls(weights.config, lam=weights.lam, **weights.tensors)
+            tensors = dict(weights.tensors)
+            parts = [tensors.pop(name) for name in ATTENTION if name in tensors]
+            attention = Attention(*parts) if parts else None
+            return cls(weights.config, lam=weights.lam, attention=attention, **tensors)
         except ValueError as error:
             raise FileError(file, str(error)) from error
 

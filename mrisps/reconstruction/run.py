@@ -367,6 +367,7 @@ class Run:
             fits = all(n >= m for n, m in zip(target.shape, image.shape, strict=True))
             target = center_crop(target, image.shape) if fits else None
         parts = {name: to_array(getattr(solved, name), crop) for name in ("smooth", "sparse", "cost_map")}
+        attention = None if solved.attention is None else to_array(solved.attention, crop).astype(np.float32)
         labels = {} if acquisition is None or not acquisition.labels else {"labels": dict(acquisition.labels)}
         for name, part in {"image": image, **parts}.items():
             if not np.isfinite(part).all():
@@ -382,6 +383,7 @@ class Run:
             target=target,
             geometry=None if acquisition is None else cropped_geometry(acquisition, whole, image.shape),
             crop=crop,
+            attention=attention,
         )
 
     def resolved(self, source: Source) -> "Run":

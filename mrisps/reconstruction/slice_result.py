@@ -44,6 +44,8 @@ class SliceResult:
         Where the image lies in the patient; None where the source does not say.
     crop
         (y, x) that the source asks for; None keeps the whole field of view.
+    attention
+        float32 (y, x): where an attention lowered the thresholds, summed over the atoms; None without attention.
     """
 
     index: int
@@ -56,6 +58,7 @@ class SliceResult:
     target: Real | None = None
     geometry: Geometry | None = None
     crop: tuple[int, int] | None = None
+    attention: Real | None = None
 
     @property
     def finished(self) -> bool:
@@ -70,7 +73,8 @@ class SliceResult:
     @property
     def parts(self) -> dict[str, Pixels]:
         """Name -> image of what goes into a file beside the reconstruction."""
-        return {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
+        found: dict[str, Pixels] = {"smooth": self.smooth, "sparse": self.sparse, "cost_map": self.cost_map}
+        return found if self.attention is None else {**found, "attention": self.attention}
 
     @property
     def evidence(self) -> dict[str, NDArray[np.generic]]:

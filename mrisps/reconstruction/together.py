@@ -97,6 +97,7 @@ def solve_problems(
                 cost_map=result.cost_map[entry] * scale**2,
                 coefficients=None,
                 certificates=(certificate,),
+                attention=None if result.attention is None else result.attention[entry],
             )
         )
     return found

@@ -85,7 +85,12 @@ KNOWN = (
     Pane("phase", "phase", "Phase of the reconstruction in radians", colours="phase", levels=_COARSE),
     Pane("coil_maps", "coil maps", "Magnitude of all coil maps side by side, every nth pixel of each", levels=_COARSE),
     Pane("spread", "spread", "Spread of the image, in its units", colours="heat"),
-    Pane("attention", "attention", "Weight of each pixel in the prior", colours="heat"),
+    Pane(
+        "attention",
+        "attention",
+        "Where the attention lowered the thresholds: sum over the atoms of -log(threshold / own threshold)",
+        colours="signed",
+    ),
 )
 """Panes by the names of data sets in result files; others are shown under their own names."""
 

@@ -119,8 +119,9 @@ class Descent(abc.ABC):
         for name in self.ROWS:
             setattr(self, name, getattr(self, name)[:left])
         self.shape = (left, *self.shape[1:])
+        prior = self.stage.prior.take(order, len(self.image))
         self.image = self.image[order]
-        self.stage = replace(self.stage, image_step=self.stage.image_step.take(order))
+        self.stage = replace(self.stage, prior=prior, image_step=self.stage.image_step.take(order))
         return taken
 
     @abc.abstractmethod

@@ -185,6 +185,12 @@ def solve(
     check_measurements(energy, noise_std)
     started = time.perf_counter()
     minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor)
+    n_coarse, n_iterations, attention = minimum.n_coarse_iterations, minimum.n_iterations, None
+    if model.attention is not None and not bool(minimum.broken.any()):
+        energy = model.attention.second_energy(energy, minimum.coefficients)
+        attention = energy.attention_map(prior.regulariser.thresholds)
+        minimum = minimise(energy, settings, start=minimum.coefficients, progress=progress, monitor=monitor)
+        n_iterations = n_iterations + minimum.n_iterations
     return certify(
         energy,
         minimum.image_step,
@@ -193,7 +199,7 @@ def solve(
         algorithm="fast",
         finished=minimum.finished,
         stop=settings.stop,
-        n_iterations=minimum.n_iterations,
+        n_iterations=n_iterations,
         tolerance=settings.tolerance,
         energy_trace=minimum.energy_trace,
         noise_std=noise_std,
@@ -201,11 +207,12 @@ def solve(
         keep_coefficients=keep_coefficients,
         residual_x_limit=10 * settings.image_tolerance,
         residual_a_limit=10 * settings.tolerance,
-        n_coarse_iterations=minimum.n_coarse_iterations,
+        n_coarse_iterations=n_coarse,
         image_change=minimum.image_change,
         gap=minimum.energy_gap,
         broken=minimum.broken,
         diverged=minimum.diverged,
+        attention=attention,
     )
 
 
@@ -233,7 +240,8 @@ def minimise(
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
 
-    coarse = [] if start is not None else coarse_stages(energy, image_step, settings)
+    one_grid = start is not None or prior.regulariser.thresholds.ndim == 4  # a map of thresholds belongs to one grid
+    coarse = [] if one_grid else coarse_stages(energy, image_step, settings)
     n_stages = len(coarse) + 1
     factor = settings.continuation_start if start is None else 1.0
     smooth = image = image_step.smooth_image()

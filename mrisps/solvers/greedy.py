@@ -57,7 +57,7 @@ def greedy_coefficients(
         (rows, y, x) bool: the patches to work on, by default all; what ``out`` has of the others is left as it is.
     """
     patches, flat = analysed.reshape(-1, analysed.shape[-1]), out.view(-1, out.shape[-1])
-    weights = prior.beta / (threshold * prior.regulariser.thresholds)
+    weights = prior.beta / (threshold * prior.regulariser.mean_thresholds)
     atoms = prior.factors.T.contiguous()
     most = min(max_atoms, *prior.factors.shape)
     indices = None if wanted is None else wanted.flatten().nonzero()[:, 0]

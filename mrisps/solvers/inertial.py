@@ -91,7 +91,7 @@ class Inertial(Descent):
                 alpha=prior.beta,
                 out=v.view(-1, n),
             )
-            regulariser.prox_into(v, updated, work)
+            regulariser.at(rows, ys).prox_into(v, updated, work)
             if half:
                 updated.copy_(before.copy_(updated))  # what is predicted belongs to what is stored
             predict(updated, self._predictor, prediction[rows, ys])

@@ -59,8 +59,13 @@ def solve_paper(
     Raises
     ------
     ValueError
-        If shapes, dtypes or devices do not fit, y is not finite, or ``nonnegative`` is asked for complex images.
+        If shapes, dtypes or devices do not fit, y is not finite, ``nonnegative`` is asked for complex images, or the model has
+        an attention.
     """
+    if model.attention is not None:
+        raise ValueError(
+            "model: has an attention, which the paper's algorithm does not have; model.with_attention(None)"
+        )
     settings = PaperSettings() if settings is None else settings
     if settings.nonnegative and operator.domain_dtype.is_complex:
         raise ValueError("nonnegative: only real images can be clipped at 0")

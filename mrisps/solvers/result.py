@@ -122,7 +122,9 @@ class Reconstruction:
     coefficients
         a*, (rows, y / stride, x / stride, n), or None if they were not asked for (they take n times the memory of an image).
     certificates
-        One for each image of the batch.
+        One for each image of the batch. With attention, of the second energy.
+    attention
+        (batch, 1, y, x): where the attention lowered the thresholds, :meth:`mrisps.model.Energy.attention_map`. None without.
     """
 
     image: Tensor
@@ -131,6 +133,7 @@ class Reconstruction:
     cost_map: Tensor
     coefficients: Tensor | None
     certificates: tuple[Certificate, ...]
+    attention: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.image.shape))
@@ -184,6 +187,7 @@ def certify(
     nonnegative: bool = False,
     stop: Literal["stationary", "image"] = "stationary",
     gap: Tensor | None = None,
+    attention: Tensor | None = None,
 ) -> Reconstruction:
     """Put together what a solver ended with, measuring everything at the result itself.
 
@@ -214,6 +218,8 @@ def certify(
         What the algorithm's test is about.
     gap
         (batch,) bounds on the energy above its minimum, on the host, infinite where they are not known yet.
+    attention
+        See :class:`Reconstruction`.
     """
     known = gap is not None and bool(gap.isfinite().all())
     rough = None if known or nonnegative else energy_gap(energy, image_step, image, coefficients, enough=ROUGHLY)
@@ -276,6 +282,7 @@ def certify(
         cost_map=cost_map,
         coefficients=coefficients.to(energy.prior.basis.dtype) if keep_coefficients else None,
         certificates=tuple(certificates),
+        attention=attention,
     )
 
 

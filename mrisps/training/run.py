@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mrisps.bilevel import StepReport, TrainingState, TrainSettings, ValidationReport, World, train
 from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.manifest import Manifest
-from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.model import Attention, ModelConfig, SmoothPlusSparse
 from mrisps.model.derived_weights import localised, random_atoms
 from mrisps.reconstruction.recipe import BlurRule, MaskRule
 from mrisps.settings import LATER, Count, NonNegative, Positive, fingerprint, identity, settings, to_plain
@@ -99,6 +99,8 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise SettingsError("name", f"expected letters, digits and underscores, got {self.name!r}")
+        if self.train.learn == "attention" and (self.start != "weights" or self.model.regulariser != "NCPR"):
+            raise SettingsError("train.learn", "an attention starts from weights of NCPR (start='weights')")
         for key in ("beta", "lam"):
             if getattr(self, key) is None and self.start != "weights":
                 raise SettingsError(key, f"expected a number > 0 with start {self.start!r}")
@@ -237,6 +239,10 @@ def prepare(
         raise SettingsError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
     if start is not None:
         model = start.with_regularisation(beta=recipe.beta, lam=recipe.lam)
+        if recipe.train.learn == "attention" and model.attention is None:
+            model = model.with_attention(Attention.zeros(recipe.model.n_synthesis_atoms))
+        if recipe.train.learn == "prior" and model.attention is not None:
+            raise SettingsError("train.learn", "expected 'attention': the weights to start from have one")
         try:
             model.prior(torch.float32, "cpu")
         except ValueError as error:

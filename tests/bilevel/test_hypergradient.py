@@ -122,6 +122,35 @@ def test_finite_differences(kind: str, use: PriorUse | None, config: ModelConfig
         assert measured == pytest.approx(expected, rel=1e-6), name
 
 
+@pytest.mark.parametrize(("kind", "use"), [("real", PARTS), ("complex", PriorUse(modulus=True))])
+def test_finite_differences_of_a_map_of_thresholds(kind: str, use: PriorUse) -> None:
+    """Of the map itself, and of the thresholds of the atoms where the multiples are held."""
+    operator, y, model = tiny_problem(kind, TINY_NCPR, use)
+    rows = 2 if kind == "complex" else 1
+    shape = (1, 6 // use.stride, 8 // use.stride, 4)
+    multiples = torch.exp(0.4 * random_tensor(*shape, seed=5)).repeat(rows, 1, 1, 1)
+
+    def energy_of(multiples: Tensor) -> Energy:
+        prior = model.prior(torch.float64).used(use, operator.domain_dtype.is_complex)
+        return Energy(operator, y, prior.with_thresholds(prior.regulariser.thresholds * multiples))
+
+    def loss_at(multiples: Tensor) -> float:
+        return float(loss_of(minimise(energy_of(multiples), STRIDED).image))
+
+    energy = energy_of(multiples)
+    minimum = minimise(energy, STRIDED)
+    image = minimum.image.requires_grad_()
+    (image_gradient,) = torch.autograd.grad(loss_of(image), image)
+    found = hypergradient(energy, model, minimum.image_step, minimum.coefficients, image_gradient, EXACT_ADJOINT)
+    by_multiple = found.thresholds * energy.prior.regulariser.thresholds / multiples
+    direction = random_tensor(*shape, seed=6).repeat(rows, 1, 1, 1)
+    measured = (loss_at(multiples + 1e-5 * direction) - loss_at(multiples - 1e-5 * direction)) / 2e-5
+    assert measured == pytest.approx(float((by_multiple * direction).sum()), rel=1e-6)
+    own = random_tensor(4, seed=8)  # log-thresholds
+    measured = (loss_at(multiples * torch.exp(1e-5 * own)) - loss_at(multiples * torch.exp(-1e-5 * own))) / 2e-5
+    assert measured == pytest.approx(float((found.log_thresholds * own).sum()), rel=1e-6)
+
+
 def unrolled(
     operator: LinearOperator, y: Tensor, model: SmoothPlusSparse, n_iterations: int
 ) -> tuple[Tensor, dict[str, Tensor]]:

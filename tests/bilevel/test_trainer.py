@@ -23,7 +23,7 @@ from mrisps.bilevel import (
     trainer,
 )
 from mrisps.errors import FileError
-from mrisps.model import Energy, ModelConfig, PriorUse
+from mrisps.model import Attention, Energy, ModelConfig, PriorUse
 from mrisps.operators import FourierSubsampling, Identity, Sense
 from mrisps.solvers import FastSettings, Minimum
 
@@ -150,6 +150,42 @@ def test_learns_on_coils_with_some_of_the_patches(modulus: bool) -> None:
 def test_a_target_that_is_no_image_of_the_operator(target: Tensor) -> None:
     with pytest.raises(ValueError, match=r"^target: expected torch.float32 \(2, 1, 16, 16\), got"):
         Batch(Identity((SIZE, SIZE)), torch.zeros(2, 1, SIZE, SIZE), target)
+
+
+ATTENTION = replace(
+    SETTINGS, n_steps=12, learn="attention", prior=PriorUse(stride=2), warm_batches=3, learning_rate=2e-2
+)
+
+
+def test_an_attention_is_learned_alone_and_resumes_bit_by_bit(tmp_path: Path) -> None:
+    start = toy_model()
+    model = start.with_attention(Attention.zeros(4))
+    state = train(model, ToySamples(), [validation()], ATTENTION)
+    assert state.n_skipped == 0
+    assert state.validation[-1][1] > state.validation[0][1] + 0.02  # dB
+    learned = parameters(model)
+    for name, value in parameters(start).items():
+        assert torch.equal(learned[name], value), name
+    best = state.best_model(model)
+    assert best.attention is not None
+    assert float(best.attention.weight.detach().abs().max()) > 0
+    part, checkpoint = start.with_attention(Attention.zeros(4)), tmp_path / "c.safetensors"
+
+    def kill(state: object) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(part, ToySamples(), [validation()], ATTENTION, checkpoint=checkpoint, on_checkpoint=kill)
+    resumed = start.with_attention(Attention.zeros(4))
+    train(resumed, ToySamples(), [validation()], ATTENTION, checkpoint=checkpoint, resume=True)
+    check_equal(parameters(resumed), learned)
+
+
+def test_what_is_learned_has_to_be_there() -> None:
+    with pytest.raises(ValueError, match=r"^model: expected one with an attention"):
+        train(toy_model(), ToySamples(), [], ATTENTION)
+    with pytest.raises(ValueError, match=r"^model: has an attention, which belongs to its prior"):
+        train(toy_model().with_attention(Attention.zeros(4)), ToySamples(), [], SETTINGS)
 
 
 def test_deterministic() -> None:

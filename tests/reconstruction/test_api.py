@@ -16,7 +16,8 @@ from mrisps import Recipe, SmoothPlusSparse
 from mrisps.errors import FileError, MrispsError, SettingsError
 from mrisps.io.fastmri import FastmriFile, write_kspace
 from mrisps.io.images import read_image
-from mrisps.model import ModelConfig
+from mrisps.io.result_file import ResultFile
+from mrisps.model import Attention, ModelConfig
 from mrisps.operators import FourierSubsampling
 from mrisps.reconstruction import problem as problem_module
 from mrisps.reconstruction import reconstruct as reconstruct_module
@@ -398,3 +399,20 @@ def test_parts_that_are_not_finite_are_no_result(
     monkeypatch.setattr(run_module, "reconstruct_together", broken)
     with pytest.raises(UnusableResultError, match="slice 0: smooth is not finite"):
         mrisps.recon(kspace, recipe, weights=model)
+
+
+def test_the_map_of_an_attention_is_part_of_the_result(
+    tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
+) -> None:
+    n = model.config.n_synthesis_atoms
+    made = model.with_attention(Attention(torch.zeros(n, n), torch.full((n,), -0.1)))
+    result = mrisps.recon(kspace, recipe, weights=made, mask=columns())
+    (found,) = (each.attention for each in result.slices)
+    assert found is not None
+    np.testing.assert_allclose(found, 0.1 * n, rtol=1e-4)  # all thresholds are lower by a factor of e^-0.1
+    result.save(tmp_path / "r.h5")
+    with ResultFile(tmp_path / "r.h5") as file:
+        np.testing.assert_array_equal(file.read("attention", 0), found)
+    without = mrisps.recon(kspace, recipe, weights=model, mask=columns())
+    assert without.slices[0].attention is None
+    assert not np.array_equal(without.image, result.image)
