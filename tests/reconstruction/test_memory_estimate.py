@@ -20,9 +20,10 @@ from mrisps.reconstruction.run import GreyImage
 
 CONFIG = ModelConfig()
 MEASURE = """
-import json, resource, sys
+import json, sys
 import numpy as np
 from pathlib import Path
+from mrisps.campaign.batch_work import peak_memory
 from mrisps.io.memory import MemoryKspace
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.memory import of_problem
@@ -46,14 +47,11 @@ def source(size):
     mask[::4] = mask[size // 2 - 12 : size // 2 + 12] = True
     return MemoryKspace((kspace * mask).astype(np.complex64), mask=mask)
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
 (_,) = run.results(source(64))
 given = source(size)
-before = peak()
+before = peak_memory()
 (made,) = run.results(given)
-used = peak() - before
+used = peak_memory() - before
 print(json.dumps([used, of_problem(made.problem, run.weights.model.config, run.recipe).total]))
 """
 
