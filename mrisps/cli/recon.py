@@ -106,7 +106,7 @@ def _reconstruct(
     Where DICOM is wanted, an unknown patient is found before anything is computed.
     """
     from mrisps.io.dicom_exam import exam_of
-    from mrisps.reconstruction.run import GreyImage
+    from mrisps.reconstruction.grey_image import GreyImage
     from mrisps.reports.results import write_pages
 
     with (

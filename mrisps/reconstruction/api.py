@@ -16,9 +16,10 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.memory import MemoryKspace
 from mrisps.model import SmoothPlusSparse
 from mrisps.reconstruction.choices import DEFAULT_RECIPE, FROM_ZEROS, SliceChoice, usable_device
+from mrisps.reconstruction.grey_image import GreyImage
 from mrisps.reconstruction.recipe import Recipe, certified, load_recipe, with_overrides
 from mrisps.reconstruction.result import Result
-from mrisps.reconstruction.run import GreyImage, Progress, Run
+from mrisps.reconstruction.run import Progress, Run
 from mrisps.reconstruction.weights import find_weights
 from mrisps.sampling import SamplingMask, read_mask
 

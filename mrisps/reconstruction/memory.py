@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING
 
 from mrisps.errors import MrispsError
 from mrisps.model import ModelConfig
-from mrisps.reconstruction.problem import Problem
+from mrisps.reconstruction.grey_image import GreyImage, Source
+from mrisps.reconstruction.problem import Problem, image_size, is_real
 from mrisps.reconstruction.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MemoryEstimate", "NotEnoughMemoryError", "available_memory", "check_memory", "estimate", "of_problem"]
+__all__ = [
+    "MemoryEstimate",
+    "NotEnoughMemoryError",
+    "available_memory",
+    "check_memory",
+    "estimate",
+    "of_problem",
+    "of_source",
+]
 
 COEFFICIENT_ARRAYS = 2
 PATCH_ARRAYS = 3
@@ -136,6 +145,29 @@ def of_problem(problem: Problem, model: ModelConfig, recipe: Recipe, together: i
         n_coils=0 if problem.mask is None else operator.range_shape[0],
         n_sets=n_sets,
         together=together,
+    )
+
+
+def of_source(source: Source, recipe: Recipe, model: ModelConfig, index: int = 0) -> MemoryEstimate:
+    """:func:`estimate` of a slice of an open source, before anything is computed.
+
+    Of k-space the slice is read, for its readout oversampling. Coils are counted as the source has them, and sets of maps as the
+    recipe asks for, else one: compression makes it less, a second set up to twice as much.
+    """
+    if isinstance(source, GreyImage):
+        height, width = source.pixels.shape
+        return estimate(recipe, model, image_size((height, width), recipe), is_complex=False, n_coils=0)
+    acquisition, preparation = source.read_slice(index), recipe.preparation
+    height, width = acquisition.shape
+    if preparation is not None and preparation.remove_oversampling:
+        height = round(height / acquisition.readout_oversampling)
+    return estimate(
+        recipe,
+        model,
+        (height, width),
+        is_complex=not is_real(acquisition, recipe),
+        n_coils=acquisition.n_coils,
+        n_sets=(preparation.maps.n_sets if preparation is not None else None) or 1,
     )
 
 

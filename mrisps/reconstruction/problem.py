@@ -27,12 +27,7 @@ from mrisps.operators import BlurDownsample, FourierSubsampling, Identity, Linea
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.sampling import SamplingMask, make_mask
 
-__all__ = [
-    "Problem",
-    "image_problem",
-    "mri_problem",
-    "to_array",
-]
+__all__ = ["Problem", "image_problem", "image_size", "is_real", "mri_problem", "to_array"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +151,7 @@ def mri_problem(
         acquired = _undersampled(acquisition, recipe, acquired)
     notes = [*([note] if note else []), *_sampling_notes(acquisition, recipe, acquired)]
     facts = {"silent_inside": _silent_inside(acquisition, acquired)}
-    real = acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
-    dtype = torch.float32 if real else torch.complex64
+    dtype = torch.float32 if is_real(acquisition, recipe) else torch.complex64
     if recipe.preparation is not None:
         return _sense_problem(
             acquisition, recipe, recipe.preparation, acquired, dtype, scale, device, maps_folder, notes, facts
@@ -305,15 +299,28 @@ def image_problem(
     if recipe.task == "denoise":
         operator: LinearOperator = Identity((1, *image.shape), torch.float32, place)
     elif recipe.blur is not None:
-        blur = recipe.blur
-        height, width = ((size - 1) * blur.stride + blur.kernel_size for size in image.shape)
-        operator = BlurDownsample((height, width), blur.kernel_size, blur.sigma, blur.stride, torch.float32, place)
+        blur, size = recipe.blur, image_size((image.shape[0], image.shape[1]), recipe)
+        operator = BlurDownsample(size, blur.kernel_size, blur.sigma, blur.stride, torch.float32, place)
     else:
         raise MrispsError(f"recipe {recipe.name}: is for {recipe.task}, not for images")
     y = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).to(place)[None, None]
     scale = _scale(operator, y, recipe, scale)
     std = recipe.noise_std if noise_std is None else noise_std / scale
     return Problem(operator, y / scale, scale, std)
+
+
+def is_real(acquisition: Acquisition, recipe: Recipe) -> bool:
+    """Whether the image of a slice is real."""
+    return acquisition.image_is_real if recipe.image == "from_file" else recipe.image == "real"
+
+
+def image_size(shape: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
+    """(y, x) of what is reconstructed from an image (y, x): larger for super-resolution."""
+    blur = recipe.blur
+    if blur is None:
+        return shape
+    height, width = ((size - 1) * blur.stride + blur.kernel_size for size in shape)
+    return height, width
 
 
 def to_array(image: Tensor, crop: tuple[int, int] | None = None) -> NDArray[np.float32] | NDArray[np.complex64]:

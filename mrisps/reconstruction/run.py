@@ -34,7 +34,8 @@ from mrisps.io.kspace_file import KspaceFile
 from mrisps.io.open import open_kspace
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
-from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, estimate, of_problem
+from mrisps.reconstruction.grey_image import GreyImage, Source
+from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, of_problem, of_source
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import reconstruct_together, slice_certificate
@@ -45,7 +46,7 @@ from mrisps.sampling import SamplingMask, read_mask
 from mrisps.solvers import Reconstruction
 from mrisps.threads import processor_name
 
-__all__ = ["GreyImage", "Progress", "Run", "Source", "software"]
+__all__ = ["Progress", "Run", "software"]
 
 MOST_TOGETHER = 32
 """Slices in one solve at most, where memory decides: beyond, an accelerator gains nothing."""
@@ -57,32 +58,6 @@ Progress = Callable[[int, int, int, float], None]
 """Called with (position of the slice, the first of those in one solve; number of slices; iteration; residual)."""
 
 Real = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class GreyImage:
-    """A grey image as a source with one slice, for denoising and super-resolution.
-
-    Parameters
-    ----------
-    path
-        The file, or what stands for one in messages.
-    pixels
-        float32 (y, x).
-    """
-
-    path: Path
-    pixels: Real
-
-    def sha256(self) -> str:
-        """SHA-256 of shape and pixels."""
-        digest = hashlib.sha256(str(self.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(self.pixels).data)
-        return digest.hexdigest()
-
-
-Source = KspaceFile | GreyImage
-"""An open source; :meth:`Run.open` makes one from a path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,15 +155,7 @@ class Run:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def record(self, source: Source, *, input_sha256: str | None = None) -> dict[str, JsonValue]:
-        """What a result depends on, for its attributes: versions, recipe, weights, input, options, machine.
-
-        Parameters
-        ----------
-        source
-            The open source.
-        input_sha256
-            Its SHA-256, where that is known already.
-        """
+        """What a result from an open source depends on: versions, recipe, weights, input, options, machine."""
         return {
             "software": {**software()},
             "recipe": {**self.recipe.to_dict(), "sha256": self.recipe.sha256()},  # type: ignore[dict-item]  # plain values
@@ -227,30 +194,8 @@ class Run:
         return self.slices.of(source.path, source.n_slices if isinstance(source, KspaceFile) else 1)
 
     def memory(self, source: Source) -> MemoryEstimate:
-        """The memory that one slice of an open source takes, about; nothing is computed.
-
-        Of k-space the first chosen slice is read, for its readout oversampling. Coils are counted as the source has them, and
-        sets of maps as the recipe asks for, else one: compression makes it less, a second set up to twice as much.
-        """
-        config, blur, preparation = self.weights.model.config, self.recipe.blur, self.recipe.preparation
-        if isinstance(source, GreyImage):
-            height, width = source.pixels.shape
-            if blur is not None:
-                height, width = ((size - 1) * blur.stride + blur.kernel_size for size in (height, width))
-            return estimate(self.recipe, config, (height, width), is_complex=False, n_coils=0)
-        acquisition = source.read_slice(self.chosen(source)[0])
-        height, width = acquisition.shape
-        if preparation is not None and preparation.remove_oversampling:
-            height = round(height / acquisition.readout_oversampling)
-        real = acquisition.image_is_real if self.recipe.image == "from_file" else self.recipe.image == "real"
-        return estimate(
-            self.recipe,
-            config,
-            (height, width),
-            is_complex=not real,
-            n_coils=acquisition.n_coils,
-            n_sets=(preparation.maps.n_sets if preparation is not None else None) or 1,
-        )
+        """The memory that the first chosen slice takes; see :func:`mrisps.reconstruction.memory.of_source`."""
+        return of_source(source, self.recipe, self.weights.model.config, self.chosen(source)[0])
 
     def results(self, source: Source, *, progress: Progress | None = None) -> Iterator[SliceResult]:
         """Reconstruct the slices of an open source, in order: each is read, prepared and solved once.
@@ -448,9 +393,7 @@ class Run:
                     if made.verdict.level == "unusable" and not keep:
                         reasons = "; ".join(made.verdict.reasons)
                         raise UnusableResultError(f"slice {made.index} is unusable, nothing is written: {reasons}")
-                times["seconds"] = round(
-                    time.monotonic() - clock, 3
-                )  # the writer puts the record into the file at its end
+                times["seconds"] = round(time.monotonic() - clock, 3)  # the writer puts the record into the file last
         return FileResult(Path(destination), tuple(certificates), tuple(notes))
 
 

@@ -14,9 +14,9 @@ from mrisps.io.memory import MemoryKspace
 from mrisps.model import ModelConfig, PriorUse
 from mrisps.reconstruction import memory as module
 from mrisps.reconstruction.api import run_of
+from mrisps.reconstruction.grey_image import GreyImage
 from mrisps.reconstruction.memory import NotEnoughMemoryError, available_memory, check_memory, estimate, of_problem
 from mrisps.reconstruction.recipe import load_recipe
-from mrisps.reconstruction.run import GreyImage
 
 CONFIG = ModelConfig()
 MEASURE = """
@@ -27,7 +27,7 @@ from mrisps.campaign.batch_work import peak_memory
 from mrisps.io.memory import MemoryKspace
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.memory import of_problem
-from mrisps.reconstruction.run import GreyImage
+from mrisps.reconstruction.grey_image import GreyImage
 
 recipe, size, coils, stride = sys.argv[1], *map(int, sys.argv[2:])
 overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
