@@ -92,4 +92,4 @@ def test_real_demo(cli: Cli, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "result.json").read_text())
     zero_filled, total_variation, ours = (method["psnr_db"] for method in record["methods"])
     assert zero_filled < total_variation < ours
-    assert record["certificate"]["status"] == "converged"
+    assert record["certificate"]["status"] == "settled"
