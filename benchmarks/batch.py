@@ -121,7 +121,9 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = load_recipe("knee_pd_acc8")
-    recipe = replace(recipe, solver=replace(recipe.solver, max_iterations=options.iterations, tolerance=1e-9))
+    recipe = replace(
+        recipe, solver=replace(recipe.solver, max_iterations=options.iterations, tolerance=1e-9, stop="stationary")
+    )
     model = SmoothPlusSparse.load("denoise_sigma25_ncpr")
     load = os.getloadavg()
     numbers: dict[str, object] = {

@@ -38,7 +38,7 @@ Denoiser = Callable[[Image, float], tuple[Image, dict[str, object]]]
 
 def ours(weights: Path, tolerance: float, stride: int) -> Denoiser:
     model = SmoothPlusSparse.load(weights)
-    settings = replace(load_recipe("denoise_sigma25").solver, tolerance=tolerance, trace_interval=0)
+    settings = replace(load_recipe("denoise_sigma25").solver, stop="stationary", tolerance=tolerance, trace_interval=0)
 
     def denoise(noisy: Image, sigma: float) -> tuple[Image, dict[str, object]]:
         y = torch.from_numpy(noisy)[None, None]

@@ -42,7 +42,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     superres = arguments.task == "superres"
     recipe = load_recipe("superres_x4" if superres else "denoise_sigma25")
-    settings: FastSettings = recipe.solver
+    settings: FastSettings = replace(recipe.solver, stop="stationary")
     if arguments.tolerance is not None:
         settings = replace(settings, tolerance=arguments.tolerance)
     sigma = (arguments.sigma if arguments.sigma is not None else (2.55 if superres else 25.0)) / 255

@@ -246,7 +246,7 @@ def main() -> None:
         paper = [json.loads(line) for line in recorded.read_text().splitlines()]
         work = WORKS[name]
         operator, y, model, quality = problem(work, arguments.data, arguments.checkpoints)
-        settings = load_recipe(f"knee_{work.contrast}_acc{work.acceleration}").solver
+        settings = replace(load_recipe(f"knee_{work.contrast}_acc{work.acceleration}").solver, stop="stationary")
         settings = with_values(settings, work.settings)
         n_iterations = arguments.iterations or work.iterations
         settings = replace(settings, tolerance=1e-5, max_iterations=n_iterations, trace_interval=0)

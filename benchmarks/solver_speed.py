@@ -22,7 +22,7 @@ from mrisps.model.derived_weights import derived_weights
 from mrisps.operators import FourierSubsampling
 from mrisps.quality.metrics import psnr
 from mrisps.reconstruction.demo import head_slice
-from mrisps.reconstruction.recipe import load_recipe
+from mrisps.reconstruction.recipe import certified, load_recipe
 from mrisps.sampling import SamplingMask, make_mask
 from mrisps.solvers import PaperSettings, Reconstruction, solve, solve_paper
 
@@ -66,7 +66,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     operator, y, target, model = problem(arguments)
-    settings = load_recipe("knee_pd_acc8").solver
+    settings = certified(load_recipe("knee_pd_acc8")).solver
     rows = []
 
     def row(name: str, result: Reconstruction, seconds: float) -> None:
