@@ -92,7 +92,7 @@ def test_what_it_grows_with() -> None:
 
 def test_a_run_knows_before_it_starts() -> None:
     """Without computing anything: of an image for super-resolution, and of k-space as of its problem."""
-    run = run_of("superres_x4", "superres")
+    run = run_of("superres_x4", "superres", overrides={"prior": {"stride": 1}})
     found = run.memory(GreyImage(Path("image"), np.zeros((597, 597), dtype=np.float32)))
     assert found.shape == (2400, 2400)
     assert found.total > 10 << 30
@@ -109,7 +109,7 @@ def test_too_large_an_image_is_an_error_that_says_what_would_help(monkeypatch: p
     with pytest.raises(
         NotEnoughMemoryError, match=r"2400 x 2400 needs about 1\d GiB \(coeff.* 6 GiB are left on cpu.*"
     ) as error:
-        mrisps.superres(np.zeros((597, 597), dtype=np.float32), 4)
+        mrisps.superres(np.zeros((597, 597), dtype=np.float32), 4, prior={"stride": 1})
     for advice in ("prior.stride=2", "solver.half_storage=true", "smaller factor"):
         assert advice in str(error.value)
 

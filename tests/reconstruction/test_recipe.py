@@ -33,7 +33,7 @@ HASHES = {
     "knee_pdfs_acc4": "5e215434382f178fc06f394974acf74e761c08d51f65951e086cbcb4d4924119",
     "knee_pdfs_acc8": "0bda22074f4e5b90e07dd09b0b7b97da8efc7aaba810dd799b5e62a57c8d25e8",
     "superres_x2": "51f188a62583894e5a91142aecc6f628a93e4a2f1789ca9f362338b90049669a",
-    "superres_x4": "0a25731255b03c598e7d466dfd7883caabc06df55b149a45dc6377a68c1b497c",
+    "superres_x4": "6d65dc0c3411bb61d2fd864b4e3a9aa7063720d8d5ebadd135511fae469ede3b",
 }
 """A hash is in every result that a recipe made, so it stays what it is while the recipe means the same.
 
