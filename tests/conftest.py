@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import torch
 from device.simulated import register
 
 from mrisps.io.fastmri import write_kspace
@@ -23,6 +24,12 @@ from mrisps.io.fastmri import write_kspace
 # that device fail with the reason where torch is of another version; all others do not need it.
 with contextlib.suppress(RuntimeError):
     register()
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """torch's own generator starts anew in every test: what a test draws from it does not depend on the tests before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
