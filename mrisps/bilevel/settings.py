@@ -82,8 +82,9 @@ class TrainSettings:
         Largest number of iterations of the solver where it starts from what was kept. ``start_accuracy`` and ``end_accuracy`` hold
         where nothing was kept.
     learn
-        ``"prior"``: atoms, thresholds and beta. ``"attention"``: the attention of the model, and nothing else; a batch is first
-        solved without it, to ``start_accuracy`` or ``end_accuracy``, and then with it, in ``warm_iterations``.
+        ``"prior"``: atoms, thresholds and beta. ``"attention"``: the attention of the model, and nothing else. A batch is first
+        solved without it, as in a reconstruction (``solver.attention_iterations``), and from there with it, in
+        ``warm_iterations``. Of a batch that returns, the first solution and that of the adjoint system are kept.
     fixed
         ``"free_atoms"`` keeps the free atoms Q as they are at the start. None: everything is learned.
     validation_interval

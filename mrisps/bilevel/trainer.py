@@ -253,13 +253,14 @@ def _step(
         assert model.attention is not None
         first = None if kept is None else kept.first
         if first is None:
-            first = minimise(energy, _with_accuracy(settings.solver, accuracy)).coefficients
+            solver = _with_accuracy(settings.solver, accuracy)
+            first = minimise(energy, solver, target_iterations=solver.attention_iterations).coefficients
         if kept is not None:
             kept.first = first.half()
         thresholds = model.attention.thresholds(first, energy.prior.regulariser)
         energy = replace(energy, prior=energy.prior.with_thresholds(thresholds.detach()))
         accuracy = replace(accuracy, iterations=settings.warm_iterations)
-        begin = first if begin is None else begin
+        begin = first  # as in a reconstruction: what counts is where these iterations lead from there
     minimum = minimise(energy, _with_accuracy(settings.solver, accuracy), start=begin)
     if not minimum.at_target:
         raise TrainingError(

@@ -184,7 +184,8 @@ def solve(
     energy = Energy(operator, y, prior)
     check_measurements(energy, noise_std)
     started = time.perf_counter()
-    minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor)
+    first = None if model.attention is None else settings.attention_iterations
+    minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor, target_iterations=first)
     n_coarse, n_iterations, attention = minimum.n_coarse_iterations, minimum.n_iterations, None
     if model.attention is not None and not bool(minimum.broken.any()):
         energy = model.attention.second_energy(energy, minimum.coefficients)
@@ -224,6 +225,7 @@ def minimise(
     start: Tensor | None = None,
     progress: Progress | None = None,
     monitor: Callable[[Iterate], None] | None = None,
+    target_iterations: int | None = None,
 ) -> Minimum:
     """The algorithm of :func:`solve` without its checks and its certificate: for those who go on from there.
 
@@ -236,6 +238,8 @@ def minimise(
     start
         Coefficients (rows, y / stride, x / stride, n), in any floating-point type, to start the full problem from: those of a
         similar one. There are then no coarse levels and no continuation.
+    target_iterations
+        End after so many iterations on the full grid with the thresholds of the prior. None: when ``settings`` say so.
     """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
@@ -284,7 +288,7 @@ def minimise(
     traced: list[tuple[int, list[int], Tensor]] = []
     ended: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # image, last good image, coefficients
     for k in range(1, settings.max_iterations + 1):
-        last = k == settings.max_iterations
+        last = k == settings.max_iterations or (path.factor <= 1 and path.n_at_target + 1 == target_iterations)
         look = last or k % CHECK_INTERVAL == 0
         path.step(measure=look, exactly=last or (look and watch.near))
         if monitor is not None:

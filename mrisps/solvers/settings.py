@@ -54,6 +54,9 @@ class FastSettings:
         ``"stationary"``: at a minimiser, with ``tolerance``, ``image_change`` and ``energy_gap``; the status is then
         ``converged``. ``"image"``: as soon as ``image_change`` is met, whatever the coefficients still do; the status is then
         ``settled``.
+    attention_iterations
+        For weights with an attention: iterations on the full grid, after the continuation, before it looks at the coefficients. The
+        image changes little after them, and the second problem goes on from there.
     """
 
     GONE: ClassVar = {"greedy_start": False}
@@ -71,6 +74,7 @@ class FastSettings:
     half_storage: bool = False
     energy_gap: Positive = field(default=1e-2, metadata=LATER)
     stop: Literal["stationary", "image"] = field(default="stationary", metadata=LATER)
+    attention_iterations: Count = field(default=20, metadata=LATER)
 
 
 @settings
