@@ -61,6 +61,7 @@ class Job:
     keep: bool = False
     threads: int = 1
     pages: bool = False
+    slices_together: int | None = None
 
     @classmethod
     def of(cls, run: Run, folder: Path, *, keep: bool = False, threads: int = 1, pages: bool = False) -> "Job":
@@ -91,6 +92,7 @@ class Job:
             keep=keep,
             threads=threads,
             pages=pages,
+            slices_together=run.slices_together,
         )
 
     @functools.cached_property
@@ -104,6 +106,7 @@ class Job:
             scale=self.scale,
             crop=self.crop,
             device=self.device,
+            slices_together=self.slices_together,
         )
 
     def __getstate__(self) -> dict[str, object]:

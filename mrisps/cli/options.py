@@ -262,6 +262,14 @@ class KspaceOptions:
     no_crop: Annotated[
         bool, option("--no-crop", "Keep the whole field of view; do not cut to the size in the file's header.")
     ] = False
+    slices_together: Annotated[
+        int | None,
+        option(
+            "--slices-together N",
+            "Slices in one solve, at most. Default: 1 on a CPU, where more gain nothing; on a GPU as many as its memory holds.",
+            least=1,
+        ),
+    ] = None
 
     def run(self, options: RunOptions) -> "Run":
         """The run that the options describe; a mask file is read when the size of k-space is known.
@@ -274,7 +282,13 @@ class KspaceOptions:
         mask = self._mask()
         run = options.run("mri", DEFAULT_RECIPE)
         with usage_errors("undersample", "mask"):
-            return replace(run, undersample=self.undersample, mask=mask, crop=not self.no_crop)
+            return replace(
+                run,
+                undersample=self.undersample,
+                mask=mask,
+                crop=not self.no_crop,
+                slices_together=self.slices_together,
+            )
 
     def _mask(self) -> "Path | typing.Literal['from-zeros'] | None":
         if self.mask is None or self.mask == FROM_ZEROS:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -81,6 +82,14 @@ def test_every_file_is_what_recon_makes_of_it(inputs: Path, job: Job, tmp_path: 
         log = (job.folder / "_batch" / "logs" / f"{name}.log").read_text()
         assert "iterations" in log
         assert "done: " in log
+
+
+def test_a_job_computes_as_its_run(tmp_path: Path) -> None:
+    """What a worker makes of the job that it is sent."""
+    run = Run(RECIPE, Weights("small", small_model()), undersample=False, scale=2.0, crop=False, slices_together=3)
+    found = pickle.loads(pickle.dumps(Job.of(run, tmp_path / "out"))).run
+    for field in ("scale", "crop", "undersample", "mask", "device", "slices_together"):
+        assert getattr(found, field) == getattr(run, field), field
 
 
 def test_nothing_is_done_twice(inputs: Path, job: Job) -> None:

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,7 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mrisps.io.fastmri import write_kspace
+from mrisps.model import Energy
 from mrisps.sampling import make_mask, write_mask
+from mrisps.solvers import Minimum
+from mrisps.solvers.fast import minimise
 
 from .helpers import SHAPE, Cli, recipe_text, to_kspace
 
@@ -137,6 +141,24 @@ def test_options_reach_the_reconstruction(
     assert first["mask"]["nominal_acceleration"] == 3
     with h5py.File(output / "full.h5") as file:
         assert json.loads(file.attrs["provenance"])["recipe"]["lam"] == 0.02
+
+
+def test_slices_together(
+    cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The option reaches the solver: both slices are one batch of it."""
+    sizes: list[int] = []
+
+    def counted(energy: Energy, *others: Any, **more: Any) -> Minimum:
+        sizes.append(len(energy.y))
+        return minimise(energy, *others, **more)
+
+    monkeypatch.setattr("mrisps.solvers.fast.minimise", counted)
+    common = ("recon", knee, "--recipe", recipe, "--weights", weights)
+    assert cli(*common, "--output", tmp_path / "one") == 0, cli.stderr
+    assert cli(*common, "--output", tmp_path / "both", "--slices-together", 2) == 0, cli.stderr
+    assert sizes == [1, 1, 2]
+    assert cli(*common, "--output", tmp_path / "none", "--slices-together", 0) == 2
 
 
 @pytest.fixture
