@@ -1,7 +1,7 @@
 """The state of a training on disk, in one safetensors file: a training that is resumed from it gives the same bits.
 
-Tensors: ``model.NAME`` and ``best.NAME`` for each parameter; ``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and
-``adam.NAME.step`` for each parameter that is learned.
+Tensors: ``model.NAME`` and ``best.NAME`` for each parameter, and ``mean.NAME`` where a running mean is kept;
+``adam.NAME.exp_avg``, ``adam.NAME.exp_avg_sq`` and ``adam.NAME.step`` for each parameter that is learned.
 Header entries: ``format`` = "mrisps-training", ``version`` = "1", ``state`` and ``identity`` (JSON).
 """
 
@@ -48,6 +48,8 @@ class TrainingState:
         Loss of every step.
     validation
         (step, PSNR in dB) of every validation.
+    mean_parameters
+        Name -> running mean of the parameters. Empty where none is kept.
     """
 
     step: int
@@ -58,11 +60,22 @@ class TrainingState:
     n_skipped_in_row: int = 0
     losses: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    mean_parameters: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, model: SmoothPlusSparse) -> "TrainingState":
+    def start(cls, model: SmoothPlusSparse, averaged: bool = False) -> "TrainingState":
         """Before the first step."""
-        return cls(0, _copy(model))
+        return cls(0, _copy(model), mean_parameters=_copy(model) if averaged else {})
+
+    def average(self, model: SmoothPlusSparse, decay: float) -> None:
+        """Let the running mean follow the model, whose steps it forgets with this decay; at first it is the mean of all steps."""
+        decay = min(decay, self.step / (self.step + 1))
+        for name, parameter in model.named_parameters():
+            self.mean_parameters[name].lerp_(parameter.detach(), 1 - decay)
+
+    def mean_model(self, model: SmoothPlusSparse) -> SmoothPlusSparse:
+        """A model like ``model`` with the mean of its parameters; itself where none is kept."""
+        return _with(model, self.mean_parameters) if self.mean_parameters else model
 
     def record(self, step: int, loss: float, skipped: bool) -> None:
         """Take note of a step."""
@@ -82,16 +95,7 @@ class TrainingState:
 
     def best_model(self, model: SmoothPlusSparse) -> SmoothPlusSparse:
         """A model like ``model`` with the best parameters."""
-        parameters = self.best_parameters
-        return SmoothPlusSparse(
-            model.config,
-            parameters["raw_free_atoms"],
-            parameters["raw_synthesis_atoms"],
-            parameters["log_thresholds"],
-            parameters["beta"],
-            model.lam,
-            model.attention and Attention(parameters["attention.weight"], parameters["attention.bias"]),
-        )
+        return _with(model, self.best_parameters)
 
 
 def save_state(
@@ -112,19 +116,25 @@ def save_state(
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
         tensors[f"best.{name}"] = state.best_parameters[name]
+        if state.mean_parameters:
+            tensors[f"mean.{name}"] = state.mean_parameters[name]
         for key in ADAM:
             if parameter in optimiser.state:
                 tensors[f"adam.{name}.{key}"] = optimiser.state[parameter][key]
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-    plain = {key: value for key, value in asdict(state).items() if key != "best_parameters"}
+    plain = {key: value for key, value in asdict(state).items() if not key.endswith("_parameters")}
     metadata = {"format": FORMAT, "version": VERSION, "state": json.dumps(plain), "identity": json.dumps(identity)}
     write_bytes(path, save(tensors, metadata=metadata))
 
 
 def load_state(
-    path: Path, model: SmoothPlusSparse, optimiser: torch.optim.Optimizer, identity: dict[str, object]
+    path: Path,
+    model: SmoothPlusSparse,
+    optimiser: torch.optim.Optimizer,
+    identity: dict[str, object],
+    averaged: bool = False,
 ) -> TrainingState:
-    """Read a checkpoint into a model and its optimiser.
+    """Read a checkpoint into a model and its optimiser; ``averaged``: with the mean of its parameters.
 
     Raises
     ------
@@ -163,6 +173,8 @@ def load_state(
     for name, parameter in model.named_parameters():
         values[name] = _tensor(path, tensors, f"model.{name}", parameter)
         state.best_parameters[name] = _tensor(path, tensors, f"best.{name}", parameter)
+        if averaged:
+            state.mean_parameters[name] = _tensor(path, tensors, f"mean.{name}", parameter)
         if has_moved and parameter in learned:
             moments[name] = {
                 key: _tensor(path, tensors, f"adam.{name}.{key}", torch.zeros(()) if key == "step" else parameter)
@@ -241,6 +253,19 @@ def _differences(wanted: object, stored: object, path: str = "") -> list[str]:
             for line in _differences(wanted.get(key), stored.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if wanted == stored else [f"{path} is {reprlib.repr(stored)} there and {reprlib.repr(wanted)} here"]
+
+
+def _with(model: SmoothPlusSparse, parameters: dict[str, Tensor]) -> SmoothPlusSparse:
+    """A model like this one with other parameters."""
+    return SmoothPlusSparse(
+        model.config,
+        parameters["raw_free_atoms"],
+        parameters["raw_synthesis_atoms"],
+        parameters["log_thresholds"],
+        parameters["beta"],
+        model.lam,
+        model.attention and Attention(parameters["attention.weight"], parameters["attention.bias"]),
+    )
 
 
 def _copy(model: SmoothPlusSparse) -> dict[str, Tensor]:

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from mrisps.bilevel.losses import LossName
 from mrisps.model import PriorUse
-from mrisps.settings import LATER, Count, Fraction, Index, Positive, settings
+from mrisps.settings import LATER, Count, Fraction, Index, Number, Positive, Range, settings
 from mrisps.solvers import FastSettings
 
 __all__ = ["Accuracy", "TrainSettings"]
@@ -87,6 +87,10 @@ class TrainSettings:
         ``warm_iterations``. Of a batch that returns, the first solution and that of the adjoint system are kept.
     fixed
         ``"free_atoms"`` keeps the free atoms Q as they are at the start. None: everything is learned.
+    average
+        Decay of a running mean of the parameters, for each step: 0.98 remembers about 50 steps. The validation sees the mean, and
+        the best parameters are a mean. Small batches let the parameters jump from step to step; their mean is better than they
+        are. 0: no mean.
     validation_interval
         Steps from one validation to the next. The first is before the first step, the last after the last step.
     validation_solver
@@ -111,6 +115,7 @@ class TrainSettings:
     warm_iterations: Count = 15
     learn: Literal["prior", "attention"] = field(default="prior", metadata=LATER)
     fixed: Literal["free_atoms"] | None = None
+    average: Annotated[Number, Range(ge=0, lt=1)] = field(default=0.0, metadata=LATER)
     validation_interval: Count = 100
     validation_solver: FastSettings = field(default_factory=FastSettings)
     checkpoint_interval: Count = 50

@@ -196,10 +196,10 @@ def train(
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam([{"params": group} for group in _groups(model, settings)])
     if resume and checkpoint is not None and checkpoint.exists():
-        state = load_state(checkpoint, model, optimiser, identity)
+        state = load_state(checkpoint, model, optimiser, identity, settings.average > 0)
     else:
         world.copy_from_first_([parameter.data for parameter in parameters])  # made on each machine, to its rounding
-        state = TrainingState.start(model)
+        state = TrainingState.start(model, settings.average > 0)
         _validate(model, validation, settings, state, world, on_validation)
     warm: dict[int, _Kept] = {}  # where the solvers ended, by the number of the batch
     while state.step < settings.n_steps:
@@ -212,6 +212,8 @@ def train(
         start = warm.setdefault(number, _Kept()) if settings.warm_batches else None
         report = _step(model, optimiser, batch, settings, state, world, start)
         state.record(report.step, report.loss, report.skipped)
+        if settings.average:
+            state.average(model, settings.average)
         if on_step is not None:
             on_step(report)
         if state.n_skipped_in_row > MAX_SKIPPED:
@@ -370,17 +372,19 @@ def _validate(
     world: World,
     on_validation: Callable[[ValidationReport], None] | None,
 ) -> None:
+    model = state.mean_model(model)
     if not validation:
         _admissible_prior(model, torch.float64, model.beta.device)  # what counts as the best has to be usable
         state.keep_best(model, None)
         return
     total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
     for batch in validation[world.rank :: world.size]:
-        energy = _energy(model, batch, settings.prior)
-        minimum = minimise(energy, settings.validation_solver)
-        if model.attention is not None:
-            second = model.attention.second_energy(energy, minimum.coefficients)
-            minimum = minimise(second, settings.validation_solver, start=minimum.coefficients)
+        energy, solver = _energy(model, batch, settings.prior), settings.validation_solver
+        if model.attention is None:
+            minimum = minimise(energy, solver)
+        else:
+            first = minimise(energy, solver, target_iterations=solver.attention_iterations).coefficients
+            minimum = minimise(model.attention.second_energy(energy, first), solver, start=first)
         psnr = torch.where(minimum.broken.to(minimum.image.device), math.nan, _psnr(minimum.image, batch.target))
         total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
     world.average_([total])  # one number for all: they have to agree on whether training goes on

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -212,6 +213,30 @@ def test_the_best_parameters_are_kept() -> None:
     assert not torch.equal(model.log_thresholds, start["log_thresholds"])  # the model itself holds the last ones
 
 
+def test_the_mean_of_the_parameters(tmp_path: Path) -> None:
+    """The best is the running mean: of all steps at first, then with the decay; a training that is resumed goes on with it."""
+    settings = replace(SETTINGS, n_steps=6, average=0.75, checkpoint_interval=3)
+    model, passed = toy_model(), []
+    expected = parameters(model)
+
+    state = train(model, ToySamples(), [], settings, on_step=lambda report: passed.append(parameters(model)))
+    for step, now in enumerate(passed, 1):
+        decay = min(0.75, step / (step + 1))
+        expected = {name: decay * value + (1 - decay) * now[name] for name, value in expected.items()}
+    for name, value in state.best_parameters.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=0)
+        assert not torch.equal(value, passed[-1][name])
+    checkpoint = tmp_path / "c.safetensors"
+
+    def kill(state: object) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(toy_model(), ToySamples(), [], settings, checkpoint=checkpoint, on_checkpoint=kill)
+    resumed = train(toy_model(), ToySamples(), [], settings, checkpoint=checkpoint, resume=True)
+    check_equal(resumed.best_parameters, state.best_parameters)
+
+
 def test_without_validation_the_last_parameters_are_the_best() -> None:
     model = toy_model()
     state = train(model, ToySamples(), [], replace(SETTINGS, n_steps=4))
@@ -245,8 +270,8 @@ def test_a_finite_image_of_a_broken_solve_does_not_count(monkeypatch: pytest.Mon
     """The solver hands out the last finite image where NaN appeared later: good for a look, not for learning or choosing."""
     original = trainer.minimise
 
-    def breaking(energy: Energy, settings: FastSettings, start: Tensor | None = None) -> Minimum:
-        minimum = original(energy, settings, start=start)
+    def breaking(energy: Energy, settings: FastSettings, **more: Any) -> Minimum:
+        minimum = original(energy, settings, **more)
         assert bool(minimum.image.isfinite().all())
         broken = minimum.broken.clone()
         broken[-1] = True

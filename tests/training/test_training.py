@@ -199,6 +199,7 @@ HASHES = {
     "train_denoise_sigma25_ncpr_first": "eff31cc325934eb54ccbf164f7bceff6b06f6a3cdbe32628d098c4bdeb24a95b",
     "train_denoise_sigma5_cpr": "0220f46b66e85d217f046e1e1478bd3cbb8062f32667e88a88f95e109b7af277",
     "train_denoise_sigma5_ncpr": "4bffef1b2c9a41816dc5897fa8351c248792d7a4ec513ddd715888f7c9298ee3",
+    "train_head": "62d054629c2f9cd99d3f8676cfb00d952443df09635a42126f318a9eb8b24c06",
     "train_knee_attention": "892adb19a6bfdca5ebf11fbeb3a5b7decbfcdb941156e82dbb0fc397c077ff61",
     "train_mri_acc16": "99c218a725c5a27ccea763f3ec503a73e78705ed359aad1823bf532a75d09a40",
     "train_mri_acc8": "0d80629e644e9faf18c708d54e21f18858b1827d5d9935935b347931823ec9b2",
