@@ -200,7 +200,10 @@ def save(path: Path, case: Case, recipe: Recipe, weights: str | None, key: str) 
 
 
 def geometry(problem: Problem) -> Real:
-    """What coils and mask make of noise, (y, x): magnitude of (A^H A + DAMPING)^-1 A^H n for one draw of n, 1 in each part."""
+    """How much of white noise in the samples comes into a damped SENSE image, (y, x): |(A^H A + DAMPING)^-1 A^H n|, one draw of n.
+
+    It is small where mask and coils cannot tell pixels apart, as the damping then takes the image away.
+    """
     operator, generator = problem.operator, torch.Generator().manual_seed(0)
     noise = torch.randn((1, *operator.range_shape), dtype=torch.complex64, generator=generator) * 2**0.5
     right_side = operator.adjoint(noise)

@@ -9,7 +9,7 @@ Counted is the share of the pixels of a new subject that lie below: the coverage
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def read(path: Path) -> Scan:
         "cost": over_rms(spread(cost)),
         "gradient": over_rms(spread(np.hypot(*np.gradient(image)))),
         "smooth": over_rms(spread(smooth)),
-        "geometry": np.maximum(np.sqrt(spread(geometry.astype(np.float64) ** 2)), 0.01),
+        "geometry": 1 / np.maximum(np.sqrt(spread(geometry.astype(np.float64) ** 2)), 0.01),
     } | {name: np.full(truth.shape, number) for name, number in numbers.items()}
     random = random_of(path.stem)
     inside = random.permutation(np.flatnonzero(body))[:N_PIXELS]
@@ -235,6 +235,20 @@ def sharpness_row(name: str, pairs: Pairs) -> str:
     return f"| {name} | {np.mean(widths):.4f} | {1e3 * np.mean(losses):.2f} | {np.mean(own):.3f} | {outside} |"
 
 
+def scan_rows(name: str, pairs: Pairs) -> Iterator[str]:
+    """How many scans are inside LOW to HIGH; how alike the own factors of two masks of the same knee are."""
+    values = coverages(pairs)
+    share = np.mean([LOW <= value <= HIGH for value in values])
+    yield f"{name}: {share:.2f} of {len(values)} scans inside, {min(values):.3f} to {max(values):.3f}"
+    for acceleration, some in by(pairs, lambda s: s.acceleration).items():
+        factors = [
+            [np.log(f.own_factor(s, s.error)) for s, f in both] for both in by(some, lambda s: s.subject).values()
+        ]
+        if all(len(both) == 2 for both in factors):
+            correlation = np.corrcoef(np.array(factors).T)[0, 1]
+            yield f"{name}, {acceleration}-fold: spread {np.std(factors):.2f}, correlation of two masks {correlation:.2f}"
+
+
 def report(scans: Sequence[Scan], output: Path | None) -> None:
     results = {name: tested(scans, inputs) for name, inputs in MODELS.items()}
     everything = results["constant"]
@@ -253,6 +267,10 @@ def report(scans: Sequence[Scan], output: Path | None) -> None:
         for group, pairs in by(results[name], lambda s: "head" if s.group == "head" else "knee").items():
             exponents = dict(zip(pairs[0][1].names, np.round(pairs[0][1].exponents, 3).tolist(), strict=True))
             print(f"{group}: factor {pairs[0][1].factor:.3g}, {exponents}")
+        print(
+            *(row for group, pairs in by(results[name], lambda s: s.group).items() for row in scan_rows(group, pairs)),
+            sep="\n",
+        )
         for subject, pairs in by(results[name], lambda s: s.subject).items():
             cells = [f"{s.acceleration}: {f.coverage(s):.3f}" for s, f in pairs]
             print(f"| {subject} | {np.mean(coverages(pairs)):.3f} | {', '.join(cells)} |")
