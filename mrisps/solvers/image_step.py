@@ -9,6 +9,7 @@ by conjugate gradients, preconditioned by the circulant nearest to the system.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -226,15 +227,15 @@ class ImageStep:
         """
         b = self._spectrum(right_side)
         known: Tensor | None
-        if self._last is not None and start is self._last.image and self._last.n_uses < REFRESH:
-            x, known = self._last.best_start(b)
-            n_uses = self._last.n_uses + 1
+        before = self._last if self._last is not None and start is self._last.image else None
+        if before is not None:
+            if before.n_uses == REFRESH:
+                before.renew(self._system)
+            x, known = before.best_start(b)
         else:
             x, known = self._mixed(self._preconditioner, b) if start is None else self._spectrum(start), None
-            n_uses = 0
-        before = self._last if n_uses else None
         result = conjugate_gradients(
-            lambda p: self._data_term(p) + self._mixed(self._patches, p),
+            self._system,
             b,
             start=x,
             residual=known,
@@ -246,8 +247,12 @@ class ImageStep:
             look_every=look_every if right_side.device.type != "cpu" else 1,
         )
         image = self._image(result.solution)
-        self._last = _Solved(image, result.solution, b.sub_(result.residual), before, n_uses)
+        self._last = _Solved(image, result.solution, b.sub_(result.residual), before)
         return image, result
+
+    def _system(self, spectrum: Tensor) -> Tensor:
+        """K x of an image's spectrum by alias."""
+        return self._data_term(spectrum) + self._mixed(self._patches, spectrum)
 
     def _spectrum(self, image: Tensor) -> Tensor:
         """(batch, set, y, x) -> (batch, s^2, set, y / s, x / s)."""
@@ -265,7 +270,8 @@ class ImageStep:
 
 
 REFRESH = 50
-"""Solves after which what the system makes of a start is computed anew: until then the residuals follow from each other."""
+"""Solves after which K x is computed anew: until then it follows from solve to solve, and rounding adds up. The step stays: an
+image that loses it moves more slowly for a few iterations, and looks as if it had settled."""
 
 
 LONGEST = 4.0
@@ -275,12 +281,17 @@ LONGEST = 4.0
 class _Solved:
     """Where conjugate gradients ended: the image, its spectrum x, K x, and the step from where they had ended before."""
 
-    def __init__(self, image: Tensor, solution: Tensor, product: Tensor, before: "_Solved | None", n_uses: int) -> None:
-        self.image, self.n_uses = image, n_uses
+    def __init__(self, image: Tensor, solution: Tensor, product: Tensor, before: "_Solved | None") -> None:
+        self.image = image
+        self.n_uses: int = 0 if before is None else before.n_uses + 1
         self._solution, self._product = solution, product
         self._step: tuple[Tensor, Tensor] | None = None
         if before is not None:
             self._step = solution - before._solution, product - before._product
+
+    def renew(self, system: Callable[[Tensor], Tensor]) -> None:
+        """Compute K x, so that no rounding is left in it."""
+        self._product, self.n_uses = system(self._solution), 0
 
     def best_start(self, right_side: Tensor) -> tuple[Tensor, Tensor]:
         """The point x + t step with the smallest error in the norm of K, and b - K times it."""

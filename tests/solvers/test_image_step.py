@@ -7,7 +7,7 @@ from model.helpers import random_model, random_tensor, relative_error
 
 from mrisps.model import Energy
 from mrisps.operators import FourierSubsampling
-from mrisps.solvers.image_step import ImageStep
+from mrisps.solvers.image_step import REFRESH, ImageStep
 
 from .helpers import KINDS, NCPR, TINY_CPR, TINY_NCPR, Dense, Opaque, make_operator, measure, real_vector
 
@@ -93,3 +93,18 @@ def test_a_chain_of_solves_forgets_nothing() -> None:
         prediction = torch.lerp(first, second, weight)
         image = step.solve(prediction, image)
         assert relative_error(image, ImageStep(energy, tolerance=1e-12).solve(prediction)) < 1e-7
+
+
+def test_an_image_that_moves_steadily_is_followed_at_every_solve() -> None:
+    """Also where K x is computed anew: a start that lost the last step would lag behind, and the image would seem to settle."""
+    operator = Opaque(make_operator("complex", (10, 12)))
+    prior = random_model(NCPR).prior(torch.float64)
+    energy = Energy(operator, measure(operator), prior)
+    step, shape = ImageStep(energy, tolerance=0.1), energy.zero_coefficients().shape
+    first, change = (prior.predict(random_tensor(*shape, seed=seed)) for seed in (4, 5))
+    image: torch.Tensor | None = None
+    for k in range(REFRESH + 4):
+        prediction = first + 0.01 * k * change
+        image = step.solve(prediction, image)
+        if k == 20 or k >= REFRESH:  # before, the first solves were still coming from afar
+            assert relative_error(image, ImageStep(energy, tolerance=1e-12).solve(prediction)) < 1e-9
