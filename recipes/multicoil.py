@@ -40,5 +40,6 @@ recipe = Recipe(
         image_change=0.05,
         trace_interval=0,
         stop="image",
+        image_iterations=60,
     ),
 )

@@ -287,8 +287,8 @@ def minimise(
     watch = Watch(energy, settings, smooth, path, warm=start is not None)
     traced: list[tuple[int, list[int], Tensor]] = []
     ended: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # image, last good image, coefficients
-    for k in range(1, settings.max_iterations + 1):
-        last = k == settings.max_iterations or (path.factor <= 1 and path.n_at_target + 1 == target_iterations)
+    for k in range(1, settings.most_iterations + 1):
+        last = k == settings.most_iterations or (path.factor <= 1 and path.n_at_target + 1 == target_iterations)
         look = last or k % CHECK_INTERVAL == 0
         path.step(measure=look, exactly=last or (look and watch.near))
         if monitor is not None:

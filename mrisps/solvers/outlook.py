@@ -19,6 +19,9 @@ __all__ = ["PASSES", "Watch"]
 PASSES = 2
 """Looks in a row that have to pass the test: right after the continuation, inertia may still be gathering speed."""
 
+NEARLY = 3.0
+"""After ``image_iterations`` an image that would change by at most this many times ``image_change`` has settled, too."""
+
 DIVERGED = 10.0
 """An image is suspected of growing without bound when its norm is more than this many times that of the smooth image."""
 
@@ -55,7 +58,7 @@ class Watch:
     diverged
         The image grew without bound.
     passed
-        What ``settings.stop`` asks for was met in two looks in a row.
+        What ``settings.stop`` asks for was met in two looks in a row, or nearly so when ``image_iterations`` were over.
     gap
         Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, else infinite
         (:func:`mrisps.solvers.duality.energy_gap`). The stationarity residual alone does not tell: it is small along combinations
@@ -132,6 +135,8 @@ class Watch:
             if self._settings.stop == "stationary" and bool(passed.any()):
                 passed &= self._is_low(path, k, now, passed)
             self.passed[now] = passed
+        if self._settings.stop == "image" and k == self._settings.image_iterations and path.n_at_target > 0:
+            self.passed[now] |= good & (self.remaining[now] <= NEARLY * self._settings.image_change)
         return [position for position in range(n_images) if not good[position] or self.passed[now[position]]]
 
     def leave_out(self, path: Descent, position: int) -> Tensor:

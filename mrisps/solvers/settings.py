@@ -74,7 +74,15 @@ class FastSettings:
     half_storage: bool = False
     energy_gap: Positive = field(default=1e-2, metadata=LATER)
     stop: Literal["stationary", "image"] = field(default="stationary", metadata=LATER)
+    image_iterations: Count | None = field(default=None, metadata=LATER)
     attention_iterations: Count = field(default=20, metadata=LATER)
+
+    @property
+    def most_iterations(self) -> int:
+        """Iterations on the full problem at most."""
+        if self.stop != "image" or self.image_iterations is None:
+            return self.max_iterations
+        return min(self.max_iterations, self.image_iterations)
 
 
 @settings

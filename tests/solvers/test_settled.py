@@ -49,6 +49,20 @@ def test_a_cap_is_no_settling_and_neither_is_a_nan() -> None:
     assert huge.certificate.status in ("nonfinite", "diverging", "max_iter")
 
 
+@pytest.mark.parametrize(("share", "status"), [(0.4, "settled"), (0.2, "max_iter")])
+def test_after_its_iterations_an_image_has_settled_nearly_or_not_at_all(share: float, status: str) -> None:
+    """``image_iterations``: an image that would change by three times ``image_change`` counts, one that moves more does not."""
+    operator, y, model = small_problem("real", NCPR)
+    moving = solve(operator, y, model, dataclasses.replace(QUICK, max_iterations=15, image_change=1e-9)).certificate
+    assert moving.image_change is not None
+    settings = dataclasses.replace(QUICK, image_change=share * moving.image_change, image_iterations=15)
+    stopped = solve(operator, y, model, settings).certificate
+    assert (stopped.status, stopped.n_iterations) == (status, 15)
+    assert stopped.image_change == moving.image_change  # told as it is
+    careful = solve(operator, y, model, dataclasses.replace(settings, stop="stationary")).certificate
+    assert (careful.status, careful.n_iterations > 15) == ("converged", True)
+
+
 def test_each_image_of_a_batch_has_its_own_end() -> None:
     operator = make_operator("real", (12, 16))
     y = measure(operator)
