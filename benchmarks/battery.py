@@ -2,12 +2,14 @@
 
     python benchmarks/battery.py make SCRIPT FOLDER --data DATA     write the cases, with the true coil maps
     python benchmarks/battery.py run FOLDER [--methods PATTERN]     measure what is not in FOLDER/results.jsonl yet
+    python benchmarks/battery.py run FOLDER --weights NAME|FILE     the recipe with other weights than its own
     python benchmarks/battery.py table FOLDER [--figure FILE.png]   one table, the summary, and a figure
 
 FOLDER holds NAME.npz with `kspace` (coil, y, x), `mask` (y, x), `noise` (coil, sample), `truth` (y, x), `object` (y, x; where there
 is tissue), `about` (JSON), and perhaps `maps` (coil, y, x), the true coil sensitivities divided by their root sum of squares.
 SCRIPT is the program that makes such cases: it has CASES, `make` and `coil_maps`. `--proof` makes the cases below instead of
-its own: other subjects, arrays and masks, with another seed, for numbers that nothing was tuned on.
+its own: other subjects, arrays and masks, with another seed, for numbers that nothing was tuned on. `--heads` makes heads of
+one subject, 8 to 16 coils, R = 4 and 6: the subject that weights for heads are not trained on.
 
 One line a (case, method, weight): `nrmse`, CPU seconds of calibration and reconstruction, and a key: a line counts as long as the
 case, the method, the weight and the program stay the same. Run with one thread (OMP_NUM_THREADS=1).
@@ -72,6 +74,32 @@ PROOF: dict[str, dict[str, object]] = {
     "p_small_80x72": {"shape": (80, 72), "R": 2.5, "acs": 12, "coils": 16, "rows": 2, "index": 46},
 }
 """Settings that the script's own cases do not have, and slices that they do not show; from number 150 on another head, T1."""
+
+HEADS: dict[str, dict[str, object]] = {
+    f"h_{kind}_{coils}ch_R{R}_{index}": {
+        "coils": coils,
+        "rows": 1 if coils < 16 else 2,
+        "R": R,
+        "kind": kind,
+        "index": index,
+        "snr": snr,
+    }
+    for kind, coils, R, index, snr in (
+        ("random", 8, 4, 121, 40.0),
+        ("equispaced", 8, 4, 126, 25.0),
+        ("random", 12, 4, 133, 25.0),
+        ("equispaced", 12, 4, 138, 40.0),
+        ("random", 16, 4, 142, 40.0),
+        ("equispaced", 16, 4, 147, 25.0),
+        ("random", 8, 6, 124, 25.0),
+        ("equispaced", 8, 6, 129, 40.0),
+        ("random", 12, 6, 131, 40.0),
+        ("equispaced", 12, 6, 136, 25.0),
+        ("random", 16, 6, 144, 25.0),
+        ("equispaced", 16, 6, 149, 40.0),
+    )
+}
+"""Slices of the fifth subject: axial, coronal, sagittal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,18 +202,22 @@ def run_peers(case: Case, done: set[str], pattern: str) -> Iterator[tuple[dict[s
             yield entry | {"calibration_seconds": round(seconds, 3), "version": peer.version}, image
 
 
-def run_ours(case: Case, done: set[str], pattern: str) -> Iterator[tuple[dict[str, object], Complex]]:
+def run_ours(
+    case: Case, done: set[str], pattern: str, weights: str | None
+) -> Iterator[tuple[dict[str, object], Complex]]:
     """With nothing given but the recipe's name; with the true maps in the file; small cases with their input scaled, too."""
-    runs: list[tuple[str, Complex | None, float]] = [(OURS, None, 1.0)]
-    if case.maps is not None:
+    runs: list[tuple[str, Complex | None, float]] = [
+        (OURS if weights is None else f"{OURS}, {Path(weights).stem}", None, 1.0)
+    ]
+    if weights is None and case.maps is not None:
         runs.append((OURS_TRUE_MAPS, case.maps, 1.0))
-    if case.data.kspace.size <= LARGEST_SCALED:
+    if weights is None and case.data.kspace.size <= LARGEST_SCALED:
         runs += [(f"{OURS} x {scale:g}", None, scale) for scale in SCALES]
     for method, maps, scale in runs:
         if not fnmatch.fnmatch(method, pattern) or (identity := key(case, method, 0.0, our_version())) in done:
             continue
         warm_up()
-        (image, facts), seconds, _ = timed(reconstruct, case, maps, scale)
+        (image, facts), seconds, _ = timed(reconstruct, case, maps, scale, weights)
         yield _entry(case, method, 0.0, image, seconds, identity) | facts | {"version": our_version()}, image
 
 
@@ -200,12 +232,14 @@ def warm_up() -> None:
     mrisps.recon(kspace, mask=np.ones((32, 32), dtype=bool), maps=maps)
 
 
-def reconstruct(case: Case, maps: Complex | None, scale: float) -> tuple[Complex, dict[str, object]]:
+def reconstruct(
+    case: Case, maps: Complex | None, scale: float, weights: str | None
+) -> tuple[Complex, dict[str, object]]:
     import mrisps
 
     factor = np.complex64(scale)
     noise = None if case.data.noise is None else case.data.noise * factor
-    result = mrisps.recon(case.data.kspace * factor, mask=case.data.mask, noise=noise, maps=maps)
+    result = mrisps.recon(case.data.kspace * factor, mask=case.data.mask, noise=noise, maps=maps, weights=weights)
     verdict, certificate = result.verdict, result.certificate
     known = {"verdict": verdict.level, "reasons": list(verdict.reasons), "facts": dict(verdict.facts)}
     known |= {name: certificate[name] for name in ("status", "n_iterations")}
@@ -218,13 +252,15 @@ def _entry(case: Case, method: str, weight: float, image: Complex, seconds: floa
     return entry | {"cpu_seconds": round(seconds, 3), "key": identity}
 
 
-def run(folder: Path, results: Path, methods: str, cases: str, pictures: Path | None) -> None:
+def run(
+    folder: Path, results: Path, methods: str, cases: str, pictures: Path | None, weights: str | None = None
+) -> None:
     done = {str(entry["key"]) for entry in read_results(results)}
     for path in sorted(
         folder.glob(f"{cases}.npz"), key=lambda path: (path.stat().st_size, path.name)
     ):  # small ones first
         case = load(path)
-        for entry, image in itertools.chain(run_peers(case, done, methods), run_ours(case, done, methods)):
+        for entry, image in itertools.chain(run_peers(case, done, methods), run_ours(case, done, methods, weights)):
             append(results, entry)
             numbers = f"{entry['nrmse']:.4f} {entry['cpu_seconds']:7.2f} s"
             print(f"{case.name:26s} {entry['method']:20s} {entry['weight']:<6g} {numbers}", flush=True)
@@ -247,7 +283,7 @@ def draw(case: Case, method: str, image: Complex, folder: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- cases
 
 
-def make(script: Path, folder: Path, data: Path, proof: bool) -> None:
+def make(script: Path, folder: Path, data: Path, chosen: str) -> None:
     spec = importlib.util.spec_from_file_location("battery_cases", script)
     assert spec is not None
     assert spec.loader is not None
@@ -256,10 +292,11 @@ def make(script: Path, folder: Path, data: Path, proof: bool) -> None:
     with np.load(data / "head_complex" / "heads.npz") as stored:
         heads = list(stored["real"].astype(np.float32) + 1j * stored["imag"].astype(np.float32))
     heads += [read_dicom(path) for path in sorted((data / "dicom_t1_brain").glob("*.dcm"))]
-    images: Sequence[Complex] = heads if proof else heads[:N_HEADS]
+    sets = {"own": source.CASES, "proof": PROOF, "heads": HEADS}
+    images: Sequence[Complex] = heads if chosen == "proof" else heads[:N_HEADS]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, settings in (PROOF if proof else source.CASES).items():
-        seed = PROOF_SEED if proof else 0
+    for name, settings in sets[chosen].items():
+        seed = 0 if chosen == "own" else PROOF_SEED
         arrays = with_maps(source, name, settings, images, data / "knee_magnitude", seed)
         np.savez(folder / f"{name}.npz", **arrays)
         print(name, flush=True)
@@ -302,12 +339,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
     maker.add_argument("script", type=Path)
     maker.add_argument("folder", type=Path)
     maker.add_argument("--data", type=Path, required=True, help="holds head_complex, knee_magnitude, dicom_t1_brain")
-    maker.add_argument("--proof", action="store_true")
+    which = maker.add_mutually_exclusive_group()
+    which.add_argument("--proof", dest="chosen", action="store_const", const="proof", default="own")
+    which.add_argument("--heads", dest="chosen", action="store_const", const="heads")
     runner = commands.add_parser("run")
     runner.add_argument("folder", type=Path)
     runner.add_argument("--results", type=Path, help="default: FOLDER/results.jsonl")
     runner.add_argument("--methods", default="*")
     runner.add_argument("--cases", default="*")
+    runner.add_argument("--weights", help="for ours: a name or a file instead of the recipe's; without variations")
     runner.add_argument("--pictures", type=Path, help="folder for PNG files")
     reader = commands.add_parser("table")
     reader.add_argument("folder", type=Path)
@@ -315,9 +355,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
     reader.add_argument("--figure", type=Path)
     a = parser.parse_args(None if arguments is None else list(arguments))
     if a.command == "make":
-        make(a.script, a.folder, a.data, a.proof)
+        make(a.script, a.folder, a.data, a.chosen)
     elif a.command == "run":
-        run(a.folder, a.results or a.folder / "results.jsonl", a.methods, a.cases, a.pictures)
+        run(a.folder, a.results or a.folder / "results.jsonl", a.methods, a.cases, a.pictures, a.weights)
     else:
         names = {path.stem for path in a.folder.glob("*.npz")}
         files = a.results or [a.folder / "results.jsonl"]
