@@ -48,5 +48,5 @@ recipe = TrainRecipe(
         checkpoint_interval=80,
         seed=4,
     ),
-    source="beta, lam: the rule of the recipe multicoil; rates: those of train_mri_acc8",
+    source="beta, lam: the rule of the recipe multicoil; rates: those of train_knee",
 )
