@@ -78,7 +78,7 @@ def problems() -> dict[str, tuple[LinearOperator, Tensor, str, int]]:
     maps /= maps.abs().square().sum(dim=(0, 1)).sqrt()
     brain = Sense(make_mask("random", (256, 256), 4, 0.08, seed=0), maps)
     return {
-        "knee 640 x 368, stride 2": (knee, noise(1, *knee.range_shape), "mri_acc8", 2),
+        "knee 640 x 368, stride 2": (knee, noise(1, *knee.range_shape), "knee", 2),
         "brain 256 x 256, 9 coils, 2 sets, stride 2": (brain, noise(1, *brain.range_shape), "denoise_sigma25_ncpr", 2),
         "denoising 512 x 512": (
             Identity((512, 512)),

@@ -1,8 +1,8 @@
 """Processor seconds of a training step with every patch, and with every second patch of every second row, side by side.
 
-    python benchmarks/train_stride.py --data FOLDER [--start mri_acc8] [--steps 3]
+    python benchmarks/train_stride.py --data FOLDER [--start knee] [--steps 3]
 
-FOLDER holds images of at least the crop of the recipe ``train_mri_acc8``. The same batch comes in every step: the first step
+FOLDER holds images of at least the crop of the recipe ``train_knee``. The same batch comes in every step: the first step
 starts from nothing, the others from where the last one ended.
 """
 
@@ -23,11 +23,11 @@ from mrisps.training.run import TrainRecipe, prepare, run_training
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--start", default="mri_acc8")
+    parser.add_argument("--start", default="knee")
     parser.add_argument("--steps", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = load_recipe("train_mri_acc8", TrainRecipe)
+    recipe = load_recipe("train_knee", TrainRecipe)
     seconds: dict[int, list[float]] = {}
     for stride in (1, 2):
         settings = replace(recipe.train, n_steps=arguments.steps, warm_batches=1, prior=PriorUse(stride=stride))

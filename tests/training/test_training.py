@@ -194,15 +194,15 @@ def test_plain_values() -> None:
 
 
 HASHES = {
+    "train_denoise_attention": "e1c6420df032f9cc196ffab7f59d1388cf1a3e4f6070b0a1649089bec9c35157",
     "train_denoise_sigma25_cpr": "4e25d4405ed62921406cc22cbdf5e3c5304750f7598a7e7084d56943aebfe52b",
     "train_denoise_sigma25_ncpr": "69605549693bb53c238b8c8f53043214a68d46d7370feb89ddd54535f373e93f",
     "train_denoise_sigma25_ncpr_first": "eff31cc325934eb54ccbf164f7bceff6b06f6a3cdbe32628d098c4bdeb24a95b",
     "train_denoise_sigma5_cpr": "0220f46b66e85d217f046e1e1478bd3cbb8062f32667e88a88f95e109b7af277",
     "train_denoise_sigma5_ncpr": "4bffef1b2c9a41816dc5897fa8351c248792d7a4ec513ddd715888f7c9298ee3",
-    "train_head": "62d054629c2f9cd99d3f8676cfb00d952443df09635a42126f318a9eb8b24c06",
-    "train_knee_attention": "892adb19a6bfdca5ebf11fbeb3a5b7decbfcdb941156e82dbb0fc397c077ff61",
-    "train_mri_acc16": "99c218a725c5a27ccea763f3ec503a73e78705ed359aad1823bf532a75d09a40",
-    "train_mri_acc8": "0d80629e644e9faf18c708d54e21f18858b1827d5d9935935b347931823ec9b2",
+    "train_head": "198de13f59e333b7b8d7a6e4d6855057ba55a76dfdd8db1b5b6686b870c68614",
+    "train_knee": "ae1c9e988f27f0e659ee82b7fea7b738caabc6550d757574741700ca4f9d3170",
+    "train_knee_attention": "fcbd35e60da27257f14301d75cf29f5608e42a725eca3c57f59b12a96c45ebe9",
 }
 
 
