@@ -95,6 +95,7 @@ def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float |
     Returns
     -------
     dict
+        ``late_change``: how much the image would still have changed after ``image_iterations``.
         ``misfit_over_noise``: data misfit over what the noise alone would give. ``misfit_share``: the energy of the misfit without
         that of the noise, over the energy of the measurements. ``unmeasured_energy``: share of the energy of the image's k-space at
         samples that were not measured. ``noise_over_misfit``: of denoising, the stated noise over the misfit.
@@ -102,7 +103,10 @@ def verdict_facts(problem: Problem, result: Reconstruction) -> dict[str, float |
         which neither a noise scan nor its border tells the noise.
     """
     certificate = result.certificate
-    found: dict[str, float | None] = {"misfit_over_noise": certificate.misfit_ratio}
+    found: dict[str, float | None] = {
+        "misfit_over_noise": certificate.misfit_ratio,
+        "late_change": certificate.late_change,
+    }
     measured = float(problem.y.abs().square().sum())
     if certificate.expected_misfit is not None and measured > 0:  # a black image may be denoised
         excess = certificate.data_misfit**2 - certificate.expected_misfit**2

@@ -89,6 +89,12 @@ LIMITS = (
         "{value:.0%} of the energy of the image lies where k-space was not measured",
     ),
     Limit(
+        "late_change",
+        0.15,
+        float("inf"),
+        "the image went on changing by {value:.0%} long after others have settled: the data hardly determine a part of it",
+    ),
+    Limit(
         "unexplained_energy",
         0.02,
         0.2,

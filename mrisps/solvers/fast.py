@@ -91,6 +91,8 @@ class Minimum:
         |a - T(a - grad f(a))| / |a| at the last look, (batch,) float64.
     image_change
         Estimate of the change still to come as a fraction of the image's norm, (batch,).
+    late_change
+        The same after ``image_iterations``, (batch,). Infinite where it is not known.
     energy_gap
         Of a convex problem that is finished with ``stop="stationary"``: a bound on its energy above the minimum, as a share of the
         energy, (batch,). Infinite where it is not known.
@@ -109,6 +111,7 @@ class Minimum:
     image_step: ImageStep
     residual: Tensor
     image_change: Tensor
+    late_change: Tensor
     energy_gap: Tensor
     finished: Tensor
     diverged: Tensor
@@ -210,6 +213,7 @@ def solve(
         residual_a_limit=10 * settings.tolerance,
         n_coarse_iterations=n_coarse,
         image_change=minimum.image_change,
+        late_change=minimum.late_change,
         gap=minimum.energy_gap,
         broken=minimum.broken,
         diverged=minimum.diverged,
@@ -324,6 +328,7 @@ def minimise(
         image_step=image_step,
         residual=residual,
         image_change=watch.remaining,
+        late_change=watch.late,
         energy_gap=watch.gap,
         finished=watch.passed,
         diverged=watch.diverged,

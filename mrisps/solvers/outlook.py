@@ -59,6 +59,8 @@ class Watch:
         The image grew without bound.
     passed
         What ``settings.stop`` asks for was met in two looks in a row, or nearly so when ``image_iterations`` were over.
+    late
+        ``remaining`` after ``image_iterations``; infinite where it is not known.
     gap
         Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, else infinite
         (:func:`mrisps.solvers.duality.energy_gap`). The stationarity residual alone does not tell: it is small along combinations
@@ -77,7 +79,7 @@ class Watch:
         self.at_work = list(range(batch))
         self.n_iterations = torch.zeros(batch, dtype=torch.long)
         self.residual = torch.full((batch,), torch.inf, dtype=torch.float64)
-        self.remaining, self.gap = self.residual.clone(), self.residual.clone()
+        self.remaining, self.late, self.gap = self.residual.clone(), self.residual.clone(), self.residual.clone()
         self.diverged = torch.zeros(batch, dtype=torch.bool)
         self.passed = torch.zeros(batch, dtype=torch.bool)
         self.worst = torch.inf
@@ -135,8 +137,11 @@ class Watch:
             if self._settings.stop == "stationary" and bool(passed.any()):
                 passed &= self._is_low(path, k, now, passed)
             self.passed[now] = passed
-        if self._settings.stop == "image" and k == self._settings.image_iterations and path.n_at_target > 0:
-            self.passed[now] |= good & (self.remaining[now] <= NEARLY * self._settings.image_change)
+        waited = self._settings.image_iterations
+        if waited is not None and k >= waited and path.n_at_target > 0:
+            if self._settings.stop == "image":
+                self.passed[now] |= good & (self.remaining[now] <= NEARLY * self._settings.image_change)
+            self.late[now] = torch.where(self.late[now].isfinite(), self.late[now], self.remaining[now])
         return [position for position in range(n_images) if not good[position] or self.passed[now[position]]]
 
     def leave_out(self, path: Descent, position: int) -> Tensor:

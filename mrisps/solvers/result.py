@@ -56,6 +56,8 @@ class Certificate:
     image_change
         Estimate of how much the image would still change, as a fraction of its norm, if the iteration went on; None if
         unknown (fewer than three looks at it). It is an extrapolation of the last steps, not a bound.
+    late_change
+        The same estimate after ``image_iterations`` of the solver. None: not known, or the solver ended before.
     stride
         Of the patches in E, see :class:`mrisps.model.PriorUse`.
     nonnegative
@@ -82,6 +84,7 @@ class Certificate:
     seconds: float
     n_coarse_iterations: int = 0
     image_change: float | None = None
+    late_change: float | None = None
     stride: int = 1
     nonnegative: bool = False
     energy_gap: float | None = None
@@ -182,6 +185,7 @@ def certify(
     residual_a_limit: float = math.inf,
     n_coarse_iterations: int = 0,
     image_change: Tensor | None = None,
+    late_change: Tensor | None = None,
     broken: Tensor | None = None,
     diverged: Tensor | None = None,
     nonnegative: bool = False,
@@ -208,6 +212,8 @@ def certify(
         Iterations on coarser problems beforehand.
     image_change
         (batch,) estimates of how much the image can still change, as a fraction of its norm.
+    late_change
+        The same after ``image_iterations``, infinite where it is not known.
     broken
         (batch,) bool: NaN or infinity appeared, or the image diverged, and what is handed over is the last good image.
     diverged
@@ -248,7 +254,8 @@ def certify(
         if not finite:
             status = "diverging" if diverged is not None and bool(diverged[i]) else "nonfinite"
         steps = int(n_iterations[i])
-        change = None if image_change is None else float(image_change[i])
+        change = math.inf if image_change is None else float(image_change[i])
+        late = math.inf if late_change is None else float(late_change[i])
         above = math.inf if gap is None else float(gap[i])
         trace = [(k, float(values[i])) for k, values in energy_trace if k < steps]
         certificates.append(
@@ -269,7 +276,8 @@ def certify(
                 expected_misfit=None if noise_std is None else noise_std * n_measurements**0.5,
                 seconds=seconds,
                 n_coarse_iterations=n_coarse_iterations,
-                image_change=None if change is None or not math.isfinite(change) else change,
+                image_change=change if math.isfinite(change) else None,
+                late_change=late if math.isfinite(late) else None,
                 stride=energy.prior.stride,
                 nonnegative=nonnegative,
                 energy_gap=above if finite and math.isfinite(above) else None,

@@ -61,6 +61,8 @@ def test_after_its_iterations_an_image_has_settled_nearly_or_not_at_all(share: f
     assert stopped.image_change == moving.image_change  # told as it is
     careful = solve(operator, y, model, dataclasses.replace(settings, stop="stationary")).certificate
     assert (careful.status, careful.n_iterations > 15) == ("converged", True)
+    assert careful.late_change == stopped.late_change == moving.image_change  # a minimiser does not hide it
+    assert moving.late_change is None
 
 
 def test_each_image_of_a_batch_has_its_own_end() -> None:
