@@ -247,8 +247,6 @@ def _step(
 ) -> StepReport:
     started = time.perf_counter()
     accuracy = settings.accuracy(state.step)
-    if kept is not None and kept.coefficients is not None:
-        accuracy = replace(accuracy, iterations=settings.warm_iterations)
     energy, thresholds = _energy(model, batch, settings.prior), None
     begin = None if kept is None else kept.coefficients
     if settings.learn == "attention":
@@ -261,8 +259,9 @@ def _step(
             kept.first = first.half()
         thresholds = model.attention.thresholds(first, energy.prior.regulariser)
         energy = replace(energy, prior=energy.prior.with_thresholds(thresholds.detach()))
-        accuracy = replace(accuracy, iterations=settings.warm_iterations)
         begin = first  # as in a reconstruction: what counts is where these iterations lead from there
+    if begin is not None:
+        accuracy = replace(accuracy, iterations=settings.warm_iterations)
     minimum = minimise(energy, _with_accuracy(settings.solver, accuracy), start=begin)
     if not minimum.at_target:
         raise TrainingError(
@@ -289,7 +288,7 @@ def _step(
         if skipped:
             kept.drop()
         else:
-            kept.keep(minimum.coefficients, gradient.adjoint)
+            kept.keep(minimum.coefficients if thresholds is None else None, gradient.adjoint)
     if not skipped:
         parameters: list[torch.nn.Parameter]
         if thresholds is None:
@@ -349,9 +348,12 @@ class _Kept:
         self._adjoint: Tensor | None = None
         self._scale = 1.0
 
-    def keep(self, coefficients: Tensor, adjoint: Tensor) -> None:
-        """Keep both in float16; the adjoint solution is as small as a gradient, so it is divided by its largest value first."""
-        self.coefficients = coefficients.half()
+    def keep(self, coefficients: Tensor | None, adjoint: Tensor) -> None:
+        """Keep both in float16; the adjoint solution is as small as a gradient, so it is divided by its largest value first.
+
+        None for the coefficients of an attention: its solver starts from ``first`` every time.
+        """
+        self.coefficients = None if coefficients is None else coefficients.half()
         self._scale = max(float(adjoint.abs().max()), 1e-30)
         self._adjoint = (adjoint / self._scale).half()
 

@@ -54,6 +54,11 @@ class FastSettings:
         ``"stationary"``: at a minimiser, with ``tolerance``, ``image_change`` and ``energy_gap``; the status is then
         ``converged``. ``"image"``: as soon as ``image_change`` is met, whatever the coefficients still do; the status is then
         ``settled``.
+    image_iterations
+        With ``stop="image"``, the largest number of iterations, the continuation included. An image that would then change by at
+        most three times ``image_change`` has settled, too; one that moves more has the status ``max_iter``. With
+        ``stop="stationary"`` the solver goes on, and how much the image would have changed here is in the certificate
+        (``late_change``). None: ``max_iterations``.
     attention_iterations
         For weights with an attention: iterations on the full grid, after the continuation, before it looks at the coefficients. The
         image changes little after them, and the second problem goes on from there.

@@ -178,6 +178,24 @@ def test_wrong_task_is_refused(recipe: Recipe) -> None:
         mri_problem(acquisition(), replace(recipe, task="denoise", mask=None))
 
 
+def test_an_image_that_went_on_moving_is_checked_although_it_converged(recipe: Recipe, model: SmoothPlusSparse) -> None:
+    """The verdict looks at what the certificate remembers of the time after ``image_iterations``."""
+    waiting = replace(recipe, solver=replace(recipe.solver, image_iterations=15))
+    problem = mri_problem(acquisition(columns()), waiting)
+    solved = reconstruct(problem, model, waiting)
+    assert solved.converged
+    late = solved.certificate.late_change
+    assert late is not None
+    assert module.verdict_facts(problem, solved)["late_change"] == late
+    moved = replace(solved, certificates=(replace(solved.certificate, late_change=0.25),))
+    verdict = module.slice_certificate(problem, moved, waiting)["verdict"]
+    assert verdict["level"] == "check"
+    assert any("25%" in reason for reason in verdict["reasons"])
+    assert not any(
+        "25%" in reason for reason in module.slice_certificate(problem, solved, waiting)["verdict"]["reasons"]
+    )
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_scale_makes_units_irrelevant(recipe: Recipe, model: SmoothPlusSparse, factor: float) -> None:
     one = reconstruct(mri_problem(acquisition(columns()), recipe), model, recipe)
