@@ -119,9 +119,14 @@ class Descent(abc.ABC):
         for name in self.ROWS:
             setattr(self, name, getattr(self, name)[:left])
         self.shape = (left, *self.shape[1:])
-        prior = self.stage.prior.take(order, len(self.image))
-        self.image = self.image[order]
-        self.stage = replace(self.stage, prior=prior, image_step=self.stage.image_step.take(order))
+        before = self.stage.image_step
+        assert isinstance(before, ImageStep)  # that of the problem itself
+        image_step = before.take(order)
+        solved = (
+            image_step.image if self.image is before.image else None
+        )  # the image step goes on from an image that it knows
+        self.image = self.image[order] if solved is None else solved
+        self.stage = replace(self.stage, prior=image_step.energy.prior, image_step=image_step)
         return taken
 
     @abc.abstractmethod

@@ -151,10 +151,12 @@ class Watch:
             order[position] = len(order)
         index = torch.tensor(order, device=self.safe.device)
         self.at_work = [self.at_work[entry] for entry in order]
-        self.energy = self.energy.take(index)
         self.safe, self._smooth = self.safe[index], self._smooth[index]
         self._image = None if self._image is None else self._image[index]
-        return path.leave_out(position, index)
+        coefficients = path.leave_out(position, index)
+        assert isinstance(path.stage.image_step, ImageStep)  # that of the problem itself
+        self.energy = path.stage.image_step.energy
+        return coefficients
 
     def _estimate(self, step: Tensor, lengths: Tensor, now: Tensor) -> None:
         """``remaining`` of the images at work, from the norms of the step since the last look and of the image."""

@@ -7,13 +7,14 @@ import torch
 from model.helpers import random_model, relative_error
 
 from mrisps.model import Energy, ModelConfig, Prior, PriorUse
+from mrisps.operators import PerEntry, Sense
 from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.inertial import Inertial
 from mrisps.solvers.splitting import Splitting
 from mrisps.solvers.stages import STRIDE, start_descent
 
-from .helpers import CPR, NCPR, make_operator, measure
+from .helpers import CPR, NCPR, columns, make_operator, measure
 
 OPTIONS = DescentOptions(decay=0.97, half_storage=False)
 
@@ -27,6 +28,14 @@ def problem(
     prior = prior.used(PriorUse() if use is None else use, operator.domain_dtype.is_complex)
     energy = Energy(operator, y, prior)
     return energy, Stage(prior, prior.transform, ImageStep(energy, 1e-9), energy.image_shape)
+
+
+def coils(seed: int) -> Sense:
+    """Three coils over 12 x 16 pixels, with maps and a mask for each seed."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 16), indexing="ij")
+    angles = seed + 2 * torch.pi * torch.arange(3) / 3
+    maps = torch.stack([torch.exp(-((x - t.cos()) ** 2) - (y - t.sin()) ** 2 + 1j * t) for t in angles])
+    return Sense(columns(16, seed), maps.to(torch.complex128))
 
 
 def start(energy: Energy, stage: Stage, options: DescentOptions = OPTIONS, factor: float = 1.0) -> Descent:
@@ -236,3 +245,28 @@ def test_the_others_go_on_as_before(kind: str, config: ModelConfig, half_storage
     torch.testing.assert_close(fewer.coefficients, torch.cat([chunks[2], chunks[1]]))
     torch.testing.assert_close(fewer.final_image(), together.final_image()[[2, 1]])
     torch.testing.assert_close(fewer.moved.view(2, -1), together.moved.view(3, -1)[[2, 1]])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conjugate_gradients_go_on_as_if_the_image_that_left_had_never_been_there(stride: int) -> None:
+    """Exactly: a solve starts where the last one ended, and along its step, for the images that stay as for each alone."""
+    operators = [coils(seed) for seed in range(3)]
+    y = torch.cat([measure(operator, seed=seed) for seed, operator in enumerate(operators)])
+    prior = random_model(NCPR, beta=0.5, lam=0.01).prior(torch.float64).used(PriorUse(stride), complex_image=True)
+
+    def begun(entries: list[int]) -> Descent:
+        energy = Energy(PerEntry([operators[i] for i in entries]), y[entries], prior)
+        image_step = ImageStep(energy, 1e-3)
+        assert not image_step.in_closed_form
+        return start(energy, Stage(prior, prior.transform, image_step, energy.image_shape))
+
+    together, alone = begun([0, 1, 2]), {entry: begun([entry]) for entry in (1, 2)}
+    for path in (together, *alone.values()):
+        for _ in range(6):
+            path.step()
+    together.leave_out(0, torch.tensor([2, 1]))
+    for path in (together, *alone.values()):
+        for _ in range(6):
+            path.step()
+    expected = torch.cat([alone[entry].image for entry in (2, 1)])
+    torch.testing.assert_close(together.image, expected, rtol=0, atol=1e-12)
