@@ -2,8 +2,10 @@
 
 import errno
 import json
+import logging
 import resource
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -140,9 +142,26 @@ def _logging(item: Item) -> Iterator[Log]:
             file.write(f"[{time.monotonic() - begun:9.2f}] {text}\n")
             file.flush()
 
+    handler, logger = _Warnings(write), logging.getLogger("mrisps")
     with file:
         write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {item.source.path} -> {item.output}")
-        yield write
+        logger.addHandler(handler)
+        try:
+            yield write
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    """Warnings of the package in this thread, for the log of the file that they are about."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log, self._thread = log, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._log(f"note: {record.getMessage()}")
 
 
 @contextmanager

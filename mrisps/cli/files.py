@@ -100,11 +100,15 @@ def described(run: "Run", n_files: int, workers: str = "") -> str:
 def show_plan(run: "Run", sources: Sequence[Path], n_workers: int = 1, workers: str = "") -> None:
     """Print what would be done, and about how much memory it takes; nothing is computed or written.
 
+    A note says where memory may not do: coils are counted as the file has them, and compression makes them fewer.
+
     Raises
     ------
     typer.Exit
         A file cannot be opened.
     """
+    from mrisps.reconstruction.memory import NotEnoughMemoryError, available_memory, check_memory, left
+
     result(described(run, len(sources), workers))
     largest, n_failed = 0, 0
     for source in sources:
@@ -115,11 +119,19 @@ def show_plan(run: "Run", sources: Sequence[Path], n_workers: int = 1, workers: 
             fail(named(source, error))
             n_failed += 1
             continue
+        try:
+            check_memory(memory, run.recipe, run.device)
+        except NotEnoughMemoryError as error:
+            note(f"note: {named(source, error)}")
         largest = max(largest, memory.total)
         of_file = f"{counted(len(slices), 'slice')}, image {' x '.join(map(str, memory.shape))}"
+        if memory.together > 1 or run.slices_together not in (None, 1):
+            of_file += f", {memory.together} in one solve"
         result(f"{source}: {of_file}, memory {memory}")
     total = largest * min(n_workers, len(sources))
-    result(f"memory: about {total / 2**30:.1f} GiB, and 0.4 GiB for each process")
+    available = available_memory(run.device)
+    room = "" if available is None else f"; {left(available, run.device)}"
+    result(f"memory: about {total / 2**30:.1f} GiB, and 0.4 GiB for each process{room}")
     if n_failed:
         raise typer.Exit(FAILURE)
 

@@ -266,7 +266,8 @@ class KspaceOptions:
         int | None,
         option(
             "--slices-together N",
-            "Slices in one solve, at most. Default: 1 on a CPU, where more gain nothing; on a GPU as many as its memory holds.",
+            "Slices in one solve, at most; fewer where memory does not hold them. Default: 1 on a CPU, where more gain nothing; on "
+            "a GPU as many as its memory holds.",
             least=1,
         ),
     ] = None

@@ -1,24 +1,25 @@
 """How much memory a reconstruction takes, before it starts, and an error where there is not so much.
 
-The numbers of arrays below were counted in the solver and checked against measured peaks (docs/lab/memory.md): they are right to
+The numbers of arrays below were counted in the solver and checked against measured peaks (docs/lab/device.md): they are right to
 about a quarter. What is left out is the program itself with PyTorch, about 0.4 GiB.
 """
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from mrisps.errors import MrispsError
-from mrisps.model import ModelConfig
+from mrisps.model import ModelConfig, SmoothPlusSparse
+from mrisps.model.energy import ACCELERATOR_CHUNK_PIXELS, CHUNK_PIXELS
 from mrisps.reconstruction.grey_image import GreyImage, Source
 from mrisps.reconstruction.problem import Problem, image_size, is_real
 from mrisps.reconstruction.recipe import Recipe
-
-if TYPE_CHECKING:
-    import torch
+from mrisps.solvers.aliases import LARGEST_BORDER
+from mrisps.solvers.greedy import ACCELERATOR_CHUNK_PATCHES, CHUNK_PATCHES, MAX_ATOMS
 
 __all__ = [
     "MemoryEstimate",
@@ -26,6 +27,7 @@ __all__ = [
     "available_memory",
     "check_memory",
     "estimate",
+    "left",
     "of_problem",
     "of_source",
 ]
@@ -33,14 +35,27 @@ __all__ = [
 COEFFICIENT_ARRAYS = 2
 PATCH_ARRAYS = 3
 """Arrays that the solver holds of the coefficients (n numbers a patch), and of what the filters say of the patches (r numbers).
-Several slices in one solve take one more of the former: their coefficients are put in order at the end."""
+Several slices in one solve take one more of the former: their coefficients are put in order at the end. With attention the first
+coefficients are held during the second problem: one more."""
+
+GAP_ARRAYS = 3
+"""More of the latter while the energy of a convex problem is bounded, which is in double precision."""
+
+ATTENTION_ARRAYS = 4
+"""Arrays of the size of the coefficients, in single precision, while an attention makes its map of thresholds. Then one is left;
+with several slices in one solve there is a second one without those that are done."""
 
 IMAGE_ARRAYS = 8
-ALIAS_ARRAYS = 1
-"""Arrays of the size of an image, and with a stride s of s^2 numbers a pixel in double precision."""
+"""Arrays of the size of an image, in closed form or in conjugate gradients."""
+
+WORK_ARRAYS, HALF_WORK_ARRAYS = 3, 4
+"""Coefficients of a piece that are worked on at a time; the latter with half storage."""
 
 KSPACE_ARRAYS = 3
 """Copies of the k-space of a slice, while it is prepared and scaled."""
+
+MAPS = 2
+"""Copies of the coil maps: their conjugates are kept, too."""
 
 CHUNK = 48 << 20
 """Most work space of all coil images; see :data:`mrisps.operators.sense.CHUNK_BYTES`."""
@@ -61,23 +76,38 @@ class MemoryEstimate:
 
     Parameters
     ----------
-    coefficients, patches, images, maps, kspace
-        The solver's coefficients; what the filters say of every patch; images and Fourier-space systems; coil maps; k-space.
+    coefficients, patches
+        The solver's coefficients; what the filters say of every patch.
+    thresholds
+        With attention: the map of thresholds, or what it takes to make it.
+    images, aliases
+        Images; matrices in Fourier space that the image step keeps.
+    maps, kspace
+        Coil maps; k-space.
+    work
+        Work space of the solver, which a larger image does not enlarge.
     shape
         (y, x) of the image.
+    together
+        Slices in one solve.
     """
 
     coefficients: int
     patches: int
+    thresholds: int
     images: int
+    aliases: int
     maps: int
     kspace: int
+    work: int
     shape: tuple[int, int]
+    together: int = 1
 
     @property
     def parts(self) -> Mapping[str, int]:
         """Name -> bytes."""
-        return {name: getattr(self, name) for name in ("coefficients", "patches", "images", "maps", "kspace")}
+        names = [field.name for field in fields(self) if field.name not in ("shape", "together")]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def total(self) -> int:
@@ -98,6 +128,8 @@ def estimate(
     n_coils: int = 1,
     n_sets: int = 1,
     together: int = 1,
+    attention: bool = False,
+    on_cpu: bool = True,
 ) -> MemoryEstimate:
     """Memory that images of one size take.
 
@@ -113,65 +145,129 @@ def estimate(
         Coils and sets of maps after the preparation; 0 coils: no k-space.
     together
         Slices in one solve.
+    attention
+        Whether the weights have an attention.
+    on_cpu
+        Elsewhere the pieces that the solver works on at a time are larger.
     """
-    n_pixels = math.prod(shape)
-    stride = recipe.prior_for(shape, model.group_size).stride
+    n_pixels, solver = math.prod(shape), recipe.solver
+    use = recipe.prior_for(shape, model.group_size)
     rows = together * n_sets * (2 if is_complex else 1)
-    n_patches = rows * n_pixels // stride**2
+    n_patches, n_atoms = rows * n_pixels // use.stride**2, model.n_synthesis_atoms
     rank = model.patch_size**2 - 1 - model.n_free_atoms
+    bounded = model.regulariser == "CPR" and solver.stop == "stationary"
     coil_images = together * n_coils * n_pixels * 8
+
+    array = n_patches * n_atoms * (2 if solver.half_storage else 4)
+    coefficients = (COEFFICIENT_ARRAYS + (together > 1) + attention) * array
+    analysed = n_patches * rank * 4
+    patches = (PATCH_ARRAYS + (GAP_ARRAYS if bounded else 0)) * analysed
+    thresholds = 0
+    if attention:
+        single = n_patches * n_atoms * 4
+        making = array + ATTENTION_ARRAYS * single - coefficients - patches
+        thresholds = max((1 + (together > 1)) * single, making)
+
+    pixels, chunk = (CHUNK_PIXELS, CHUNK_PATCHES) if on_cpu else (ACCELERATOR_CHUNK_PIXELS, ACCELERATOR_CHUNK_PATCHES)
+    piece = min(pixels, n_patches // rows * (2 if use.modulus and is_complex else 1))
+    work = (HALF_WORK_ARRAYS if solver.half_storage else WORK_ARRAYS) * piece * n_atoms * 4
+    if solver.levels > 1:  # matching pursuit, when there is only one array of either
+        most = min(MAX_ATOMS, rank, n_atoms)
+        pursuit = min(chunk, n_patches) * (most * (rank + most + 3) + 2 * n_atoms + 6 * rank) * 4
+        work = max(work, pursuit + array + analysed - coefficients - patches)
     return MemoryEstimate(
-        coefficients=(COEFFICIENT_ARRAYS + (together > 1))
-        * n_patches
-        * model.n_synthesis_atoms
-        * (2 if recipe.solver.half_storage else 4),
-        patches=PATCH_ARRAYS * n_patches * rank * 4,
-        images=IMAGE_ARRAYS * rows * n_pixels * 4 + (ALIAS_ARRAYS * n_sets * n_pixels * 4 if stride > 1 else 0) * 16,
-        maps=together * n_sets * n_coils * n_pixels * 8 if n_coils > 1 else 0,
+        coefficients=coefficients,
+        patches=patches,
+        thresholds=thresholds,
+        images=IMAGE_ARRAYS * rows * n_pixels * 4,
+        aliases=_aliases(recipe, use.stride, shape, is_complex, n_coils, n_sets, together, bounded) * (1 + attention),
+        maps=MAPS * together * n_sets * n_coils * n_pixels * 8 if n_coils > 1 else 0,
         kspace=KSPACE_ARRAYS * coil_images + min(3 * coil_images, CHUNK),
+        work=work,
         shape=shape,
+        together=together,
     )
 
 
-def of_problem(problem: Problem, model: ModelConfig, recipe: Recipe, together: int = 1) -> MemoryEstimate:
+def _aliases(
+    recipe: Recipe,
+    stride: int,
+    shape: tuple[int, int],
+    is_complex: bool,
+    n_coils: int,
+    n_sets: int,
+    together: int,
+    bounded: bool,
+) -> int:
+    """Bytes of the matrices that the image step keeps: at stride s, s^2 x s^2 complex numbers at a frequency of s^2 aliases.
+
+    One serves all slices, but each slice that has a mask or maps of its own has one, too.
+    """
+    n_pixels = math.prod(shape)
+    if recipe.blur is not None:  # half of the spectrum of a real image; and a dense system of the samples at the border
+        grid = [size // recipe.blur.stride for size in shape]
+        n_lacking = math.prod(grid) - math.prod(
+            (size - recipe.blur.kernel_size) // recipe.blur.stride + 1 for size in shape
+        )
+        return recipe.blur.stride**2 * 4 * n_pixels + (8 * n_lacking**2 if n_lacking <= LARGEST_BORDER else 0)
+    matrices = stride**2 * 8 * n_pixels
+    if n_coils > 1:  # conjugate gradients: the patch term, and a preconditioner
+        return matrices * (1 + n_sets * together)
+    double = 4 * matrices if bounded else 0  # two in double precision
+    return matrices * together // (1 if is_complex else 2) + double
+
+
+def of_problem(problem: Problem, model: SmoothPlusSparse, recipe: Recipe, together: int = 1) -> MemoryEstimate:
     """:func:`estimate` of a problem that is set up."""
     operator = problem.operator
     n_sets, height, width = operator.domain_shape
     return estimate(
         recipe,
-        model,
+        model.config,
         (height, width),
         is_complex=operator.domain_dtype.is_complex,
         n_coils=0 if problem.mask is None else operator.range_shape[0],
         n_sets=n_sets,
         together=together,
+        attention=model.attention is not None,
+        on_cpu=operator.device.type == "cpu",
     )
 
 
-def of_source(source: Source, recipe: Recipe, model: ModelConfig, index: int = 0) -> MemoryEstimate:
-    """:func:`estimate` of a slice of an open source, before anything is computed.
+def of_source(
+    source: Source, recipe: Recipe, model: SmoothPlusSparse, index: int = 0, device: torch.device | str = "cpu"
+) -> Callable[[int], MemoryEstimate]:
+    """:func:`estimate` of so many slices of an open source, before anything is computed.
 
     Of k-space the slice is read, for its readout oversampling. Coils are counted as the source has them, and sets of maps as the
     recipe asks for, else one: compression makes it less, a second set up to twice as much.
     """
+    is_complex, n_coils, n_sets = False, 0, 1
     if isinstance(source, GreyImage):
         height, width = source.pixels.shape
-        return estimate(recipe, model, image_size((height, width), recipe), is_complex=False, n_coils=0)
-    acquisition, preparation = source.read_slice(index), recipe.preparation
-    height, width = acquisition.shape
-    if preparation is not None and preparation.remove_oversampling:
-        height = round(height / acquisition.readout_oversampling)
-    return estimate(
+        height, width = image_size((height, width), recipe)
+    else:
+        acquisition, preparation = source.read_slice(index), recipe.preparation
+        height, width = acquisition.shape
+        is_complex, n_coils = not is_real(acquisition, recipe), acquisition.n_coils
+        if preparation is not None:
+            n_sets = preparation.maps.n_sets or 1
+            if preparation.remove_oversampling:
+                height = round(height / acquisition.readout_oversampling)
+    return lambda together: estimate(
         recipe,
-        model,
+        model.config,
         (height, width),
-        is_complex=not is_real(acquisition, recipe),
-        n_coils=acquisition.n_coils,
-        n_sets=(preparation.maps.n_sets if preparation is not None else None) or 1,
+        is_complex=is_complex,
+        n_coils=n_coils,
+        n_sets=n_sets,
+        together=together,
+        attention=model.attention is not None,
+        on_cpu=torch.device(device).type == "cpu",
     )
 
 
-def available_memory(device: "torch.device | str" = "cpu", cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+def available_memory(device: torch.device | str = "cpu", cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes that this process may still take; None where nothing tells.
 
     Of the processor's memory: what the system has to give, and no more than its container allows. Of another device: what is free.
@@ -183,8 +279,6 @@ def available_memory(device: "torch.device | str" = "cpu", cgroup: Path = Path("
     cgroup
         Where the control group is mounted, version 2 or 1.
     """
-    import torch
-
     place = torch.device(device)
     if place.type == "cuda":
         return (
@@ -223,7 +317,7 @@ def _left_in_group(cgroup: Path) -> int | None:
     return None
 
 
-def check_memory(needed: MemoryEstimate, recipe: Recipe, device: "torch.device | str" = "cpu") -> None:
+def check_memory(needed: MemoryEstimate, recipe: Recipe, device: torch.device | str = "cpu") -> None:
     """Refuse what does not fit; warn where it may not.
 
     Raises
@@ -235,13 +329,16 @@ def check_memory(needed: MemoryEstimate, recipe: Recipe, device: "torch.device |
     if available is None or needed.total <= available:
         return
     height, width = needed.shape
-    message = (
-        f"an image of {height} x {width} needs about {needed} of memory, and {_gib(available)} GiB are left on {device}"
-    )
+    message = f"an image of {height} x {width} needs about {needed} of memory, and {left(available, device)}"
     if SAFETY * needed.total <= available:
         _log.warning("%s", message)
         return
     raise NotEnoughMemoryError(f"{message}. What would help: {', '.join(_what_helps(recipe, needed.shape))}")
+
+
+def left(available: int, device: torch.device | str) -> str:
+    """How much memory is left, in words."""
+    return f"{_gib(available)} GiB are left on {device}"
 
 
 def _what_helps(recipe: Recipe, shape: tuple[int, int]) -> list[str]:

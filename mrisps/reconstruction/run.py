@@ -35,24 +35,18 @@ from mrisps.io.open import open_kspace
 from mrisps.io.result_file import ResultWriter
 from mrisps.reconstruction.choices import FROM_ZEROS, ZEROS_NOTE, SliceChoice
 from mrisps.reconstruction.grey_image import GreyImage, Source
-from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, of_problem, of_source
+from mrisps.reconstruction.memory import MemoryEstimate, of_source
 from mrisps.reconstruction.problem import Problem, image_problem, mri_problem, to_array
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.reconstruction.reconstruct import reconstruct_together, slice_certificate
 from mrisps.reconstruction.slice_result import FileResult, SliceResult
-from mrisps.reconstruction.together import UnusableResultError, space_of
+from mrisps.reconstruction.together import Posed, UnusableResultError, as_many_as_fit, in_groups
 from mrisps.reconstruction.weights import Weights
 from mrisps.sampling import SamplingMask, read_mask
 from mrisps.solvers import Reconstruction
 from mrisps.threads import processor_name
 
 __all__ = ["Progress", "Run", "software"]
-
-MOST_TOGETHER = 32
-"""Slices in one solve at most, where memory decides: beyond, an accelerator gains nothing."""
-
-Posed = tuple[int, Problem, Acquisition | None]
-"""Number of a slice, its problem, and what it comes from."""
 
 Progress = Callable[[int, int, int, float], None]
 """Called with (position of the slice, the first of those in one solve; number of slices; iteration; residual)."""
@@ -90,8 +84,9 @@ class Run:
     maps_folder
         Where estimated coil maps are kept for the next time; None keeps none.
     slices_together
-        Slices in one solve, each with its own maps, mask and end; only slices of the same shapes go together. None: one on a CPU,
-        where more gain little, and as many as the memory holds elsewhere. Results agree to the solver's tolerance.
+        Slices in one solve, each with its own maps, mask and end; only slices of the same shapes go together, and no more than fit
+        into memory. None: one on a CPU, where more gain little, and as many as the memory holds elsewhere. Results agree to the
+        solver's tolerance.
     """
 
     recipe: Recipe
@@ -194,8 +189,10 @@ class Run:
         return self.slices.of(source.path, source.n_slices if isinstance(source, KspaceFile) else 1)
 
     def memory(self, source: Source) -> MemoryEstimate:
-        """The memory that the first chosen slice takes; see :func:`mrisps.reconstruction.memory.of_source`."""
-        return of_source(source, self.recipe, self.weights.model.config, self.chosen(source)[0])
+        """The memory of one solve: of the first chosen slice, and of the others that go with it, before anything is computed."""
+        chosen = self.chosen(source)
+        needed = of_source(source, self.recipe, self.weights.model, chosen[0], device=self.device)
+        return as_many_as_fit(needed, self.slices_together, len(chosen), self.device)
 
     def results(self, source: Source, *, progress: Progress | None = None) -> Iterator[SliceResult]:
         """Reconstruct the slices of an open source, in order: each is read, prepared and solved once.
@@ -219,7 +216,8 @@ class Run:
         mask = given if isinstance(given, SamplingMask) else None
         crop = source.recon_shape if self.crop and isinstance(source, KspaceFile) else None
         n_done = 0
-        for group in self._groups(source, chosen, mask):
+        posed = self._posed(source, chosen, mask)
+        for group in in_groups(posed, len(chosen), self.weights.model, self.recipe, self.slices_together, self.device):
 
             def report(iteration: int, residual: float, position: int = n_done) -> None:
                 if progress is not None:
@@ -228,37 +226,17 @@ class Run:
             yield from self.solve(group, crop, progress=report)
             n_done += len(group)
 
-    def _groups(self, source: Source, chosen: range, mask: SamplingMask | None) -> Iterator[list[Posed]]:
-        """The chosen slices, read and prepared, in order; those that go into one solve side by side."""
+    def _posed(self, source: Source, chosen: range, mask: SamplingMask | None) -> Iterator[Posed]:
+        """The chosen slices, in order, each read and prepared when its turn comes."""
         if isinstance(source, GreyImage):
-            yield [(0, self.problem(source.pixels), None)]
+            yield 0, self.problem(source.pixels), None
             return
-        group: list[Posed] = []
         for index in chosen:
             acquisition = source.read_slice(index)
             problem = self.problem(acquisition, mask)
             if self.mask == FROM_ZEROS and problem.mask is not None and not problem.mask.is_fully_sampled:
                 problem = replace(problem, notes=(ZEROS_NOTE, *problem.notes))
-            space = space_of(problem)
-            if group and space != space_of(group[0][1]):
-                yield group
-                group = []
-            group.append((index, problem, acquisition))
-            if space is None or len(group) >= self._at_once(problem):
-                yield group
-                group = []
-        if group:
-            yield group
-
-    def _at_once(self, problem: Problem) -> int:
-        """How many slices like this one go into one solve."""
-        if self.slices_together is not None:
-            return self.slices_together
-        if torch.device(self.device).type == "cpu":
-            return 1
-        available = available_memory(self.device)
-        alone = of_problem(problem, self.weights.model.config, self.recipe, together=1).total
-        return 1 if available is None else max(1, min(MOST_TOGETHER, int(SAFETY * available / alone)))
+            yield index, problem, acquisition
 
     def problem(self, given: Acquisition | Real, mask: SamplingMask | None = None) -> Problem:
         """The problem of one slice, or of one image.
@@ -291,7 +269,6 @@ class Run:
     ) -> Iterator[SliceResult]:
         """Solve problems of one space together; (y, x) of ``crop`` is what is kept of the images."""
         model, problems = self.weights.model, [problem for _, problem, _ in posed]
-        check_memory(of_problem(problems[0], model.config, self.recipe, len(problems)), self.recipe, self.device)
         solved = reconstruct_together(problems, model, self.recipe, progress=progress)
         for one, found in zip(posed, solved, strict=True):
             yield self._slice_result(*one, found, crop)

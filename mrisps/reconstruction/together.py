@@ -6,23 +6,36 @@ c = sqrt(beta / beta_i) and s = lam_i / lam. The energy of the operator c A_i an
 R_lam(a) = s^2 R_(lam / s)(a / s). So every slice is brought into the units of the first, and its result is brought back.
 """
 
+import functools
+import logging
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from mrisps.errors import MrispsError
+from mrisps.io.acquisition import Acquisition
 from mrisps.model import SmoothPlusSparse
 from mrisps.operators import FourierSubsampling, LinearOperator, PerEntry, Sense
+from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, left, of_problem
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import Recipe
 from mrisps.solvers import Certificate, Reconstruction, solve
 
-__all__ = ["UnusableResultError", "solve_problems", "space_of"]
+__all__ = ["Posed", "UnusableResultError", "as_many_as_fit", "in_groups", "solve_problems", "space_of"]
+
+MOST_TOGETHER = 32
+"""Slices in one solve at most, where memory decides: beyond, an accelerator gains nothing."""
 
 Progress = Callable[[int, float], None]
 """Called with (iteration, residual)."""
+
+Posed = tuple[int, Problem, Acquisition | None]
+"""Number of a slice, its problem, and what it comes from."""
+
+
+_log = logging.getLogger("mrisps")
 
 
 class UnusableResultError(MrispsError):
@@ -38,6 +51,83 @@ def space_of(problem: Problem) -> Hashable:
     if not isinstance(operator, Sense | FourierSubsampling):
         return None
     return type(operator), operator.domain_shape, operator.range_shape, operator.domain_dtype, operator.device
+
+
+def in_groups(
+    posed: Iterable[Posed],
+    n_slices: int,
+    model: SmoothPlusSparse,
+    recipe: Recipe,
+    asked: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[list[Posed]]:
+    """Slices in order, those that go into one solve side by side: of one space (:func:`space_of`), and as many as fit.
+
+    Parameters
+    ----------
+    posed, n_slices
+        The slices, and their number. A slice is asked for when the group before it has been given out.
+    model, recipe
+        With which prior, and how.
+    asked, device
+        See :func:`as_many_as_fit`.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        A slice does not fit alone.
+    """
+    group: list[Posed] = []
+    most = 1
+    for position, one in enumerate(posed):
+        space = space_of(one[1])
+        if group and space != space_of(group[0][1]):
+            yield group
+            group = []
+        if not group:
+            needed = functools.partial(of_problem, one[1], model, recipe)
+            check_memory(needed(1), recipe, device)
+            n_left = 1 if space is None else n_slices - position
+            most = as_many_as_fit(needed, asked, n_left, device).together
+            if asked is not None and most < n_left:
+                asked = most  # said once
+        group.append(one)
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def as_many_as_fit(
+    needed: Callable[[int], MemoryEstimate], asked: int | None, n_left: int, device: torch.device | str
+) -> MemoryEstimate:
+    """The memory of as many slices as go into one solve, at least one. A warning says if they are fewer than were asked for.
+
+    Parameters
+    ----------
+    needed
+        Number of slices in one solve -> the memory that they take.
+    asked
+        The number that is asked for. None: one on a CPU, where more gain little; elsewhere as many as three quarters of the memory
+        that is left hold, at most ``MOST_TOGETHER``.
+    n_left
+        Slices that are still to be done.
+    device
+        Where to compute.
+    """
+    available = available_memory(device)
+    if asked is None:
+        most = 1 if torch.device(device).type == "cpu" or available is None else min(MOST_TOGETHER, n_left)
+        room = SAFETY * (available or 0)
+    else:
+        most, room = min(asked, n_left), math.inf if available is None else available
+    fitting = (found for n in range(most, 1, -1) if (found := needed(n)).total <= room)
+    found = next(fitting, None) or needed(1)
+    if asked is not None and available is not None and found.together < most:
+        what = f"{most} slices in one solve need about {needed(most)} of memory, and {left(available, device)}"
+        _log.warning("%s: %d at a time", what, found.together)
+    return found
 
 
 def solve_problems(

@@ -84,6 +84,20 @@ def test_every_file_is_what_recon_makes_of_it(inputs: Path, job: Job, tmp_path: 
         assert "done: " in log
 
 
+def test_what_memory_does_not_hold_is_said_in_the_log(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As all warnings of the package are: in the log of the file, nowhere else."""
+    monkeypatch.setattr("mrisps.reconstruction.together.available_memory", lambda device: 1)
+    write_inputs(tmp_path / "in", 1, n_slices=2)
+    result = run(tmp_path / "in", replace(job, slices_together=2))
+    assert made(result) == ["v00.h5"]
+    log = (job.folder / "_batch" / "logs" / "v00.h5.log").read_text()
+    assert log.count("note: 2 slices in one solve need about") == 1
+    assert "are left on cpu: 1 at a time\n" in log
+    assert "one solve" not in capfd.readouterr().err
+
+
 def test_a_job_computes_as_its_run(tmp_path: Path) -> None:
     """What a worker makes of the job that it is sent."""
     run = Run(RECIPE, Weights("small", small_model()), undersample=False, scale=2.0, crop=False, slices_together=3)

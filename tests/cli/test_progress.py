@@ -142,9 +142,24 @@ def test_dry_run_of_kspace(cli: Cli, knee: Path, recipe: Path, weights: Path, tm
         assert lines[0].startswith("1 file, recipe small_mri, weights small.safetensors, on cpu with ")
         slices = "1 slice" if command == "recon" else "2 slices"
         assert lines[1].startswith(f"{knee}: {slices}, image 32 x 24, memory ")
-        assert lines[2] == "memory: about 0.0 GiB, and 0.4 GiB for each process"
+        assert re.fullmatch(r"memory: about 0.0 GiB, and 0.4 GiB for each process(; .* are left on cpu)?", lines[2])
     assert lines[0].endswith("2 workers of 1 thread")
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_says_how_many_slices_fit(
+    cli: Cli, knee: Path, recipe: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--recipe", recipe, "--weights", weights, "--output", tmp_path / "out", "--dry-run")
+    for available, expected in ((1 << 40, 2), (10 << 10, 1)):
+        for place in ("memory", "together"):
+            monkeypatch.setattr(f"mrisps.reconstruction.{place}.available_memory", lambda device, n=available: n)
+        assert cli("recon", knee, *options, "--slices-together", 3) == 0
+        assert f"{knee}: 2 slices, image 32 x 24, {expected} in one solve, memory " in cli.stdout
+        notes = [line for line in cli.stderr.splitlines() if line.startswith("note: ")]
+        assert len(notes) == (0 if expected == 2 else 2)
+    assert notes[0].startswith("note: 2 slices in one solve need about ")
+    assert notes[1].startswith(f"note: {knee}: an image of 32 x 24 needs about ")
 
 
 def test_dry_run_of_images(cli: Cli, picture: Path, weights: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_memory_is_as_estimated(together: int) -> None:
     torch.cuda.reset_peak_memory_stats()
     made = list(run.results(source))
     used = torch.cuda.max_memory_allocated()
-    estimated = of_problem(made[0].problem, run.weights.model.config, run.recipe, together).total
+    estimated = of_problem(made[0].problem, run.weights.model, run.recipe, together).total
     assert estimated == pytest.approx(used, rel=0.4)
     available = available_memory("cuda")
     assert available is not None

@@ -1,6 +1,7 @@
 """Memory: the estimate against measured peaks, and an error before memory is full."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,17 +22,28 @@ from mrisps.reconstruction.recipe import load_recipe
 CONFIG = ModelConfig()
 MEASURE = """
 import json, sys
-import numpy as np
+from dataclasses import replace
 from pathlib import Path
+import numpy as np
 from mrisps.campaign.batch_work import peak_memory
 from mrisps.io.memory import MemoryKspace
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.memory import of_problem
 from mrisps.reconstruction.grey_image import GreyImage
+from mrisps.model import Attention
 
-recipe, size, coils, stride = sys.argv[1], *map(int, sys.argv[2:])
+recipe, image, size, coils, stride, attention, together = *sys.argv[1:3], *map(int, sys.argv[3:])
 overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
-run = run_of(recipe, "mri" if coils else "denoise", overrides=overrides)
+if coils:
+    overrides["image"] = image
+if together > 1:  # until one image after the other has ended
+    overrides["solver"] |= {"max_iterations": 150, "image_change": 0.02}
+    overrides["preparation"] = {"compression": None}
+run = run_of(recipe, "mri" if coils else "denoise", overrides=overrides, slices_together=together)
+if attention:
+    model = run.weights.model
+    model = model.with_attention(Attention.zeros(model.config.n_synthesis_atoms))
+    run = replace(run, weights=replace(run.weights, model=model))
 
 def source(size):
     rng = np.random.default_rng(0)
@@ -42,36 +54,51 @@ def source(size):
     centres = np.linspace(0, 6.28, coils, endpoint=False)
     maps = np.stack([np.exp(-((x - np.cos(t)) ** 2) - (y - np.sin(t)) ** 2 + 1j * t) for t in centres])
     kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(maps * image, axes=(1, 2)), norm="ortho"), axes=(1, 2))
-    kspace += 0.01 * (rng.normal(size=kspace.shape) + 1j * rng.normal(size=kspace.shape))
+    noise = rng.normal(size=kspace.shape) + 1j * rng.normal(size=kspace.shape)
     mask = np.zeros(size, dtype=bool)
     mask[::4] = mask[size // 2 - 12 : size // 2 + 12] = True
-    return MemoryKspace((kspace * mask).astype(np.complex64), mask=mask)
+    volume = [((kspace + level * noise) * mask).astype(np.complex64) for level in (0.01, 0.06, 0.2)[:together]]
+    return MemoryKspace(np.stack(volume) if together > 1 else volume[0], mask=mask)
 
-(_,) = run.results(source(64))
+warm = list(run.results(source(64)))
 given = source(size)
-before = peak_memory()
-(made,) = run.results(given)
+(before,) = [int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmRSS")]
+made = list(run.results(given))
 used = peak_memory() - before
-print(json.dumps([used, of_problem(made.problem, run.weights.model.config, run.recipe).total]))
+assert together == 1 or len({one.certificate["n_iterations"] for one in made}) == together
+print(json.dumps([used, of_problem(made[0].problem, run.weights.model, run.recipe, together).total]))
 """
 
 
+def case(name: str, *values: str | int, slow: bool = True) -> object:
+    """Recipe, kind of image, its size, coils, stride, whether there is an attention, slices in one solve."""
+    return pytest.param(*values, id=name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
-    ("recipe", "size", "coils", "stride"),
+    ("recipe", "image", "size", "coils", "stride", "attention", "together"),
     [
-        ("denoise_sigma25", 288, 0, 1),
-        pytest.param("denoise_sigma25", 800, 0, 2, marks=pytest.mark.slow),
-        pytest.param("multicoil", 400, 8, 2, marks=pytest.mark.slow),
-        pytest.param("multicoil", 320, 8, 1, marks=pytest.mark.slow),
-        pytest.param("knee_pd_acc8", 640, 1, 2, marks=pytest.mark.slow),
+        case("denoising, stride 1", "denoise_sigma25", "real", 288, 0, 1, 0, 1, slow=False),
+        case("denoising", "denoise_sigma25", "real", 800, 0, 2, 0, 1),
+        case("one coil, real", "knee_pd_acc8", "real", 512, 1, 2, 0, 1),
+        case("one coil, real, attention", "knee_pd_acc8", "real", 400, 1, 2, 1, 1),
+        case("one coil, complex", "knee_pd_acc8", "complex", 400, 1, 2, 0, 1),
+        case("coils", "multicoil", "complex", 400, 8, 2, 0, 1),
+        case("coils, stride 1", "multicoil", "complex", 320, 8, 1, 0, 1),
+        case("coils, attention", "multicoil", "complex", 192, 8, 2, 1, 1, slow=False),
+        case("coils, three slices", "multicoil", "complex", 160, 8, 2, 0, 3),
     ],
 )
-def test_the_estimate_is_right_to_a_quarter(recipe: str, size: int, coils: int, stride: int) -> None:
+def test_the_estimate_is_right_to_a_quarter(
+    recipe: str, image: str, size: int, coils: int, stride: int, attention: int, together: int
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, recipe, *map(str, (size, coils, stride))],
+        [sys.executable, "-c", MEASURE, recipe, image, *map(str, (size, coils, stride, attention, together))],
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)},  # freed arrays go back to the system
     )
     used, estimated = json.loads(done.stdout)
     assert used > 60 << 20, "the peak was reached before the solve"
@@ -87,6 +114,16 @@ def test_what_it_grows_with() -> None:
     assert estimate(halved, CONFIG, (256, 256), n_coils=8).coefficients == one.coefficients // 2
     assert estimate(recipe, CONFIG, (256, 256), n_coils=16).maps == 2 * one.maps
     assert one.total == sum(one.parts.values())
+    attentive = estimate(recipe, CONFIG, (256, 256), n_coils=8, attention=True)
+    assert attentive.coefficients == 3 * one.coefficients // 2
+    assert attentive.thresholds >= one.coefficients // 2
+    assert (one.thresholds, attentive.aliases) == (0, 2 * one.aliases)
+    assert one.aliases == 2 * 128 * 128 * 4 * 4 * 8  # patches and preconditioner, 4 x 4 complex numbers
+    assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).aliases == 2 * one.aliases
+    assert estimate(recipe, CONFIG, (256, 256), n_coils=8, on_cpu=False).work > 5 * one.work
+    convex = replace(CONFIG, regulariser="CPR", group_size=2)
+    certified = replace(recipe, solver=replace(recipe.solver, stop="stationary"))
+    assert estimate(certified, convex, (256, 256)).patches == 2 * estimate(recipe, convex, (256, 256)).patches
     assert one.coefficients == 2 * 2 * 128 * 128 * 200 * 4  # two arrays, real and imaginary part
 
 
@@ -101,7 +138,11 @@ def test_a_run_knows_before_it_starts() -> None:
     source = MemoryKspace(kspace, mask=np.ones(20, dtype=np.bool_))
     run = run_of("knee_pd_acc8", "mri")
     problem = run.problem(source.read_slice(0))
-    assert run.memory(source) == of_problem(problem, run.weights.model.config, run.recipe)
+    assert run.memory(source) == of_problem(problem, run.weights.model, run.recipe)
+    volume = MemoryKspace(np.stack([kspace] * 3), mask=np.ones(20, dtype=np.bool_))
+    for asked, expected in ((2, 2), (5, 3)):
+        together = replace(run, slices_together=asked).memory(volume)
+        assert together == of_problem(problem, run.weights.model, run.recipe, expected)
 
 
 def test_too_large_an_image_is_an_error_that_says_what_would_help(monkeypatch: pytest.MonkeyPatch) -> None:

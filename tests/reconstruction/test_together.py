@@ -1,5 +1,6 @@
 """Several slices in one solve give what each gives alone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,15 @@ from mrisps.io.memory import MemoryKspace
 from mrisps.kspace.preparation import CoilMaps, Preparation
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import PerEntry
+from mrisps.reconstruction import memory as memory_module
 from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction import together as module
 from mrisps.reconstruction.api import run_of
-from mrisps.reconstruction.memory import of_problem
+from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, NotEnoughMemoryError, of_problem
 from mrisps.reconstruction.problem import Problem, mri_problem
 from mrisps.reconstruction.recipe import NoiseRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_together
-from mrisps.reconstruction.together import space_of
+from mrisps.reconstruction.together import as_many_as_fit, space_of
 from mrisps.solvers import FastSettings, Reconstruction
 
 NCPR = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=12)
@@ -171,19 +173,69 @@ def test_shapes_that_differ_go_one_after_the_other(model: SmoothPlusSparse, monk
     assert sizes == [1, 2]
 
 
+def given_memory(monkeypatch: pytest.MonkeyPatch, available: int | None) -> None:
+    for place in (module, memory_module):
+        monkeypatch.setattr(place, "available_memory", lambda device: available)
+
+
 def test_how_many_go_together(model: SmoothPlusSparse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One on a CPU; elsewhere as many as three quarters of the memory hold."""
+    """One on a CPU; elsewhere as many as three quarters of the memory hold. As many as are asked for, if they fit."""
     recipe = RECIPES["one coil"]
     problem = mri_problem(slices_of("one coil", True)[0], recipe)
-    run = run_of(recipe, "mri", weights=model)
-    assert run._at_once(problem) == 1
-    alone = of_problem(problem, model.config, recipe).total
-    for available, expected in ((None, 1), (alone, 1), (4 * alone, 3), (1000 * alone, run_module.MOST_TOGETHER)):
-        monkeypatch.setattr(run_module, "available_memory", lambda device, available=available: available)
-        assert replace(run, device="cuda")._at_once(problem) == expected
-    assert replace(run, device="cuda", slices_together=5)._at_once(problem) == 5
+
+    def needed(n: int) -> MemoryEstimate:
+        return of_problem(problem, model, recipe, n)
+
+    def found(available: int | None, asked: int | None, device: str, n_left: int = 100) -> int:
+        given_memory(monkeypatch, available)
+        return as_many_as_fit(needed, asked, n_left, device).together
+
+    assert found(1000 * needed(1).total, None, "cpu") == 1
+    assert found(None, None, "cuda") == 1
+    for n in (1, 2, 3, module.MOST_TOGETHER):
+        assert found(math.ceil(needed(n).total / SAFETY), None, "cuda") == n
+        assert found(math.ceil(needed(n).total / SAFETY) - 2, None, "cuda") == max(1, n - 1)
+    assert found(1000 * needed(1).total, None, "cuda") == module.MOST_TOGETHER
+    assert found(1000 * needed(1).total, None, "cuda", n_left=7) == 7
+    for device in ("cpu", "cuda"):
+        assert found(None, 5, device) == 5
+        assert found(needed(5).total, 5, device) == 5
+        assert found(needed(5).total - 1, 5, device) == 4
+        assert found(1, 5, device) == 1
     with pytest.raises(ValueError, match="slices_together: expected a number >= 1, got 0"):
         run_of(recipe, "mri", weights=model, slices_together=0)
+
+
+def test_fewer_go_together_where_memory_does_not_hold_them(
+    volume: Path, model: SmoothPlusSparse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two at a time instead of four, which one line says; the images are those of a run that asked for two."""
+    recipe = replace(RECIPES["coils"], solver=replace(ACCURATE, max_iterations=10))
+    run = run_of(recipe, "mri", weights=model, slices_together=4)
+    sizes: list[int] = []
+    together = run_module.reconstruct_together
+
+    def counted(problems: list[Problem], *arguments: Any, **options: Any) -> list[Reconstruction]:
+        sizes.append(len(problems))
+        return together(problems, *arguments, **options)
+
+    monkeypatch.setattr(run_module, "reconstruct_together", counted)
+    with run.open(volume) as source:
+        problem = run.problem(source.read_slice(0), None)
+        enough = of_problem(problem, model, recipe, 3).total - 1
+        given_memory(monkeypatch, enough)
+        found = list(run.results(source))
+        assert sizes == [2, 2, 1]
+        assert caplog.text.count("4 slices in one solve need about") == len(caplog.records) == 1
+        assert caplog.text.rstrip().endswith("are left on cpu: 2 at a time")
+        given_memory(monkeypatch, None)
+        for one, expected in zip(found, replace(run, slices_together=2).results(source), strict=True):
+            np.testing.assert_array_equal(one.image, expected.image)
+        given_memory(monkeypatch, of_problem(problem, model, recipe, 1).total // 2)
+        sizes.clear()
+        with pytest.raises(NotEnoughMemoryError, match="an image of 32 x 32 needs about"):
+            next(run.results(source))
+        assert sizes == []
 
 
 def test_the_notebook_call(model: SmoothPlusSparse) -> None:
