@@ -14,6 +14,7 @@ operator                ``A x``                                  images         
 `SensitivityMaps`       ``S x``: what every coil sees             real or complex    no convolution
 `Sense`                 ``M F S x``: multi-coil Cartesian MRI    real or complex    no convolution
 `BlurDownsample`        Gaussian blur, every 4th sample          real or complex    no convolution
+`OnLargerGrid`          ``A x[..., :y, :x]``                     as ``A``           no convolution
 ``A @ B``, ``c * A``    composition, scaling                     as ``B``, ``A``    a convolution where known
 ``A + B``, ``A - B``    sum, difference                          as ``A``           no convolution
 ======================= ======================================== ================== ==============================
@@ -26,6 +27,7 @@ from mrisps.operators.blur import BlurDownsample
 from mrisps.operators.cartesian import FourierSubsampling
 from mrisps.operators.fourier import Fourier, fft2c, ifft2c
 from mrisps.operators.identity import Identity
+from mrisps.operators.larger import OnLargerGrid
 from mrisps.operators.linear import LinearOperator
 from mrisps.operators.per_entry import PerEntry
 from mrisps.operators.sampled import SampledConvolution
@@ -37,6 +39,7 @@ __all__ = [
     "FourierSubsampling",
     "Identity",
     "LinearOperator",
+    "OnLargerGrid",
     "PerEntry",
     "SampledConvolution",
     "Sense",

@@ -150,7 +150,7 @@ def estimate(
     on_cpu
         Elsewhere the pieces that the solver works on at a time are larger.
     """
-    n_pixels, solver = math.prod(shape), recipe.solver
+    n_pixels, solver = math.prod(recipe.grid_for(shape, model.group_size)), recipe.solver
     use = recipe.prior_for(shape, model.group_size)
     rows = together * n_sets * (2 if is_complex else 1)
     n_patches, n_atoms = rows * n_pixels // use.stride**2, model.n_synthesis_atoms

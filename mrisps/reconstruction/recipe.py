@@ -91,7 +91,8 @@ class Recipe:
         The steps for multi-coil MRI data. None: for single-coil data.
     prior
         Which patches count, and how complex coefficients are shrunk. Where the image size is no multiple of the stride (for weights
-        with groups of pixels: of stride times group), all patches count; a note and the certificate say so.
+        with groups of pixels: of stride times group), all patches count; a note and the certificate say so. With several
+        coils the solver then works on the next larger size instead.
     solver
         Settings of the solver.
     description
@@ -135,9 +136,20 @@ class Recipe:
             return self.beta, self.lam
         return self.regularisation.values(noise_std)
 
+    def grid_for(self, shape: tuple[int, ...], group_size: int = 1) -> tuple[int, ...]:
+        """(y, x) that the solver works on: with coils a multiple of stride times group, at least the image, else the image.
+
+        With one coil another size than that of k-space would cost the closed form of the image step, and coarser grids need the
+        field of view of the image.
+        """
+        if self.preparation is None or self.solver.levels > 1:
+            return shape
+        multiple = self.prior.stride * group_size
+        return tuple(-(-size // multiple) * multiple for size in shape)
+
     def prior_for(self, shape: tuple[int, ...], group_size: int = 1) -> PriorUse:
         """How the prior is laid over images (y, x) of this size: with the stride, if its grid is one of whole groups (CPR)."""
-        fits = all(size % (self.prior.stride * group_size) == 0 for size in shape)
+        fits = all(size % (self.prior.stride * group_size) == 0 for size in self.grid_for(shape, group_size))
         return self.prior if fits else dataclasses.replace(self.prior, stride=1)
 
     def to_dict(self) -> dict[str, object]:

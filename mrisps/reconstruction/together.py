@@ -17,7 +17,7 @@ import torch
 from mrisps.errors import MrispsError
 from mrisps.io.acquisition import Acquisition
 from mrisps.model import SmoothPlusSparse
-from mrisps.operators import FourierSubsampling, LinearOperator, PerEntry, Sense
+from mrisps.operators import FourierSubsampling, LinearOperator, OnLargerGrid, PerEntry, Sense
 from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, available_memory, check_memory, left, of_problem
 from mrisps.reconstruction.problem import Problem
 from mrisps.reconstruction.recipe import Recipe
@@ -162,12 +162,16 @@ def solve_problems(
     couplings = [math.sqrt(beta / own) for own, _ in weights]
     scales = [own / lam for _, own in weights]
     operator = _joined([problem.operator for problem in problems], couplings)
+    _, height, width = operator.domain_shape
+    grid = recipe.grid_for((height, width), model.config.group_size)
+    if grid != (height, width):
+        operator = OnLargerGrid(operator, (grid[0], grid[1]))
     result = solve(
         operator,
         torch.cat([problem.y / scale for problem, scale in zip(problems, scales, strict=True)]),
         model.with_regularisation(beta=beta, lam=lam),
         recipe.solver,
-        use=recipe.prior_for(operator.domain_shape[-2:], model.config.group_size),
+        use=recipe.prior_for(grid, model.config.group_size),
         progress=progress,
     )
     found = []
@@ -178,7 +182,7 @@ def solve_problems(
             raise UnusableResultError(
                 f"the solver {what} after {certificate.n_iterations} iterations; no image is written"
             )
-        entry = slice(i, i + 1)
+        entry = (slice(i, i + 1), ..., slice(height), slice(width))
         found.append(
             Reconstruction(
                 image=result.image[entry] * (coupling * scale),

@@ -17,7 +17,15 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from mrisps.model import Energy, ModelConfig, PriorUse, to_real_images
-from mrisps.operators import FourierSubsampling, Identity, LinearOperator, PerEntry, Sense, SensitivityMaps
+from mrisps.operators import (
+    FourierSubsampling,
+    Identity,
+    LinearOperator,
+    OnLargerGrid,
+    PerEntry,
+    Sense,
+    SensitivityMaps,
+)
 from mrisps.solvers import inertial
 from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.image_step import ImageStep
@@ -66,6 +74,7 @@ OPERATORS = {
     "coils": lambda: coils(),
     "coils, two sets": lambda: coils(2),
     "a mask for each": lambda: PerEntry([coils(1, 0), coils(1, 1)]),
+    "coils on a larger grid": lambda: OnLargerGrid(coils(), (26, 22)),
     "maps": lambda: SensitivityMaps(coils().maps),
     "product": lambda: FourierSubsampling(columns(SHAPE[1]), (4, *SHAPE)) @ SensitivityMaps(coils().maps),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from kspace.test_preparation import RECIPE as COILS
 from kspace.test_preparation import record
 from model.helpers import random_model
@@ -19,7 +20,7 @@ from mrisps.io.fastmri import FastmriFile, write_kspace
 from mrisps.io.memory import MemoryKspace
 from mrisps.kspace.preparation import CoilMaps, Preparation
 from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
-from mrisps.operators import PerEntry
+from mrisps.operators import OnLargerGrid, PerEntry
 from mrisps.reconstruction import memory as memory_module
 from mrisps.reconstruction import run as run_module
 from mrisps.reconstruction import together as module
@@ -28,8 +29,8 @@ from mrisps.reconstruction.memory import SAFETY, MemoryEstimate, NotEnoughMemory
 from mrisps.reconstruction.problem import Problem, mri_problem
 from mrisps.reconstruction.recipe import NoiseRule, Recipe, ScaleRule
 from mrisps.reconstruction.reconstruct import reconstruct, reconstruct_together
-from mrisps.reconstruction.together import as_many_as_fit, space_of
-from mrisps.solvers import FastSettings, Reconstruction
+from mrisps.reconstruction.together import as_many_as_fit, solve_problems, space_of
+from mrisps.solvers import FastSettings, Reconstruction, solve
 
 NCPR = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=12)
 CPR = ModelConfig(patch_size=5, n_free_atoms=6, n_synthesis_atoms=12, regulariser="CPR", group_size=2)
@@ -99,6 +100,34 @@ def test_results_are_those_of_one_at_a_time(kind: str, same_mask: bool, config: 
     for problem, one in zip(problems, found, strict=True):
         check_same(one, reconstruct(problem, model, recipe))
     assert len({one.certificate.n_iterations for one in found}) > 1
+
+
+def test_coils_of_an_odd_size_keep_the_stride() -> None:
+    """The solver works on the next even size. Image, certificate and misfit are those of the energy there, cut to the slice."""
+    recipe, model = RECIPES["coils"], random_model(NCPR, lam=0.02)
+    problems = []
+    for one in slices_of("coils", True)[:2]:
+        assert one.mask is not None
+        odd = replace(one, kspace=np.ascontiguousarray(one.kspace[:, 1:, 1:]), mask=one.mask[1:])
+        problems.append(mri_problem(odd, recipe))
+    together = solve_problems(problems, model, recipe)
+    for problem, found in zip(problems, together, strict=True):
+        assert found.image.shape == found.cost_map.shape == (1, 1, 31, 31)
+        assert found.certificate.stride == 2
+        assert not [line for line in problem.notes if "all patches count" in line]
+        misfit = float((problem.operator(found.image) - problem.y).norm())
+        assert misfit == pytest.approx(found.certificate.data_misfit, rel=1e-5)
+        (alone,) = solve_problems([problem], model, recipe)
+        check_same(found, alone)
+        beta, lam = recipe.regularisation_for(problem.noise_std)
+        larger = OnLargerGrid(problem.operator, (32, 32))
+        weights = model.with_regularisation(beta=beta, lam=lam)
+        expected = solve(larger, problem.y, weights, recipe.solver, use=PriorUse(2))
+        assert expected.certificate.residual_x < 1e-4
+        torch.testing.assert_close(alone.image, expected.image[..., :31, :31])
+        all_patches = replace(recipe, prior=PriorUse())
+        other = solve_problems([problem], model, all_patches)[0].image
+        assert float((alone.image - other).norm()) < 0.1 * float(other.norm())
 
 
 def test_one_operator_where_slices_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
