@@ -51,6 +51,9 @@ IMAGE_ARRAYS = 8
 WORK_ARRAYS, HALF_WORK_ARRAYS = 3, 4
 """Coefficients of a piece that are worked on at a time; the latter with half storage."""
 
+POTENTIAL_ARRAYS = 8
+"""The same for the energy of the result, when one array of coefficients is left."""
+
 KSPACE_ARRAYS = 3
 """Copies of the k-space of a slice, while it is prepared and scaled."""
 
@@ -171,10 +174,11 @@ def estimate(
     pixels, chunk = (CHUNK_PIXELS, CHUNK_PATCHES) if on_cpu else (ACCELERATOR_CHUNK_PIXELS, ACCELERATOR_CHUNK_PATCHES)
     piece = min(pixels, n_patches // rows * (2 if use.modulus and is_complex else 1))
     work = (HALF_WORK_ARRAYS if solver.half_storage else WORK_ARRAYS) * piece * n_atoms * 4
-    if solver.levels > 1:  # matching pursuit, when there is only one array of either
+    alone = POTENTIAL_ARRAYS * piece * n_atoms * 4  # before and after the iterations there is one array of either
+    if solver.levels > 1:  # matching pursuit
         most = min(MAX_ATOMS, rank, n_atoms)
-        pursuit = min(chunk, n_patches) * (most * (rank + most + 3) + 2 * n_atoms + 6 * rank) * 4
-        work = max(work, pursuit + array + analysed - coefficients - patches)
+        alone = max(alone, min(chunk, n_patches) * (most * (rank + most + 3) + 2 * n_atoms + 6 * rank) * 4)
+    work = max(work, alone + array + analysed - coefficients - patches)
     return MemoryEstimate(
         coefficients=coefficients,
         patches=patches,

@@ -30,9 +30,16 @@ from mrisps.io.memory import MemoryKspace
 from mrisps.reconstruction.api import run_of
 from mrisps.reconstruction.memory import of_problem
 from mrisps.reconstruction.grey_image import GreyImage
-from mrisps.model import Attention
+from mrisps.model import Attention, energy
+from mrisps.reconstruction import memory
+from mrisps.solvers import greedy
 
-recipe, image, size, coils, stride, attention, together = *sys.argv[1:3], *map(int, sys.argv[3:])
+recipe, image, size, coils, stride, attention, together, large = *sys.argv[1:3], *map(int, sys.argv[3:])
+if large:  # pieces as on an accelerator
+    for module in (memory, energy):
+        module.CHUNK_PIXELS = energy.ACCELERATOR_CHUNK_PIXELS
+    for module in (memory, greedy):
+        module.CHUNK_PATCHES = greedy.ACCELERATOR_CHUNK_PATCHES
 overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
 if coils:
     overrides["image"] = image
@@ -70,14 +77,17 @@ print(json.dumps([used, of_problem(made[0].problem, run.weights.model, run.recip
 """
 
 
-def case(name: str, *values: str | int, slow: bool = True) -> object:
-    """Recipe, kind of image, its size, coils, stride, whether there is an attention, slices in one solve."""
-    return pytest.param(*values, id=name, marks=pytest.mark.slow if slow else ())
+def case(name: str, *values: str | int, slow: bool = True, large: bool = False) -> object:
+    """Recipe, kind of image, its size, coils, stride, whether there is an attention, slices in one solve.
+
+    With ``large`` the solver works on pieces of the size that it has on an accelerator.
+    """
+    return pytest.param(*values, int(large), id=name, marks=pytest.mark.slow if slow else ())
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize(
-    ("recipe", "image", "size", "coils", "stride", "attention", "together"),
+    ("recipe", "image", "size", "coils", "stride", "attention", "together", "large"),
     [
         case("denoising, stride 1", "denoise_sigma25", "real", 288, 0, 1, 0, 1, slow=False),
         case("denoising", "denoise_sigma25", "real", 800, 0, 2, 0, 1),
@@ -87,14 +97,16 @@ def case(name: str, *values: str | int, slow: bool = True) -> object:
         case("coils", "multicoil", "complex", 400, 8, 2, 0, 1),
         case("coils, stride 1", "multicoil", "complex", 320, 8, 1, 0, 1),
         case("coils, attention", "multicoil", "complex", 192, 8, 2, 1, 1, slow=False),
+        case("denoising, large pieces", "denoise_sigma25", "real", 160, 0, 1, 0, 1, large=True),
+        case("coils, large pieces, attention", "multicoil", "complex", 160, 8, 2, 1, 1, large=True, slow=False),
         case("coils, three slices", "multicoil", "complex", 160, 8, 2, 0, 3),
     ],
 )
 def test_the_estimate_is_right_to_a_quarter(
-    recipe: str, image: str, size: int, coils: int, stride: int, attention: int, together: int
+    recipe: str, image: str, size: int, coils: int, stride: int, attention: int, together: int, large: int
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, recipe, image, *map(str, (size, coils, stride, attention, together))],
+        [sys.executable, "-c", MEASURE, recipe, image, *map(str, (size, coils, stride, attention, together, large))],
         capture_output=True,
         text=True,
         check=True,
