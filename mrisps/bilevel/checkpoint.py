@@ -20,6 +20,7 @@ from torch import Tensor
 from mrisps.atomic import write_bytes
 from mrisps.errors import FileError, SettingsError
 from mrisps.model import Attention, SmoothPlusSparse
+from mrisps.model.checkpoint import ATTENTION
 from mrisps.settings import Number, Range, from_plain, settings
 
 __all__ = ["TrainingState", "load_state", "save_state"]
@@ -264,7 +265,7 @@ def _with(model: SmoothPlusSparse, parameters: dict[str, Tensor]) -> SmoothPlusS
         parameters["log_thresholds"],
         parameters["beta"],
         model.lam,
-        model.attention and Attention(parameters["attention.weight"], parameters["attention.bias"]),
+        model.attention and Attention(*(parameters[name] for name in ATTENTION)),
     )
 
 

@@ -140,6 +140,11 @@ class Hypergradient:
     report: AdjointReport
     adjoint: Tensor
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number of the gradient is finite."""
+        return self.report.finite
+
 
 def hypergradient(
     energy: Energy,
@@ -201,7 +206,7 @@ def hypergradient(
             tau = by_place
         products = moments(prior, to_real_images(system.image), to_real_images(w), coefficients, q)
         measurements = energy.operator.forward(w)
-    gradients = _pull_back(model, *(prior.stride**2 * value for value in (*products, tau)))
+    gradients = pull_back(model, *(prior.stride**2 * value for value in (*products, tau)))
     finite = all(bool(gradient.isfinite().all()) for gradient in (*gradients, measurements))
     residuals = tuple(float(value) for value in solved.relative_residual)
     # Conjugate gradients end before their cap without having converged where a direction has no positive curvature.
@@ -232,7 +237,7 @@ def _what_to_try(report: AdjointReport, settings: AdjointSettings) -> str:
     )
 
 
-def _pull_back(model: SmoothPlusSparse, m: Tensor, gram: Tensor, cross: Tensor, tau: Tensor) -> tuple[Tensor, ...]:
+def pull_back(model: SmoothPlusSparse, m: Tensor, gram: Tensor, cross: Tensor, tau: Tensor) -> tuple[Tensor, ...]:
     """The gradient of Phi with respect to the raw parameters."""
     parameters = (model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta)
     device = model.beta.device

@@ -61,6 +61,8 @@ class TrainSettings:
     learning_rate_thresholds
         Learning rate of Adam for the log-thresholds, and for beta relative to its value, which depends on the task by orders of
         magnitude.
+    learning_rate_attention
+        Learning rate of Adam for the attention.
     hold
         Fraction of the steps with these learning rates. After them the rates fall linearly to 0.
     loss
@@ -82,9 +84,13 @@ class TrainSettings:
         Largest number of iterations of the solver where it starts from what was kept. ``start_accuracy`` and ``end_accuracy`` hold
         where nothing was kept.
     learn
-        ``"prior"``: atoms, thresholds and beta. ``"attention"``: the attention of the model, and nothing else. A batch is first
-        solved without it, as in a reconstruction (``solver.attention_iterations``), and from there with it, in
-        ``warm_iterations``. Of a batch that returns, the first solution and that of the adjoint system are kept.
+        ``"prior"``: atoms, thresholds and beta. ``"attention"``: the attention of the model, and nothing else. ``"both"``. The
+        attention looks after ``solver.attention_iterations``, as in a reconstruction.
+    gradient
+        ``"minimiser"``: implicit, as if the solver had ended at a minimiser, whatever it did
+        (:mod:`mrisps.bilevel.hypergradient`). ``"iterations"``: through the iterations on the full grid, as many as the accuracy
+        allows, for a reconstruction that ends there (:mod:`mrisps.bilevel.trajectory`); NCPR alone. It takes the memory of the
+        coefficients after each iteration, and there is no adjoint system.
     fixed
         ``"free_atoms"`` keeps the free atoms Q as they are at the start. None: everything is learned.
     average
@@ -113,7 +119,9 @@ class TrainSettings:
     prior: PriorUse = field(default_factory=PriorUse, metadata=LATER)
     warm_batches: Index = 0
     warm_iterations: Count = 15
-    learn: Literal["prior", "attention"] = field(default="prior", metadata=LATER)
+    learn: Literal["prior", "attention", "both"] = field(default="prior", metadata=LATER)
+    gradient: Literal["minimiser", "iterations"] = field(default="minimiser", metadata=LATER)
+    learning_rate_attention: Positive = field(default=1e-3, metadata=LATER)
     fixed: Literal["free_atoms"] | None = None
     average: Annotated[Number, Range(ge=0, lt=1)] = field(default=0.0, metadata=LATER)
     validation_interval: Count = 100

@@ -6,6 +6,7 @@ What a step sees depends on the seed and on the number of the step alone. So a t
 that was not interrupted, on the same machine with the same number of threads.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from mrisps.bilevel.checkpoint import TrainingState, load_state, save_state
-from mrisps.bilevel.hypergradient import AdjointSettings, hypergradient
+from mrisps.bilevel.hypergradient import AdjointSettings, Hypergradient, hypergradient
 from mrisps.bilevel.losses import image_loss
 from mrisps.bilevel.settings import Accuracy, TrainSettings
+from mrisps.bilevel.trajectory import Trajectory, TrajectoryGradient, trajectory_gradient
 from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
 from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse
@@ -43,6 +45,9 @@ MAX_SKIPPED = 10
 
 MAX_SLOPE = 1.0
 """See :class:`mrisps.bilevel.AdjointSettings`: the adjoint system of an inaccurate solution stays positive semidefinite."""
+
+NEVER = 1e-30
+"""A tolerance that is not met: all iterations are done."""
 
 BETA_MIN = 1e-4
 """beta is kept at or above this."""
@@ -194,7 +199,7 @@ def train(
     share = settings.batch_size // world.size
     identity = {} if identity is None else identity
     parameters = list(model.parameters())
-    optimiser = torch.optim.Adam([{"params": group} for group in _groups(model, settings)])
+    optimiser = torch.optim.Adam([{"params": group} for group, _ in _groups(model, settings)])
     if resume and checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, model, optimiser, identity, settings.average > 0)
     else:
@@ -203,9 +208,7 @@ def train(
         _validate(model, validation, settings, state, world, on_validation)
     warm: dict[int, _Kept] = {}  # where the solvers ended, by the number of the batch
     while state.step < settings.n_steps:
-        relative = settings.learning_rate_thresholds
-        rates = (settings.learning_rate, relative, relative * float(model.beta.detach()))
-        for group, rate in zip(optimiser.param_groups, rates, strict=False):  # of an attention there is one group
+        for group, (_, rate) in zip(optimiser.param_groups, _groups(model, settings), strict=True):
             group["lr"] = rate * settings.rate(state.step)
         number = state.step % settings.warm_batches if settings.warm_batches else state.step
         batch = samples.batch(number, world.rank * share, share)
@@ -248,50 +251,66 @@ def _step(
     started = time.perf_counter()
     accuracy = settings.accuracy(state.step)
     energy, thresholds = _energy(model, batch, settings.prior), None
-    begin = None if kept is None else kept.coefficients
-    if settings.learn == "attention":
+    regulariser = energy.prior.regulariser
+
+    def attend(coefficients: Tensor) -> Tensor:
+        nonlocal thresholds
         assert model.attention is not None
-        first = None if kept is None else kept.first
-        if first is None:
-            solver = _with_accuracy(settings.solver, accuracy)
-            first = minimise(energy, solver, target_iterations=solver.attention_iterations).coefficients
-        if kept is not None:
-            kept.first = first.half()
-        thresholds = model.attention.thresholds(first, energy.prior.regulariser)
-        energy = replace(energy, prior=energy.prior.with_thresholds(thresholds.detach()))
-        begin = first  # as in a reconstruction: what counts is where these iterations lead from there
+        with torch.enable_grad():
+            thresholds = model.attention.thresholds(coefficients, regulariser)
+        return thresholds.detach()
+
+    begin = None if kept is None else kept.coefficients
     if begin is not None:
         accuracy = replace(accuracy, iterations=settings.warm_iterations)
-    minimum = minimise(energy, _with_accuracy(settings.solver, accuracy), start=begin)
+    solver, trajectory = _with_accuracy(settings.solver, accuracy), None
+    if settings.gradient == "iterations":
+        solver, trajectory = replace(solver, tolerance=NEVER), Trajectory()
+    minimum = minimise(
+        energy, solver, start=begin, attend=None if model.attention is None else attend, record=trajectory
+    )
+    energy = minimum.energy
     if not minimum.at_target:
         raise TrainingError(
             f"the solver's {accuracy.iterations} iterations end before its continuation does, at the wrong problem: allow more "
             "(start_accuracy, end_accuracy), or take crops that are large enough for coarse levels (solver.levels)"
         )
+    if model.attention is not None and thresholds is None:
+        raise TrainingError(
+            f"the solver's {accuracy.iterations} iterations end before the attention looks: allow more than "
+            f"{settings.solver.attention_iterations} (start_accuracy, end_accuracy)"
+        )
     image = minimum.image.detach().requires_grad_()
     loss = image_loss(settings.loss, image, batch.target)
     (image_gradient,) = torch.autograd.grad(loss, image)
-    adjoint = AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", MAX_SLOPE)
-    gradient = hypergradient(
-        energy,
-        model,
-        minimum.image_step,
-        minimum.coefficients,
-        image_gradient,
-        adjoint,
-        start=None if kept is None else kept.adjoint(minimum.coefficients.dtype),
-    )
-    residual = float(torch.tensor(gradient.report.relative_residual).max())  # NaN if one is
-    bad = bool(minimum.broken.any()) or not gradient.report.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
+    gradient: Hypergradient | TrajectoryGradient
+    if trajectory is not None:
+        wanted = None if settings.learn == "attention" else model
+        gradient = trajectory_gradient(energy, wanted, minimum.image_step, trajectory, image_gradient)
+        residual, n_adjoint = 0.0, 0
+    else:
+        gradient = hypergradient(
+            energy,
+            model,
+            minimum.image_step,
+            minimum.coefficients,
+            image_gradient,
+            AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", MAX_SLOPE),
+            start=None if kept is None else kept.adjoint(minimum.coefficients.dtype),
+        )
+        residual = float(torch.tensor(gradient.report.relative_residual).max())  # NaN if one is
+        n_adjoint = gradient.report.n_iterations
+    bad = bool(minimum.broken.any()) or not gradient.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
     skipped = world.any(bad, image.device)
     if kept is not None:
         if skipped:
             kept.drop()
         else:
-            kept.keep(minimum.coefficients if thresholds is None else None, gradient.adjoint)
+            kept.keep(minimum.coefficients, gradient.adjoint if isinstance(gradient, Hypergradient) else None)
     if not skipped:
-        parameters: list[torch.nn.Parameter]
-        if thresholds is None:
+        parameters: list[torch.nn.Parameter] = []
+        gradients: list[Tensor] = []
+        if settings.learn != "attention":
             parameters = [model.raw_free_atoms, model.raw_synthesis_atoms, model.log_thresholds, model.beta]
             gradients = [
                 gradient.raw_free_atoms,
@@ -299,10 +318,11 @@ def _step(
                 gradient.log_thresholds,
                 gradient.beta,
             ]
-        else:
-            assert model.attention is not None
-            parameters = list(model.attention.parameters())
-            gradients = list(torch.autograd.grad(thresholds, parameters, gradient.thresholds))
+        if model.attention is not None:
+            assert thresholds is not None
+            own = list(model.attention.parameters())
+            parameters += own
+            gradients += torch.autograd.grad(thresholds, own, gradient.thresholds)
         world.average_(gradients)
         for parameter, value in zip(parameters, gradients, strict=True):
             parameter.grad = value  # what is fixed is not in the optimiser
@@ -318,25 +338,30 @@ def _step(
         psnr=float(means[1]),
         iterations=int(minimum.n_iterations.max()),
         residual=float(minimum.residual.max()),
-        adjoint_iterations=gradient.report.n_iterations,
+        adjoint_iterations=n_adjoint,
         adjoint_residual=residual,
         skipped=skipped,
         seconds=time.perf_counter() - started,
     )
 
 
-def _groups(model: SmoothPlusSparse, settings: TrainSettings) -> list[list[torch.nn.Parameter]]:
-    """What is learned: atoms, log-thresholds, beta, each with a rate of its own; or the attention."""
-    if settings.learn == "attention":
-        if model.attention is None:
-            raise ValueError("model: expected one with an attention to learn")
-        return [list(model.attention.parameters())]
+def _groups(model: SmoothPlusSparse, settings: TrainSettings) -> list[tuple[list[torch.nn.Parameter], float]]:
+    """What is learned, with its learning rate: atoms, log-thresholds and beta, the attention."""
+    if (settings.learn == "prior") != (model.attention is None):
+        has = "none" if model.attention is None else "one"
+        raise ValueError(
+            f"model: expected an attention exactly where one is learned, got {has} to learn {settings.learn!r}"
+        )
+    groups: list[tuple[list[torch.nn.Parameter], float]] = []
+    if settings.learn != "attention":
+        atoms = [model.raw_synthesis_atoms]
+        if settings.fixed != "free_atoms":
+            atoms.insert(0, model.raw_free_atoms)
+        groups = [(atoms, settings.learning_rate), ([model.log_thresholds], settings.learning_rate_thresholds)]
+        groups.append(([model.beta], settings.learning_rate_thresholds * float(model.beta.detach())))
     if model.attention is not None:
-        raise ValueError("model: has an attention, which belongs to its prior: learn the attention")
-    atoms = [model.raw_synthesis_atoms]
-    if settings.fixed != "free_atoms":
-        atoms.insert(0, model.raw_free_atoms)
-    return [atoms, [model.log_thresholds], [model.beta]]
+        groups.append((list(model.attention.parameters()), settings.learning_rate_attention))
+    return groups
 
 
 class _Kept:
@@ -344,18 +369,15 @@ class _Kept:
 
     def __init__(self) -> None:
         self.coefficients: Tensor | None = None
-        self.first: Tensor | None = None  # of the energy without attention, which does not change
         self._adjoint: Tensor | None = None
         self._scale = 1.0
 
-    def keep(self, coefficients: Tensor | None, adjoint: Tensor) -> None:
-        """Keep both in float16; the adjoint solution is as small as a gradient, so it is divided by its largest value first.
-
-        None for the coefficients of an attention: its solver starts from ``first`` every time.
-        """
-        self.coefficients = None if coefficients is None else coefficients.half()
-        self._scale = max(float(adjoint.abs().max()), 1e-30)
-        self._adjoint = (adjoint / self._scale).half()
+    def keep(self, coefficients: Tensor, adjoint: Tensor | None) -> None:
+        """Keep both in float16; the adjoint solution is as small as a gradient, so it is divided by its largest value first."""
+        self.coefficients = coefficients.half()
+        if adjoint is not None:
+            self._scale = max(float(adjoint.abs().max()), 1e-30)
+            self._adjoint = (adjoint / self._scale).half()
 
     def drop(self) -> None:
         """Start from 0 the next time."""
@@ -382,11 +404,9 @@ def _validate(
     total = torch.zeros(2, dtype=torch.float64, device=model.beta.device)  # sum of the PSNR values, their number
     for batch in validation[world.rank :: world.size]:
         energy, solver = _energy(model, batch, settings.prior), settings.validation_solver
-        if model.attention is None:
-            minimum = minimise(energy, solver)
-        else:
-            first = minimise(energy, solver, target_iterations=solver.attention_iterations).coefficients
-            minimum = minimise(model.attention.second_energy(energy, first), solver, start=first)
+        attention, regulariser = model.attention, energy.prior.regulariser
+        attend = None if attention is None else functools.partial(attention.thresholds, regulariser=regulariser)
+        minimum = minimise(energy, solver, attend=attend)
         psnr = torch.where(minimum.broken.to(minimum.image.device), math.nan, _psnr(minimum.image, batch.target))
         total += torch.stack([psnr.sum(), torch.full_like(psnr[0], len(psnr))])
     world.average_([total])  # one number for all: they have to agree on whether training goes on

@@ -1,8 +1,8 @@
 """Weights on disk: our own safetensors format, and the reading of the authors' checkpoints.
 
 Format 1 (safetensors): tensors ``raw_free_atoms`` (m, p, p), ``raw_synthesis_atoms`` (n, p, p), ``log_thresholds`` (n,),
-``beta`` (); where the weights have an attention (:mod:`mrisps.model.attention`), also ``attention.weight`` (n, n) and
-``attention.bias`` (n,); header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
+``beta`` (); where the weights have an attention, also the six tensors of :class:`mrisps.model.Attention`, with ``attention.``
+before their names; header entries ``format`` = "mrisps-weights", ``version`` = "1", ``config`` (JSON of
 :class:`~mrisps.model.config.ModelConfig` and ``lam``), ``source`` (free text).
 """
 
@@ -25,7 +25,9 @@ __all__ = ["StoredWeights", "read_weights", "write_weights"]
 FORMAT = "mrisps-weights"
 VERSION = "1"
 TENSORS = ("raw_free_atoms", "raw_synthesis_atoms", "log_thresholds", "beta")
-ATTENTION = ("attention.weight", "attention.bias")
+ATTENTION = tuple(
+    f"attention.{name}" for name in ("entry", "entry_bias", "layers", "layer_biases", "exit", "exit_bias")
+)
 MAX_BYTES = 256 * 2**20
 
 

@@ -152,6 +152,10 @@ class Energy:
             if thresholds.shape != expected:
                 raise ValueError(f"thresholds: expected (rows, y, x, n) = {expected}, got {tuple(thresholds.shape)}")
 
+    def with_thresholds(self, thresholds: Tensor) -> "Energy":
+        """The energy with one threshold for each coefficient, (rows, y / stride, x / stride, n)."""
+        return replace(self, prior=self.prior.with_thresholds(thresholds))
+
     def take(self, entries: Tensor) -> "Energy":
         """The energy of these entries of the batch alone."""
         return Energy(self.operator.take(entries), self.y[entries], self.prior.take(entries, len(self.y)))

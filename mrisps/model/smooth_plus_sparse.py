@@ -101,7 +101,7 @@ class SmoothPlusSparse(nn.Module):
         self.raw_synthesis_atoms = nn.Parameter(raw_synthesis_atoms.detach().clone())
         self.log_thresholds = nn.Parameter(log_thresholds.detach().clone())
         self.beta = nn.Parameter(beta.detach().clone())
-        self.attention = None if attention is None else Attention(attention.weight, attention.bias)
+        self.attention = None if attention is None else Attention(**dict(attention.named_parameters()))
 
     def with_regularisation(self, *, beta: float | None = None, lam: float | None = None) -> "SmoothPlusSparse":
         """A copy with other regularisation weights; the dictionaries stay (D is scaled anew to the new beta)."""

@@ -17,17 +17,18 @@ of the time. The last stage is the problem itself, with its own stride. Where th
 full grid with a stride of 2, and the last stage takes over its coefficients.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse, to_real_images
 from mrisps.operators import LinearOperator
-from mrisps.solvers.descent import DescentOptions, Stage
+from mrisps.solvers.descent import Descent, DescentOptions, Stage
 from mrisps.solvers.greedy import greedy_coefficients
 from mrisps.solvers.image_step import ImageStep
 from mrisps.solvers.outlook import Watch
@@ -39,6 +40,7 @@ from mrisps.solvers.stages import coarse_stages, start_descent
 __all__ = ["Iterate", "Minimum", "minimise", "solve"]
 
 Progress = Callable[[int, float], None]
+Attend = Callable[[Tensor], Tensor]
 
 CHECK_INTERVAL = 5
 """Iterations between two looks at the residual."""
@@ -85,6 +87,8 @@ class Minimum:
         x(a*), (batch, set, y, x); where the iteration broke down, the last good image.
     coefficients
         a*, (rows, y / stride, x / stride, n).
+    energy
+        That was minimised; after ``attend``, the second one.
     image_step
         How the image follows from the coefficients.
     residual
@@ -108,6 +112,7 @@ class Minimum:
 
     image: Tensor
     coefficients: Tensor
+    energy: Energy
     image_step: ImageStep
     residual: Tensor
     image_change: Tensor
@@ -187,14 +192,11 @@ def solve(
     energy = Energy(operator, y, prior)
     check_measurements(energy, noise_std)
     started = time.perf_counter()
-    first = None if model.attention is None else settings.attention_iterations
-    minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor, target_iterations=first)
-    n_coarse, n_iterations, attention = minimum.n_coarse_iterations, minimum.n_iterations, None
-    if model.attention is not None and not bool(minimum.broken.any()):
-        energy = model.attention.second_energy(energy, minimum.coefficients)
-        attention = energy.attention_map(prior.regulariser.thresholds)
-        minimum = minimise(energy, settings, start=minimum.coefficients, progress=progress, monitor=monitor)
-        n_iterations = n_iterations + minimum.n_iterations
+    regulariser, attend = prior.regulariser, None
+    if model.attention is not None:
+        attend = functools.partial(model.attention.thresholds, regulariser=regulariser)
+    minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor, attend=attend)
+    first, energy = energy, minimum.energy
     return certify(
         energy,
         minimum.image_step,
@@ -203,7 +205,7 @@ def solve(
         algorithm="fast",
         finished=minimum.finished,
         stop=settings.stop,
-        n_iterations=n_iterations,
+        n_iterations=minimum.n_iterations,
         tolerance=settings.tolerance,
         energy_trace=minimum.energy_trace,
         noise_std=noise_std,
@@ -211,13 +213,13 @@ def solve(
         keep_coefficients=keep_coefficients,
         residual_x_limit=10 * settings.image_tolerance,
         residual_a_limit=10 * settings.tolerance,
-        n_coarse_iterations=n_coarse,
+        n_coarse_iterations=minimum.n_coarse_iterations,
         image_change=minimum.image_change,
         late_change=minimum.late_change,
         gap=minimum.energy_gap,
         broken=minimum.broken,
         diverged=minimum.diverged,
-        attention=attention,
+        attention=None if energy is first else energy.attention_map(regulariser.thresholds),
     )
 
 
@@ -229,7 +231,8 @@ def minimise(
     start: Tensor | None = None,
     progress: Progress | None = None,
     monitor: Callable[[Iterate], None] | None = None,
-    target_iterations: int | None = None,
+    attend: Attend | None = None,
+    record: Callable[[Descent], None] | None = None,
 ) -> Minimum:
     """The algorithm of :func:`solve` without its checks and its certificate: for those who go on from there.
 
@@ -242,8 +245,12 @@ def minimise(
     start
         Coefficients (rows, y / stride, x / stride, n), in any floating-point type, to start the full problem from: those of a
         similar one. There are then no coarse levels and no continuation.
-    target_iterations
-        End after so many iterations on the full grid with the thresholds of the prior. None: when ``settings`` say so.
+    attend
+        Function of the coefficients (rows, y / stride, x / stride, n), asked once, after ``attention_iterations`` on the full grid
+        with the thresholds of the prior. It gives the thresholds for the iterations that follow, one for each coefficient. Nothing
+        ends before.
+    record
+        Called with the algorithm on the full grid, before its first iteration and after each.
     """
     prior = energy.prior
     image_step = ImageStep(energy, settings.image_tolerance)
@@ -288,13 +295,23 @@ def minimise(
         known=known,
         given=start,
     )
+    if record is not None:
+        record(path)
     watch = Watch(energy, settings, smooth, path, warm=start is not None)
+    watch.waits = attend is not None
     traced: list[tuple[int, list[int], Tensor]] = []
     ended: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # image, last good image, coefficients
     for k in range(1, settings.most_iterations + 1):
-        last = k == settings.most_iterations or (path.factor <= 1 and path.n_at_target + 1 == target_iterations)
+        last = k == settings.most_iterations
         look = last or k % CHECK_INTERVAL == 0
         path.step(measure=look, exactly=last or (look and watch.near))
+        if attend is not None and path.n_at_target == settings.attention_iterations:
+            energy = energy.with_thresholds(attend(path.coefficients))
+            path.stage = replace(path.stage, prior=energy.prior)
+            watch.energy, watch.waits = energy, False
+            traced.clear()  # of another energy
+        if record is not None:
+            record(path)
         if monitor is not None:
             monitor(Iterate(n_stages, n_stages, k, path.image, path.coefficients))
         done = watch.look(path, k, in_time=k % CHECK_INTERVAL == 0) if look else []
@@ -325,6 +342,7 @@ def minimise(
     return Minimum(
         image=image,
         coefficients=coefficients,
+        energy=energy,
         image_step=image_step,
         residual=residual,
         image_change=watch.remaining,

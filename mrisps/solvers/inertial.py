@@ -62,11 +62,16 @@ class Inertial(Descent):
         self._previous_misfit = self._misfit.clone()
         self._work = self._work_space(4 if options.half_storage else 3)
 
+    @property
+    def inertia(self) -> float:
+        """Of the next iteration."""
+        return self.n_done / (self.n_done + 3)
+
     def _advance(self, measure: bool, exactly: bool) -> None:
         del exactly  # it always is
         stage, prior = self.stage, self.stage.prior
+        inertia = self.inertia
         self.n_done += 1
-        inertia = (self.n_done - 1) / (self.n_done + 2)
         regulariser = prior.regulariser.scaled(self.factor)
         extrapolated_misfit = torch.lerp(self._previous_misfit, self._misfit, 1 + inertia, out=self._previous_misfit)
         prediction = extrapolated_misfit  # C a takes the place of each chunk once that is used

@@ -65,6 +65,8 @@ class Watch:
         Of a convex problem that passed with ``stop="stationary"``, a bound on its energy above the minimum, else infinite
         (:func:`mrisps.solvers.duality.energy_gap`). The stationarity residual alone does not tell: it is small along combinations
         of atoms that hardly change the image, and there the energy falls slowly.
+    waits
+        True: no image ends yet, whatever it does.
     safe
         The last good image of those at work, (images, set, y, x).
     worst
@@ -84,6 +86,7 @@ class Watch:
         self.passed = torch.zeros(batch, dtype=torch.bool)
         self.worst = torch.inf
         self.near = warm
+        self.waits = False
         self.safe = smooth
         self._bound = DIVERGED * torch.stack([norms(smooth), norms(path.image)]).amax(dim=0).cpu()
         self._image: Tensor | None = None
@@ -142,6 +145,10 @@ class Watch:
             if self._settings.stop == "image":
                 self.passed[now] |= good & (self.remaining[now] <= NEARLY * self._settings.image_change)
             self.late[now] = torch.where(self.late[now].isfinite(), self.late[now], self.remaining[now])
+        if self.waits:
+            self._n_passed[now] = 0
+            self.passed[now] = False
+            return []
         return [position for position in range(n_images) if not good[position] or self.passed[now[position]]]
 
     def leave_out(self, path: Descent, position: int) -> Tensor:

@@ -217,6 +217,8 @@ class Measurement:
         None: the standard deviation is ``noise_std``.
     scan
         For MRI instead of ``mask``: what else is drawn in every step.
+    contrast
+        Each image is multiplied by a number between these two; its logarithm is drawn with equal probability.
     """
 
     task: Literal["denoise", "mri", "superres"]
@@ -225,9 +227,13 @@ class Measurement:
     blur: BlurRule | None = None
     largest_noise_std: float | None = None
     scan: ScanRule | None = None
+    contrast: tuple[float, float] = (1.0, 1.0)
 
     def target(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """The image that should come out, (y, x): with a phase where the scan draws one."""
+        """The image that should come out, (y, x): with its contrast, and with a phase where the scan draws one."""
+        low, high = self.contrast
+        if high > low:
+            pixels = pixels * (low * (high / low) ** float(torch.rand((), generator=generator, dtype=torch.float64)))
         if self.scan is None or not (self.scan.needs_complex_images or pixels.is_complex()):
             return pixels
         shape = (pixels.shape[0], pixels.shape[1])

@@ -68,6 +68,9 @@ class TrainRecipe:
         Settings of the operator, see :class:`mrisps.Recipe`. The seed of the mask is not used: each step draws another one.
     largest_noise_std
         The standard deviation is drawn between ``noise_std`` and this, for each image anew. None: it is ``noise_std``.
+    contrast
+        (smallest, largest) number that an image is multiplied by, drawn for each image anew. lam has the unit of the
+        image, so twice the contrast stands for half of the noise and half of lam. The PSNR is that of the multiplied image.
     scan
         For MRI instead of ``mask``: the ranges that masks, coil arrays and phases are drawn from in every step.
     description
@@ -93,13 +96,14 @@ class TrainRecipe:
     source: str = ""
     largest_noise_std: Positive | None = field(default=None, metadata=LATER)
     scan: ScanRule | None = field(default=None, metadata=LATER)
+    contrast: tuple[Positive, Positive] = field(default=(1.0, 1.0), metadata=LATER)
 
     GONE: ClassVar = {"augment": True}
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise SettingsError("name", f"expected letters, digits and underscores, got {self.name!r}")
-        if self.train.learn == "attention" and (self.start != "weights" or self.model.regulariser != "NCPR"):
+        if self.train.learn != "prior" and (self.start != "weights" or self.model.regulariser != "NCPR"):
             raise SettingsError("train.learn", "an attention starts from weights of NCPR (start='weights')")
         for key in ("beta", "lam"):
             if getattr(self, key) is None and self.start != "weights":
@@ -110,6 +114,8 @@ class TrainRecipe:
             raise SettingsError(
                 "largest_noise_std", f"expected at least noise_std, and that above 0, got {self.noise_std}"
             )
+        if not self.contrast[0] <= self.contrast[1]:
+            raise SettingsError("contrast", f"expected (smallest, largest), got {self.contrast}")
         if (self.blur is not None) != (self.task == "superres"):
             raise SettingsError("blur", "recipes for super-resolution need one, others have none")
         multiple = self.train.prior.stride * (self.model.group_size if self.model.regulariser == "CPR" else 1)
@@ -133,7 +139,9 @@ class TrainRecipe:
     @property
     def measurement(self) -> Measurement:
         """How images are measured."""
-        return Measurement(self.task, self.noise_std, self.mask, self.blur, self.largest_noise_std, self.scan)
+        return Measurement(
+            self.task, self.noise_std, self.mask, self.blur, self.largest_noise_std, self.scan, self.contrast
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,10 +247,12 @@ def prepare(
         raise SettingsError("model", f"expected that of the weights to start from, {start.config}, got {recipe.model}")
     if start is not None:
         model = start.with_regularisation(beta=recipe.beta, lam=recipe.lam)
-        if recipe.train.learn == "attention" and model.attention is None:
+        if recipe.train.learn != "prior" and model.attention is None:
             model = model.with_attention(Attention.zeros(recipe.model.n_synthesis_atoms))
         if recipe.train.learn == "prior" and model.attention is not None:
-            raise SettingsError("train.learn", "expected 'attention': the weights to start from have one")
+            raise SettingsError(
+                "train.learn", "expected 'attention' or 'both': the weights to start from have an attention"
+            )
         try:
             model.prior(torch.float32, "cpu")
         except ValueError as error:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -154,14 +154,23 @@ def test_a_target_that_is_no_image_of_the_operator(target: Tensor) -> None:
 
 
 ATTENTION = replace(
-    SETTINGS, n_steps=12, learn="attention", prior=PriorUse(stride=2), warm_batches=3, learning_rate=2e-2
+    SETTINGS,
+    n_steps=12,
+    learn="attention",
+    prior=PriorUse(stride=2),
+    learning_rate_attention=1e-3,
+    solver=replace(SETTINGS.solver, attention_iterations=5),
+    validation_solver=replace(SETTINGS.validation_solver, attention_iterations=5),
 )
 
 
-def test_an_attention_is_learned_alone_and_resumes_bit_by_bit(tmp_path: Path) -> None:
-    start = toy_model()
+@pytest.mark.parametrize("gradient", ["minimiser", "iterations"])
+def test_an_attention_is_learned_alone_and_resumes_bit_by_bit(
+    gradient: Literal["minimiser", "iterations"], tmp_path: Path
+) -> None:
+    start, settings = toy_model(), replace(ATTENTION, gradient=gradient)
     model = start.with_attention(Attention.zeros(4))
-    state = train(model, ToySamples(), [validation()], ATTENTION)
+    state = train(model, ToySamples(), [validation()], settings)
     assert state.n_skipped == 0
     assert state.validation[-1][1] > state.validation[0][1] + 0.02  # dB
     learned = parameters(model)
@@ -169,24 +178,49 @@ def test_an_attention_is_learned_alone_and_resumes_bit_by_bit(tmp_path: Path) ->
         assert torch.equal(learned[name], value), name
     best = state.best_model(model)
     assert best.attention is not None
-    assert float(best.attention.weight.detach().abs().max()) > 0
+    assert float(best.attention.exit.detach().abs().max()) > 0
     part, checkpoint = start.with_attention(Attention.zeros(4)), tmp_path / "c.safetensors"
 
     def kill(state: object) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        train(part, ToySamples(), [validation()], ATTENTION, checkpoint=checkpoint, on_checkpoint=kill)
+        train(part, ToySamples(), [validation()], settings, checkpoint=checkpoint, on_checkpoint=kill)
     resumed = start.with_attention(Attention.zeros(4))
-    train(resumed, ToySamples(), [validation()], ATTENTION, checkpoint=checkpoint, resume=True)
+    train(resumed, ToySamples(), [validation()], settings, checkpoint=checkpoint, resume=True)
     check_equal(parameters(resumed), learned)
 
 
 def test_what_is_learned_has_to_be_there() -> None:
-    with pytest.raises(ValueError, match=r"^model: expected one with an attention"):
+    with pytest.raises(
+        ValueError, match=r"^model: expected an attention exactly where one is learned, got none to learn 'attention'"
+    ):
         train(toy_model(), ToySamples(), [], ATTENTION)
-    with pytest.raises(ValueError, match=r"^model: has an attention, which belongs to its prior"):
+    with pytest.raises(
+        ValueError, match=r"^model: expected an attention exactly where one is learned, got one to learn 'prior'"
+    ):
         train(toy_model().with_attention(Attention.zeros(4)), ToySamples(), [], SETTINGS)
+    late = replace(ATTENTION, solver=replace(ATTENTION.solver, attention_iterations=1000))
+    with pytest.raises(TrainingError, match=r"end before the attention looks: allow more than 1000"):
+        train(toy_model().with_attention(Attention.zeros(4)), ToySamples(), [], late)
+
+
+@pytest.mark.parametrize("learn", ["prior", "both"])
+def test_through_the_iterations(learn: Literal["prior", "both"]) -> None:
+    """The image after exactly as many iterations becomes better, and every group of parameters moves."""
+    settings = replace(ATTENTION, learn=learn, gradient="iterations", n_steps=20)
+    settings = replace(
+        settings, validation_solver=replace(settings.validation_solver, tolerance=1e-12, max_iterations=15)
+    )
+    short = replace(settings.start_accuracy, iterations=15)
+    settings = replace(settings, start_accuracy=short, end_accuracy=short)
+    start = toy_model() if learn == "prior" else toy_model().with_attention(Attention.zeros(4))
+    before = parameters(start)
+    before = {name: value.clone() for name, value in before.items()}
+    state = train(start, ToySamples(), [validation()], settings)
+    assert state.n_skipped == 0
+    assert state.validation[-1][1] > state.validation[0][1] + 0.05  # dB
+    assert not any(torch.equal(value, before[name]) for name, value in parameters(start).items())
 
 
 def test_deterministic() -> None:
