@@ -4,6 +4,7 @@
 
 FOLDER holds images (y, x) that nothing was trained on. Each is divided by its maximum, and measured with a mask and a noise of its
 own. PSNR with data range 1. Without BETA and LAM, those of the weights count. ``--certify``: also what a minimiser has.
+``--without-attention``: also the weights without theirs.
 """
 
 import argparse
@@ -35,6 +36,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recipe", default="knee_pd_acc4")
     parser.add_argument("--also", action="append", default=[], metavar="WEIGHTS[:BETA:LAM]")
+    parser.add_argument(
+        "--without-attention", action="store_true", help="also the same weights without their attention"
+    )
     parser.add_argument("--certify", action="store_true")
     parser.add_argument("--images", type=int)
     a = parser.parse_args()
@@ -42,6 +46,8 @@ def main() -> None:
     assert recipe.mask is not None
     own = find_weights(None, recipe, a.recipe).model.with_regularisation(beta=recipe.beta, lam=recipe.lam)
     ways = {a.recipe: (own, recipe.solver), **{text: (weights_of(text), recipe.solver) for text in a.also}}
+    if a.without_attention:
+        ways[f"{a.recipe}, without attention"] = own.with_attention(None), recipe.solver
     if a.certify:
         ways[f"{a.recipe}, certified"] = own, certified(recipe).solver
     found: dict[str, list[float]] = {name: [] for name in ways}

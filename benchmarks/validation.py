@@ -93,6 +93,8 @@ def run(method: str, path: Path, contrast: str, acceleration: int, arguments: ar
         extra = {"lambda": lam}
     else:
         model = SmoothPlusSparse.load(arguments.weights)
+        if arguments.without_attention or method == "paper":
+            model = model.with_attention(None)
         if arguments.own:
             recipe = replace(recipe, beta=float(model.beta.detach()), lam=model.lam)
         if method == "fast":
@@ -128,6 +130,7 @@ def run(method: str, path: Path, contrast: str, acceleration: int, arguments: ar
         "acceleration": acceleration,
         "slice": path.stem,
         "without_zeros": arguments.without_zeros,
+        "without_attention": arguments.without_attention,
         "psnr": psnr(image, record.target, data_range=1.0),
         "ssim": ssim(image, record.target, data_range=1.0),
         "seconds": seconds,
@@ -142,8 +145,11 @@ def variant(result: dict[str, object]) -> str:
     tuned = AUTHORS_TUNED.get((str(result["contrast"]), int(str(result["acceleration"]))), (0.0, 0.0))
     own = "own beta" if not np.isclose(float(str(result.get("beta", tuned[0]))), tuned[0], rtol=1e-4) else ""
     zeros = "without zeros" if result.get("without_zeros") else ""
+    attention = "without attention" if result.get("without_attention") else ""
     stride = f"stride {result['stride']}" if result.get("stride", 1) != 1 else ""
-    return ", ".join(str(part) for part in (result["method"], result.get("weights", ""), own, stride, zeros) if part)
+    return ", ".join(
+        str(part) for part in (result["method"], result.get("weights", ""), own, stride, attention, zeros) if part
+    )
 
 
 def table(results: list[dict[str, object]]) -> str:
@@ -203,6 +209,7 @@ def main() -> None:
     )
     parser.add_argument("--own", action="store_true", help="beta and lam of the weights instead of the recipes'")
     parser.add_argument("--without-zeros", action="store_true", help="columns of zeros count as not acquired")
+    parser.add_argument("--without-attention", action="store_true", help="weights without the attention that they have")
     parser.add_argument("--tv-lambda", type=float, default=0.006, help="about what the authors tuned for TV")
     parser.add_argument("--tv-iterations", type=int, default=1000)
     parser.add_argument("--wavelet-lambda", type=float, default=0.006)
@@ -235,6 +242,7 @@ def main() -> None:
                     "contrast": contrast,
                     "acceleration": acceleration,
                     "without_zeros": arguments.without_zeros,
+                    "without_attention": arguments.without_attention,
                 }
                 if method in ("fast", "paper"):
                     wanted["weights"] = arguments.weights.stem

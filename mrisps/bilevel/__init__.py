@@ -1,4 +1,4 @@
-"""Learning the prior through the reconstruction, for any linear operator, by implicit differentiation."""
+"""Learning the prior through the reconstruction, for any linear operator: implicitly, or through its iterations."""
 
 from mrisps.bilevel.checkpoint import TrainingState
 from mrisps.bilevel.hypergradient import (
@@ -12,6 +12,7 @@ from mrisps.bilevel.hypergradient import (
 from mrisps.bilevel.losses import image_loss
 from mrisps.bilevel.settings import Accuracy, TrainSettings
 from mrisps.bilevel.trainer import Batch, Samples, StepReport, TrainingError, ValidationReport, train
+from mrisps.bilevel.trajectory import Trajectory, TrajectoryGradient, trajectory_gradient
 from mrisps.bilevel.world import World, join_world, own_device
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "TrainSettings",
     "TrainingError",
     "TrainingState",
+    "Trajectory",
+    "TrajectoryGradient",
     "ValidationReport",
     "World",
     "hypergradient",
@@ -34,4 +37,5 @@ __all__ = [
     "own_device",
     "solve_with_gradient",
     "train",
+    "trajectory_gradient",
 ]

@@ -15,6 +15,9 @@ iteration. Each finer stage starts from the image so far, with coefficients foun
 (:mod:`mrisps.solvers.greedy`). In all stages but the last, every second patch of every second row counts, which takes a quarter
 of the time. The last stage is the problem itself, with its own stride. Where the stride is 1, the stage before the last is on the
 full grid with a stride of 2, and the last stage takes over its coefficients.
+
+Weights may have an attention (:class:`mrisps.model.Attention`). After some iterations of the last stage it replaces the thresholds
+by a map of them, once. What is minimised from there on, and certified, is the energy with that map.
 """
 
 import functools

@@ -61,7 +61,7 @@ class FastSettings:
         (``late_change``). None: ``max_iterations``.
     attention_iterations
         For weights with an attention: iterations on the full grid, after the continuation, before it looks at the coefficients. The
-        image changes little after them, and the second problem goes on from there.
+        thresholds then change, once, and the iterations go on. An image cannot be done before that.
     """
 
     GONE: ClassVar = {"greedy_start": False}

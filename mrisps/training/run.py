@@ -105,6 +105,12 @@ class TrainRecipe:
             raise SettingsError("name", f"expected letters, digits and underscores, got {self.name!r}")
         if self.train.learn != "prior" and (self.start != "weights" or self.model.regulariser != "NCPR"):
             raise SettingsError("train.learn", "an attention starts from weights of NCPR (start='weights')")
+        if self.train.learn != "prior" and self.train.warm_batches:
+            raise SettingsError(
+                "train.warm_batches", "expected 0 where an attention is learned: its batches start from 0"
+            )
+        if self.train.gradient == "iterations" and self.model.regulariser != "NCPR":
+            raise SettingsError("train.gradient", "'iterations' is for NCPR: the solver of CPR is not differentiated")
         for key in ("beta", "lam"):
             if getattr(self, key) is None and self.start != "weights":
                 raise SettingsError(key, f"expected a number > 0 with start {self.start!r}")

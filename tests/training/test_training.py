@@ -107,6 +107,16 @@ def others(tmp_path: Path) -> Path:
         ({"scan": ScanRule()}, "mask"),
         ({"largest_noise_std": 0.05}, "largest_noise_std"),
         ({"noise_std": 0.0, "largest_noise_std": 0.05}, "largest_noise_std"),
+        ({"contrast": (2.0, 1.0)}, "contrast"),
+        ({"train": replace(RECIPE.train, learn="attention")}, "train.learn"),
+        (
+            {"train": replace(RECIPE.train, learn="both", warm_batches=3), "start": "weights"},
+            "train.warm_batches",
+        ),
+        (
+            {"train": replace(RECIPE.train, gradient="iterations"), "model": replace(RECIPE.model, regulariser="CPR")},
+            "train.gradient",
+        ),
         ({"blur": BlurRule()}, "blur"),
         ({"task": "superres"}, "blur"),
         ({"task": "superres", "blur": BlurRule(17, 2.0, 4)}, "crop"),
@@ -194,7 +204,7 @@ def test_plain_values() -> None:
 
 
 HASHES = {
-    "train_denoise_attention": "e1c6420df032f9cc196ffab7f59d1388cf1a3e4f6070b0a1649089bec9c35157",
+    "train_denoise": "97764431173f346361a9aa58e8d8a95dbdd1f5911f664430f9bfa0f7d1b493dc",
     "train_denoise_sigma25_cpr": "4e25d4405ed62921406cc22cbdf5e3c5304750f7598a7e7084d56943aebfe52b",
     "train_denoise_sigma25_ncpr": "69605549693bb53c238b8c8f53043214a68d46d7370feb89ddd54535f373e93f",
     "train_denoise_sigma25_ncpr_first": "eff31cc325934eb54ccbf164f7bceff6b06f6a3cdbe32628d098c4bdeb24a95b",
@@ -202,7 +212,7 @@ HASHES = {
     "train_denoise_sigma5_ncpr": "4bffef1b2c9a41816dc5897fa8351c248792d7a4ec513ddd715888f7c9298ee3",
     "train_head": "198de13f59e333b7b8d7a6e4d6855057ba55a76dfdd8db1b5b6686b870c68614",
     "train_knee": "ae1c9e988f27f0e659ee82b7fea7b738caabc6550d757574741700ca4f9d3170",
-    "train_knee_attention": "fcbd35e60da27257f14301d75cf29f5608e42a725eca3c57f59b12a96c45ebe9",
+    "train_knee_attention": "64715288a79af262e989e418c058664dd9667eb4a812cd9b1263e4ecf8a4ab87",
 }
 
 

@@ -334,6 +334,20 @@ def test_what_scans_draw() -> None:
     assert 0.008 < min(levels) < 0.02 < 0.05 < max(levels) < 0.12
 
 
+def test_contrasts_are_drawn_for_each_image() -> None:
+    plain = samples(Measurement("denoise", 0.1), crop=(24, 28))
+    source = samples(Measurement("denoise", 0.1, contrast=(0.5, 5.0)), crop=(24, 28))
+    ratios = []
+    for step in range(12):
+        batch, same = source.batch(step, 0, 2), plain.batch(step, 0, 2)
+        assert torch.equal(batch.target, source.batch(step, 0, 2).target)
+        assert float((batch.y - batch.target).std()) == pytest.approx(0.1, rel=0.2)  # whatever the contrast
+        ratios += [float(one.max()) for one in batch.target]
+        assert not torch.equal(batch.target, same.target)
+    assert max(ratios) / min(ratios) > 3
+    assert 0.2 < min(ratios) < max(ratios) < 5.0
+
+
 def test_validation_scans_are_fixed_and_each_its_own() -> None:
     images = [TrainingImage(f"{k}", picture(0, (32, 32))) for k in range(4)]
     first, second = (validation_batches(images, Measurement("mri", 0.01, scan=SCAN), (24, 24), 0, CPU) for _ in "ab")
