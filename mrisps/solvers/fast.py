@@ -196,7 +196,7 @@ def solve(
     check_measurements(energy, noise_std)
     started = time.perf_counter()
     regulariser, attend = prior.regulariser, None
-    if model.attention is not None:
+    if model.attention is not None and settings.attention_iterations is not None:
         attend = functools.partial(model.attention.thresholds, regulariser=regulariser)
     minimum = minimise(energy, settings, start=start, progress=progress, monitor=monitor, attend=attend)
     first, energy = energy, minimum.energy

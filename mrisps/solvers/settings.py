@@ -61,7 +61,7 @@ class FastSettings:
         (``late_change``). None: ``max_iterations``.
     attention_iterations
         For weights with an attention: iterations on the full grid, after the continuation, before it looks at the coefficients. The
-        thresholds then change, once, and the iterations go on. An image cannot be done before that.
+        thresholds then change, once, and the iterations go on. An image cannot be done before that. None: it is not asked.
     """
 
     GONE: ClassVar = {"greedy_start": False}
@@ -80,7 +80,7 @@ class FastSettings:
     energy_gap: Positive = field(default=1e-2, metadata=LATER)
     stop: Literal["stationary", "image"] = field(default="stationary", metadata=LATER)
     image_iterations: Count | None = field(default=None, metadata=LATER)
-    attention_iterations: Count = field(default=20, metadata=LATER)
+    attention_iterations: Count | None = field(default=20, metadata=LATER)
 
     @property
     def most_iterations(self) -> int:

@@ -171,6 +171,10 @@ def test_an_end_before_it_looks_is_none() -> None:
     model = random_model(NCPR, lam=0.1).with_attention(attention())
     easy = replace(SETTINGS, stop="image", image_change=10.0, attention_iterations=30)
     assert solve(operator, y, model, easy).certificates[0].n_iterations > 30
+    unasked = solve(operator, y, model, replace(easy, attention_iterations=None))
+    plain = solve(operator, y, model.with_attention(None), easy)
+    assert torch.equal(unasked.image, plain.image)
+    assert unasked.attention is None
     short = solve(operator, y, model, replace(easy, max_iterations=25))
     assert short.certificates[0].status == "max_iter"
     assert short.attention is None
