@@ -26,7 +26,7 @@ from mrisps.bilevel.world import World
 from mrisps.errors import MrispsError
 from mrisps.model import Energy, Prior, PriorUse, SmoothPlusSparse
 from mrisps.operators import LinearOperator
-from mrisps.solvers import FastSettings, minimise
+from mrisps.solvers import FastSettings, Minimum, minimise
 
 __all__ = [
     "Batch",
@@ -269,7 +269,6 @@ def _step(
     minimum = minimise(
         energy, solver, start=begin, attend=None if model.attention is None else attend, record=trajectory
     )
-    energy = minimum.energy
     if not minimum.at_target:
         raise TrainingError(
             f"the solver's {accuracy.iterations} iterations end before its continuation does, at the wrong problem: allow more "
@@ -283,24 +282,14 @@ def _step(
     image = minimum.image.detach().requires_grad_()
     loss = image_loss(settings.loss, image, batch.target)
     (image_gradient,) = torch.autograd.grad(loss, image)
-    gradient: Hypergradient | TrajectoryGradient
-    if trajectory is not None:
-        wanted = None if settings.learn == "attention" else model
-        gradient = trajectory_gradient(energy, wanted, minimum.image_step, trajectory, image_gradient)
-        residual, n_adjoint = 0.0, 0
-    else:
-        gradient = hypergradient(
-            energy,
-            model,
-            minimum.image_step,
-            minimum.coefficients,
-            image_gradient,
-            AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", MAX_SLOPE),
-            start=None if kept is None else kept.adjoint(minimum.coefficients.dtype),
-        )
+    gradient = _gradient(model, minimum, image_gradient, settings, accuracy, trajectory, kept)
+    residual, n_adjoint = 0.0, 0
+    if isinstance(gradient, Hypergradient):
         residual = float(torch.tensor(gradient.report.relative_residual).max())  # NaN if one is
         n_adjoint = gradient.report.n_iterations
-    bad = bool(minimum.broken.any()) or not gradient.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
+    bad = (
+        gradient is None or bool(minimum.broken.any()) or not gradient.finite or not residual <= ADJOINT_RESIDUAL_LIMIT
+    )
     skipped = world.any(bad, image.device)
     if kept is not None:
         if skipped:
@@ -308,6 +297,7 @@ def _step(
         else:
             kept.keep(minimum.coefficients, gradient.adjoint if isinstance(gradient, Hypergradient) else None)
     if not skipped:
+        assert gradient is not None
         parameters: list[torch.nn.Parameter] = []
         gradients: list[Tensor] = []
         if settings.learn != "attention":
@@ -343,6 +333,32 @@ def _step(
         skipped=skipped,
         seconds=time.perf_counter() - started,
     )
+
+
+def _gradient(
+    model: SmoothPlusSparse,
+    minimum: Minimum,
+    image_gradient: Tensor,
+    settings: TrainSettings,
+    accuracy: Accuracy,
+    trajectory: Trajectory | None,
+    kept: "_Kept | None",
+) -> Hypergradient | TrajectoryGradient | None:
+    """dL/dtheta through the iterations that were recorded, or else of the minimiser."""
+    if trajectory is None:
+        return hypergradient(
+            minimum.energy,
+            model,
+            minimum.image_step,
+            minimum.coefficients,
+            image_gradient,
+            AdjointSettings(accuracy.adjoint_tolerance, accuracy.adjoint_iterations, "record", MAX_SLOPE),
+            start=None if kept is None else kept.adjoint(minimum.coefficients.dtype),
+        )
+    if bool(minimum.broken.any()):
+        return None  # an image that is lost does not get to the end
+    wanted = None if settings.learn == "attention" else model
+    return trajectory_gradient(minimum.energy, wanted, minimum.image_step, trajectory, image_gradient)
 
 
 def _groups(model: SmoothPlusSparse, settings: TrainSettings) -> list[tuple[list[torch.nn.Parameter], float]]:

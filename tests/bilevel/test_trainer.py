@@ -512,8 +512,9 @@ def test_resume_of_another_training_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- skipped steps
 
 
-def test_a_step_with_nan_is_skipped() -> None:
-    model = toy_model()
+@pytest.mark.parametrize("gradient", ["minimiser", "iterations"])
+def test_a_step_with_nan_is_skipped(gradient: Literal["minimiser", "iterations"]) -> None:
+    model, settings = toy_model(), replace(SETTINGS, gradient=gradient)
     reports: list[StepReport] = []
     states = []
 
@@ -521,7 +522,7 @@ def test_a_step_with_nan_is_skipped() -> None:
         reports.append(report)
         states.append(parameters(model))
 
-    state = train(model, NanFrom(1, 2), [validation()], SETTINGS, on_step=note)
+    state = train(model, NanFrom(1, 2), [validation()], settings, on_step=note)
     assert [report.skipped for report in reports] == [False, True, True, False, False, False]
     check_equal(states[1], states[0])
     check_equal(states[2], states[0])
