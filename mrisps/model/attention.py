@@ -118,11 +118,13 @@ class Attention(nn.Module):
         size = coefficients.detach().to(own.dtype).abs()
         if regulariser.pairs:
             size = torch.hypot(size[0::2], size[1::2])
-        activity = torch.log1p(size.div_(own))
+        activity = size.div_(own).log1p_()  # in place: these are arrays of the size of the coefficients
         hidden = functional.linear(activity, self.entry.to(own), self.entry_bias.to(own)).movedim(-1, 1)
+        del size, activity
         for weight, bias in zip(self.layers.to(own), self.layer_biases.to(own), strict=True):
             padded = functional.pad(functional.relu(hidden), (1, 1, 1, 1), mode="circular")
             hidden = hidden + functional.conv2d(padded, weight, bias)
         g = functional.linear(functional.relu(hidden).movedim(1, -1), self.exit.to(own), self.exit_bias.to(own))
-        thresholds: Tensor = own * g.nan_to_num(0.0, 0.0, 0.0).clamp(-LIMIT, LIMIT).exp()
+        multiples = g.nan_to_num_(0.0, 0.0, 0.0).clamp_(-LIMIT, LIMIT).exp_()
+        thresholds: Tensor = own * multiples if multiples.requires_grad else multiples.mul_(own)
         return thresholds.repeat_interleave(2, dim=0) if regulariser.pairs else thresholds

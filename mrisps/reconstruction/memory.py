@@ -35,15 +35,10 @@ __all__ = [
 COEFFICIENT_ARRAYS = 2
 PATCH_ARRAYS = 3
 """Arrays that the solver holds of the coefficients (n numbers a patch), and of what the filters say of the patches (r numbers).
-Several slices in one solve take one more of the former: their coefficients are put in order at the end. With attention the first
-coefficients are held during the second problem: one more."""
+Several slices in one solve take one more of the former: their coefficients are put in order at the end."""
 
 GAP_ARRAYS = 3
 """More of the latter while the energy of a convex problem is bounded, which is in double precision."""
-
-ATTENTION_ARRAYS = 4
-"""Arrays of the size of the coefficients, in single precision, while an attention makes its map of thresholds. Then one is left;
-with several slices in one solve there is a second one without those that are done."""
 
 IMAGE_ARRAYS = 8
 """Arrays of the size of an image, in closed form or in conjugate gradients."""
@@ -82,7 +77,7 @@ class MemoryEstimate:
     coefficients, patches
         The solver's coefficients; what the filters say of every patch.
     thresholds
-        With attention: the map of thresholds, or what it takes to make it.
+        With attention: the map of thresholds.
     images, aliases
         Images; matrices in Fourier space that the image step keeps.
     maps, kspace
@@ -162,14 +157,11 @@ def estimate(
     coil_images = together * n_coils * n_pixels * 8
 
     array = n_patches * n_atoms * (2 if solver.half_storage else 4)
-    coefficients = (COEFFICIENT_ARRAYS + (together > 1) + attention) * array
+    coefficients = (COEFFICIENT_ARRAYS + (together > 1)) * array
     analysed = n_patches * rank * 4
     patches = (PATCH_ARRAYS + (GAP_ARRAYS if bounded else 0)) * analysed
-    thresholds = 0
-    if attention:
-        single = n_patches * n_atoms * 4
-        making = array + ATTENTION_ARRAYS * single - coefficients - patches
-        thresholds = max((1 + (together > 1)) * single, making)
+    # The map of an attention; with several slices in one solve there is a second one without those that are done.
+    thresholds = (1 + (together > 1)) * n_patches * n_atoms * 4 if attention else 0
 
     pixels, chunk = (CHUNK_PIXELS, CHUNK_PATCHES) if on_cpu else (ACCELERATOR_CHUNK_PIXELS, ACCELERATOR_CHUNK_PATCHES)
     piece = min(pixels, n_patches // rows * (2 if use.modulus and is_complex else 1))
@@ -184,7 +176,7 @@ def estimate(
         patches=patches,
         thresholds=thresholds,
         images=IMAGE_ARRAYS * rows * n_pixels * 4,
-        aliases=_aliases(recipe, use.stride, shape, is_complex, n_coils, n_sets, together, bounded) * (1 + attention),
+        aliases=_aliases(recipe, use.stride, shape, is_complex, n_coils, n_sets, together, bounded),
         maps=MAPS * together * n_sets * n_coils * n_pixels * 8 if n_coils > 1 else 0,
         kspace=KSPACE_ARRAYS * coil_images + min(3 * coil_images, CHUNK),
         work=work,

@@ -311,7 +311,8 @@ def minimise(
         if attend is not None and path.n_at_target == settings.attention_iterations:
             energy = energy.with_thresholds(attend(path.coefficients))
             path.stage = replace(path.stage, prior=energy.prior)
-            watch.energy, watch.waits = energy, False
+            image_step.energy = watch.energy = energy  # nobody has left before: it is that of all
+            watch.waits = False
             traced.clear()  # of another energy
         if record is not None:
             record(path)

@@ -130,9 +130,7 @@ def test_what_it_grows_with() -> None:
     assert estimate(recipe, CONFIG, (256, 256), n_coils=16).maps == 2 * one.maps
     assert one.total == sum(one.parts.values())
     attentive = estimate(recipe, CONFIG, (256, 256), n_coils=8, attention=True)
-    assert attentive.coefficients == 3 * one.coefficients // 2
-    assert attentive.thresholds >= one.coefficients // 2
-    assert (one.thresholds, attentive.aliases) == (0, 2 * one.aliases)
+    assert (one.thresholds, attentive.thresholds) == (0, one.coefficients // 2)
     assert one.aliases == 2 * 128 * 128 * 4 * 4 * 8  # patches and preconditioner, 4 x 4 complex numbers
     assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).aliases == 2 * one.aliases
     assert estimate(recipe, CONFIG, (256, 256), n_coils=8, on_cpu=False).work > 5 * one.work
