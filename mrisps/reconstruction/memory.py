@@ -160,8 +160,9 @@ def estimate(
     coefficients = (COEFFICIENT_ARRAYS + (together > 1)) * array
     analysed = n_patches * rank * 4
     patches = (PATCH_ARRAYS + (GAP_ARRAYS if bounded else 0)) * analysed
-    # The map of an attention; with several slices in one solve there is a second one without those that are done.
-    thresholds = (1 + (together > 1)) * n_patches * n_atoms * 4 if attention else 0
+    # The map of an attention, and truth values while it is checked; with several slices in one solve there is a second map
+    # without those that are done.
+    thresholds = (5 + 4 * (together > 1)) * n_patches * n_atoms if attention else 0
 
     pixels, chunk = (CHUNK_PIXELS, CHUNK_PATCHES) if on_cpu else (ACCELERATOR_CHUNK_PIXELS, ACCELERATOR_CHUNK_PATCHES)
     piece = min(pixels, n_patches // rows * (2 if use.modulus and is_complex else 1))

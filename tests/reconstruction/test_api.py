@@ -405,7 +405,9 @@ def test_the_map_of_an_attention_is_part_of_the_result(
     tmp_path: Path, kspace: NDArray[np.complex64], model: SmoothPlusSparse, recipe: Recipe
 ) -> None:
     n = model.config.n_synthesis_atoms
-    made = model.with_attention(Attention(torch.zeros(n, n), torch.full((n,), -0.1)))
+    attention = Attention.zeros(n)
+    torch.nn.init.constant_(attention.exit_bias, -0.1)
+    made = model.with_attention(attention)
     result = mrisps.recon(kspace, recipe, weights=made, mask=columns())
     (found,) = (each.attention for each in result.slices)
     assert found is not None

@@ -43,6 +43,8 @@ if large:  # pieces as on an accelerator
 overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
 if coils:
     overrides["image"] = image
+if attention:  # it looks after the first iteration
+    overrides["solver"] |= {"attention_iterations": 1, "continuation_start": 1.0}
 if together > 1:  # until one image after the other has ended
     overrides["solver"] |= {"max_iterations": 150, "image_change": 0.02}
     overrides["preparation"] = {"compression": None}
@@ -96,7 +98,7 @@ def case(name: str, *values: str | int, slow: bool = True, large: bool = False) 
         case("one coil, complex", "knee_pd_acc8", "complex", 400, 1, 2, 0, 1),
         case("coils", "multicoil", "complex", 400, 8, 2, 0, 1),
         case("coils, stride 1", "multicoil", "complex", 320, 8, 1, 0, 1),
-        case("coils, attention", "multicoil", "complex", 192, 8, 2, 1, 1, slow=False),
+        case("coils, attention", "multicoil", "complex", 240, 8, 2, 1, 1, slow=False),
         case("denoising, large pieces", "denoise_sigma25", "real", 160, 0, 1, 0, 1, large=True),
         case("coils, large pieces, attention", "multicoil", "complex", 160, 8, 2, 1, 1, large=True, slow=False),
         case("coils, three slices", "multicoil", "complex", 160, 8, 2, 0, 3),
@@ -130,7 +132,7 @@ def test_what_it_grows_with() -> None:
     assert estimate(recipe, CONFIG, (256, 256), n_coils=16).maps == 2 * one.maps
     assert one.total == sum(one.parts.values())
     attentive = estimate(recipe, CONFIG, (256, 256), n_coils=8, attention=True)
-    assert (one.thresholds, attentive.thresholds) == (0, one.coefficients // 2)
+    assert (one.thresholds, attentive.thresholds) == (0, 5 * one.coefficients // 8)
     assert one.aliases == 2 * 128 * 128 * 4 * 4 * 8  # patches and preconditioner, 4 x 4 complex numbers
     assert estimate(recipe, CONFIG, (256, 256), n_coils=8, together=3).aliases == 2 * one.aliases
     assert estimate(recipe, CONFIG, (256, 256), n_coils=8, on_cpu=False).work > 5 * one.work

@@ -26,10 +26,10 @@ HASHES = {
     "denoise_sigma5": "f1b4b344977f1dacb94e3c3f50a8c433ab54ebfd7842b56bdf53de068bec3d6a",
     "denoise_sigma50": "3caad8ae4680d29129c2264c5d6f9af0b509fc4e5a55b5b01a8fbface3fff489",
     "head_acc8": "44ca5931498c56ed534e6dd72809a8bf668e3ee23ff7b54e1b1a9977a608b3d7",
-    "knee_pd_acc16": "86e7954676ea268a943051cb6cb646f890b8dea1f897c24ee4588373b29d15e1",
+    "knee_pd_acc16": "cf01baa05f8cc56d6438632f0030695f94d2aa7c03395a56a37f9c534507f3d5",
     "knee_pd_acc4": "5a4ca074ffa013f136c98a42040ed648a7c77614951579a702742ebd45547520",
     "knee_pd_acc8": "2655eefc6ecde801aa976c7fbe5f14386c7be8c2b7457cfa0b83123d960a39bf",
-    "knee_pdfs_acc16": "48f65550c4a4e4d501ef298b8bf61e6416a31c7a0c5d2699fb8bde82ea741616",
+    "knee_pdfs_acc16": "d41682a474bfb62e5b331c0e329f2a6f28fe99d031aa7ebffc24e763369db640",
     "knee_pdfs_acc4": "030e0e18177c2490971b44036e2c260e42f00ca6afc6b3ebefb35440b12f9775",
     "knee_pdfs_acc8": "ca0d6db8b7a1e53b2202431b0423c8a94976c48bdb9e4643549fb8ac000f095d",
     "superres_x2": "51f188a62583894e5a91142aecc6f628a93e4a2f1789ca9f362338b90049669a",
@@ -99,7 +99,7 @@ def test_the_weights_of_the_recipes_are_those_they_state() -> None:
     for recipe in recipes:
         assert recipe.weights_sha256 is not None
         recipe.check_weights(fingerprints[recipe.weights])
-    with pytest.raises(SettingsError, match="weights_sha256: knee_pd_acc8 was made for weights with SHA-256 6e14"):
+    with pytest.raises(SettingsError, match="weights_sha256: knee_pd_acc8 was made for weights with SHA-256 34d5"):
         load_recipe("knee_pd_acc8").check_weights("0" * 64)
 
 
