@@ -230,6 +230,8 @@ class SmoothShrinkage(Regulariser):
         # It is sigmoid(log q) with log q = g (log|v| - log lam): no pow, nothing that overflows, few passes over memory.
         # log(0) = -inf is meant: its sigmoid is the 0 of the formula.
         out = torch.abs(v) if out is None else torch.abs(v, out=out)
+        if self.thresholds.ndim == 4:  # a division instead of as many logarithms
+            return out.div_(self.thresholds).log_().mul_(self.exponent).sigmoid_()
         torch.add(self.thresholds.log().mul_(-self.exponent), out.log_(), alpha=self.exponent, out=out)
         return out.sigmoid_()
 
