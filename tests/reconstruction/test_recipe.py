@@ -106,7 +106,7 @@ def test_the_weights_of_the_recipes_are_those_they_state() -> None:
 def test_a_card_goes_with_what_it_is_about() -> None:
     recipe = load_recipe("knee_pd_acc8")
     assert recipe.card is not None
-    assert recipe.card.summary == "29.11 dB PSNR, 10 slices"
+    assert recipe.card.summary == "29.58 dB PSNR, 10 slices"
     assert with_overrides(recipe, {"lam": "1e-3"}).card is None
     assert with_overrides(recipe, {"lam": repr(recipe.lam), "description": "the same"}).card == recipe.card
     other = with_overrides(recipe, {"weights": "denoise_sigma5_ncpr"})
