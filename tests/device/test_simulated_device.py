@@ -18,10 +18,10 @@ from solvers.helpers import CPR, NCPR, columns, make_operator, measure
 from torch import Tensor
 
 import mrisps
-from mrisps.bilevel import AdjointSettings, Batch, StepReport, solve_with_gradient, train
+from mrisps.bilevel import AdjointSettings, Batch, StepReport, TrainSettings, solve_with_gradient, train
 from mrisps.io.fastmri import write_kspace
 from mrisps.kspace.espirit import espirit
-from mrisps.model import ModelConfig, PriorUse, SmoothPlusSparse
+from mrisps.model import Attention, ModelConfig, PriorUse, SmoothPlusSparse
 from mrisps.operators import LinearOperator, Sense
 from mrisps.solvers import FastSettings, solve
 
@@ -52,8 +52,15 @@ def operator_of(kind: str) -> LinearOperator:
     return make_operator(kind, (24, 20), double=False)
 
 
-def compare(kind: str, config: ModelConfig, use: PriorUse, settings: FastSettings, batch: int = 1) -> None:
-    operator, model = operator_of(kind), random_model(config, lam=0.02)
+def compare(
+    kind: str,
+    config: ModelConfig,
+    use: PriorUse,
+    settings: FastSettings,
+    batch: int = 1,
+    attention: Attention | None = None,
+) -> None:
+    operator, model = operator_of(kind), random_model(config, lam=0.02).with_attention(attention)
     y = torch.cat([measure(operator, seed=seed) for seed in range(batch)])
     expected = solve(operator, y, model, settings, use=use)
     with counted_transfers() as transfers:
@@ -105,6 +112,15 @@ def case(kind: str, config: ModelConfig, stride: int, settings: str) -> object:
 def test_solve(kind: str, config: ModelConfig, stride: int, settings: str) -> None:
     modulus = kind in ("complex", "sense2")
     compare(kind, config, PriorUse(stride, modulus), SETTINGS_OF[settings])
+
+
+@pytest.mark.parametrize("kind", ["real", pytest.param("sense2", marks=pytest.mark.slow)])
+def test_attention(kind: str) -> None:
+    """Of three images, which end one by one."""
+    attention = Attention.zeros(NCPR.n_synthesis_atoms)
+    torch.nn.init.normal_(attention.exit, std=0.3)
+    settings = replace(SETTINGS_OF["continuation"], attention_iterations=5)
+    compare(kind, NCPR, PriorUse(2, kind == "sense2"), settings, batch=3, attention=attention)
 
 
 @pytest.mark.parametrize(("kind", "config"), [("real", CPR), pytest.param("sense1", NCPR, marks=pytest.mark.slow)])
@@ -232,13 +248,21 @@ def moved(batch: Batch) -> Batch:
     return Batch(batch.operator.to(DEVICE), batch.y.to(DEVICE), batch.target.to(DEVICE))
 
 
-def test_training_and_resuming(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, n_steps=4)
-    expected = toy_model()
+THROUGH = replace(SETTINGS, learn="both", gradient="iterations", solver=FastSettings(attention_iterations=5))
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, THROUGH], ids=["minimiser", "iterations"])
+def test_training_and_resuming(settings: TrainSettings, tmp_path: Path) -> None:
+    settings = replace(settings, n_steps=4)
+
+    def start() -> SmoothPlusSparse:
+        return toy_model() if settings.learn == "prior" else toy_model().with_attention(Attention.zeros(4))
+
+    expected = start()
     train(expected, ToySamples(), [validation()], settings)
 
     def run(path: Path, resume: bool, on_step: Callable[[StepReport], None] | None = None) -> dict[str, Tensor]:
-        model = toy_model().to(DEVICE)
+        model = start().to(DEVICE)
         batches = [moved(validation())]
         train(model, DeviceSamples(), batches, settings, checkpoint=path, resume=resume, on_step=on_step)
         assert all(isinstance(parameter.data, SimulatedTensor) for parameter in model.parameters())
