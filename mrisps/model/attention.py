@@ -2,9 +2,9 @@
 
     lam_k(p) = lam_k exp(g_k(p)),        g = network( log(1 + |a_k| / lam_k) )
 
-The network sees how active each atom is around a patch. Where its neighbours tell that an atom belongs to the image, its threshold
-falls, and where nothing speaks for it, the threshold rises. The map is made once, from the coefficients of a first reconstruction,
-and then held: the second energy is as explicit as the first, and certificate, hypergradient and proofs are those of any energy.
+The network sees how active each atom is around a patch, and says for each atom whether its threshold should be lower or higher
+there. The map is made once, from the coefficients of a first reconstruction, and then held: the second energy is as explicit as
+the first, and certificate, hypergradient and proofs are those of any energy.
 
 The network has few numbers: 1 x 1 patches to ``width`` channels, residual layers of 3 x 3 patches, and 1 x 1 to the atoms. Where
 the last layer is 0, nothing changes; training starts there.

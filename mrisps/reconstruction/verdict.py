@@ -110,7 +110,7 @@ LIMITS = (
         "acceleration_of_lines",
         9.0,
         float("inf"),
-        "the lines are {value:.1f}-fold undersampled along one axis: coils cannot tell so many pixels apart",
+        "the lines are {value:.1f}-fold undersampled along one axis: for most of the image the prior alone decides",
     ),
     Limit(
         "acceleration_over_coils",
