@@ -226,9 +226,13 @@ def of_problem(problem: Problem, model: SmoothPlusSparse, recipe: Recipe, togeth
         n_coils=0 if problem.mask is None else operator.range_shape[0],
         n_sets=n_sets,
         together=together,
-        attention=model.attention is not None,
+        attention=_attends(model, recipe),
         on_cpu=operator.device.type == "cpu",
     )
+
+
+def _attends(model: SmoothPlusSparse, recipe: Recipe) -> bool:
+    return model.attention is not None and recipe.solver.attention_iterations is not None
 
 
 def of_source(
@@ -259,7 +263,7 @@ def of_source(
         n_coils=n_coils,
         n_sets=n_sets,
         together=together,
-        attention=model.attention is not None,
+        attention=_attends(model, recipe),
         on_cpu=torch.device(device).type == "cpu",
     )
 

@@ -40,7 +40,8 @@ if large:  # pieces as on an accelerator
         module.CHUNK_PIXELS = energy.ACCELERATOR_CHUNK_PIXELS
     for module in (memory, greedy):
         module.CHUNK_PATCHES = greedy.ACCELERATOR_CHUNK_PATCHES
-overrides = {"solver": {"max_iterations": 3, "trace_interval": 0}, "prior": {"stride": stride}}
+solver = {"max_iterations": 3, "trace_interval": 0, "attention_iterations": None}
+overrides = {"solver": solver, "prior": {"stride": stride}}
 if coils:
     overrides["image"] = image
 if attention:  # it looks after the first iteration
@@ -154,6 +155,9 @@ def test_a_run_knows_before_it_starts() -> None:
     run = run_of("knee_pd_acc8", "mri")
     problem = run.problem(source.read_slice(0))
     assert run.memory(source) == of_problem(problem, run.weights.model, run.recipe)
+    assert run.memory(source).thresholds > 0  # these weights have an attention
+    unasked = run_of("knee_pd_acc8", "mri", overrides={"solver": {"attention_iterations": None}})
+    assert unasked.memory(source).thresholds == 0
     volume = MemoryKspace(np.stack([kspace] * 3), mask=np.ones(20, dtype=np.bool_))
     for asked, expected in ((2, 2), (5, 3)):
         together = replace(run, slices_together=asked).memory(volume)
