@@ -211,6 +211,7 @@ HASHES = {
     "train_denoise_sigma5_cpr": "0220f46b66e85d217f046e1e1478bd3cbb8062f32667e88a88f95e109b7af277",
     "train_denoise_sigma5_ncpr": "4bffef1b2c9a41816dc5897fa8351c248792d7a4ec513ddd715888f7c9298ee3",
     "train_head": "198de13f59e333b7b8d7a6e4d6855057ba55a76dfdd8db1b5b6686b870c68614",
+    "train_head_attention": "ed446bd3d9099a53686aae7d250a2bb10abbd4ecca1f7283a27217dec455e221",
     "train_knee": "ae1c9e988f27f0e659ee82b7fea7b738caabc6550d757574741700ca4f9d3170",
     "train_knee_attention": "64715288a79af262e989e418c058664dd9667eb4a812cd9b1263e4ecf8a4ab87",
 }
