@@ -227,9 +227,9 @@ def _naming(path: Path, variable: str | None) -> Iterator[None]:
 
 
 def _read_npy(path: Path) -> NDArray[np.generic]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
+    if zipfile.is_zipfile(path):
         raise FileError(path, "is an NPZ archive, expected one NPY array")
+    array: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")  # np.load leaves a damaged archive open
     return array
 
 

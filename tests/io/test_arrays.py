@@ -1,5 +1,6 @@
 """K-space in plain arrays."""
 
+import gc
 from pathlib import Path
 
 import h5py
@@ -116,6 +117,14 @@ def test_python_objects_are_refused(tmp_path: Path) -> None:
     for kind in ("npy", "npz", "mat"):
         with pytest.raises(FileError, match=rf"a\.{kind}"):
             ArrayFile(tmp_path / f"a.{kind}", layout)
+
+
+def test_a_damaged_archive_is_closed(tmp_path: Path) -> None:
+    """A file that begins like a ZIP archive and is none."""
+    (tmp_path / "a.npy").write_bytes(b"PK\x03\x04" + bytes(200))
+    with pytest.raises(FileError, match=r"a\.npy: is no readable NPY file"):
+        ArrayFile(tmp_path / "a.npy", ArrayLayout.parse("coil,y,x"))
+    gc.collect()  # a file that is still open is a ResourceWarning, and that an error
 
 
 def test_a_header_that_claims_more_than_there_is(tmp_path: Path) -> None:
